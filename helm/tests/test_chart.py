@@ -362,6 +362,13 @@ class Watching(unittest.TestCase):
         text = json.dumps(self.alerts()["groups"]).replace("docs/runbook.md#", "https://wiki/runbook#")
         self.assertEqual(rule["spec"]["groups"], json.loads(text))
 
+    def test_a_platform_without_media_misses_no_media_nodes(self):
+        rule = find(rendered(VALUES["everything"], "--set", "media.enabled=false"), "PrometheusRule", "tern")
+        rules = [rule for group in rule["spec"]["groups"] for rule in group["rules"]]
+        gone = next(rule for rule in rules if rule["alert"] == "TernRoleGone")
+        self.assertIn("accounts", gone["expr"])
+        self.assertNotIn("media", gone["expr"])
+
     def test_each_alert_has_its_section_and_each_section_its_alert(self):
         rules = [rule for group in self.alerts()["groups"] for rule in group["rules"]]
         sections = dict(re.findall(r"^## (Tern\w+)\n(.*?)(?=^## |\Z)", self.RUNBOOK, re.M | re.S))

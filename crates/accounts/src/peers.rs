@@ -128,7 +128,7 @@ impl Peers {
     }
 
     /// Tells every gateway to end the device's streams.
-    pub async fn close_device(&self, device: DeviceId, code: CloseCode) {
+    pub(crate) async fn close_device(&self, device: DeviceId, code: CloseCode) {
         let request = CloseDevicesRequest {
             device_ids: vec![device.to_vec().into()],
             code: code.into(),

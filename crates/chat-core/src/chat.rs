@@ -214,7 +214,7 @@ impl Chat {
 
     /// Returns whether [`Self::take_batch`] may be called now: the chat is loaded, commands wait, no batch is at the
     /// writer, and no lock of another transaction is known.
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         self.stage == Stage::Ready
             && self.in_flight.is_none()
             && self.parked_until.is_none()
@@ -222,13 +222,13 @@ impl Chat {
     }
 
     /// Returns whether a batch is at the writer.
-    pub fn is_committing(&self) -> bool {
+    pub(crate) fn is_committing(&self) -> bool {
         self.in_flight.is_some()
     }
 
     /// Returns whether this chat may be forgotten without a loss: nobody waits for it, its entries are settled, and no
     /// receipts are gathered.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.waiting() == 0
             && self.unsettled.is_none()
             && self.settling.is_none()
@@ -238,7 +238,7 @@ impl Chat {
 
     /// Notes that the chat must be loaded anew. The results of loads that have begun count no more, and `origin` is
     /// answered when the next load has ended. A batch at the writer was decided before, and stays.
-    pub fn distrust(&mut self, origin: Origin) {
+    pub(crate) fn distrust(&mut self, origin: Origin) {
         self.reloads.push(origin);
         self.loads.clear();
         self.stale = true;
@@ -251,7 +251,7 @@ impl Chat {
     }
 
     /// Returns whether a load must begin now because of [`Self::distrust`]. If so, the chat becomes [`Stage::Loading`].
-    pub fn reloads_now(&mut self) -> bool {
+    pub(crate) fn reloads_now(&mut self) -> bool {
         let now = self.stale && self.in_flight.is_none();
         if now {
             self.stage = Stage::Loading;
@@ -261,7 +261,7 @@ impl Chat {
 
     /// Notes that the load with this number begins. It reads everything that was committed before. `create` is the
     /// direct chat that it makes if it does not exist; if that is `None`, an earlier load's stays.
-    pub fn load_begins(&mut self, number: u64, create: Option<Making>) {
+    pub(crate) fn load_begins(&mut self, number: u64, create: Option<Making>) {
         debug_assert!(
             self.stage == Stage::Loading && self.in_flight.is_none(),
             "a load must find the store as this owner left it"
@@ -272,7 +272,7 @@ impl Chat {
     }
 
     /// Notes that a load has ended. Returns false if its result does not count, because of [`Self::distrust`].
-    pub fn load_ended(&mut self, number: u64) -> bool {
+    pub(crate) fn load_ended(&mut self, number: u64) -> bool {
         let counts = self.loads.iter().position(|load| *load == number);
         counts.map(|place| self.loads.swap_remove(place)).is_some()
     }
@@ -356,7 +356,7 @@ impl Chat {
     /// Returns the seq up to which a settle that is due goes. It is the head if every device that acknowledged
     /// unsettled entries has acknowledged the head (or no device acknowledged any), else `settle_upto`. Both are ends
     /// of commits, as they must be: an unsettled row covers a whole commit and is deleted as a whole.
-    pub fn settles_upto(&self) -> Seq {
+    pub(crate) fn settles_upto(&self) -> Seq {
         let all_there = self.acks.values().all(|(_, seq)| *seq >= self.head);
         if all_there { self.head } else { self.settle_upto }
     }
@@ -370,7 +370,7 @@ impl Chat {
 
     /// Returns the members who sent an entry after `since`, up to `upto`. If the senders are not remembered as far back
     /// as `since`, it returns all members who may have sent an entry since: a few too many, never too few.
-    pub fn senders_of(&self, since: Seq, upto: Seq) -> Vec<UserId> {
+    pub(crate) fn senders_of(&self, since: Seq, upto: Seq) -> Vec<UserId> {
         match self.authors.between(since, upto) {
             Some(senders) => {
                 let senders: BTreeSet<UserId> = senders.collect();
@@ -388,7 +388,7 @@ impl Chat {
 
     /// Returns whether the chat passes typing on: a direct chat does, a group only up to [`MAX_TYPING_MEMBERS`]
     /// members.
-    pub fn takes_typing(&self) -> bool {
+    pub(crate) fn takes_typing(&self) -> bool {
         match self.kind {
             ChatKind::Direct => true,
             ChatKind::Group => self.members.len() <= MAX_TYPING_MEMBERS,

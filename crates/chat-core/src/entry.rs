@@ -92,7 +92,7 @@ pub struct Sending {
 
 impl NewEntry {
     /// Returns whether a back end sent the entry, in the sender's name or in nobody's.
-    pub fn is_of_back_end(&self) -> bool {
+    pub(crate) fn is_of_back_end(&self) -> bool {
         self.device == DeviceId::BACK_END
     }
 }

@@ -104,7 +104,7 @@ impl Receipts {
 
     /// Notes that one of the user's devices has newly stored `from..=seq`. Others are told even if a load has already
     /// raised the watermark to `seq`, because a load tells nobody. Returns true if somebody may have to be told.
-    pub fn delivered_since(&mut self, user: UserId, from: Seq, seq: Seq) -> bool {
+    pub(crate) fn delivered_since(&mut self, user: UserId, from: Seq, seq: Seq) -> bool {
         self.delivered(user, seq);
         let (mark, before) = (self.mark(user).told(), from.previous());
         if mark.delivered > seq {
@@ -160,7 +160,7 @@ impl Receipts {
     }
 
     /// Takes the watermarks that rose since the last call, one for each user.
-    pub fn take_risen(&mut self) -> Vec<Risen> {
+    pub(crate) fn take_risen(&mut self) -> Vec<Risen> {
         let marks = &self.marks;
         self.risen
             .drain()

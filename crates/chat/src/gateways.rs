@@ -250,7 +250,7 @@ impl Gateways {
 
     /// Ends the live streams once the events that wait on them are sent, because this node owns no chats any more. By
     /// this end, in place of a break, gateways know that they have missed nothing.
-    pub fn end_live(&self) {
+    pub(crate) fn end_live(&self) {
         let mut table = self.lock();
         table.live_ended = true;
         table.live.clear();
@@ -308,7 +308,7 @@ impl Gateways {
     }
 
     /// Asks a gateway which sessions of these users it has. `None` if it has no link, or the link's queue is full.
-    pub fn find_sessions(&self, gateway: &Peer, user_ids: Vec<Bytes>) -> Option<Question> {
+    pub(crate) fn find_sessions(&self, gateway: &Peer, user_ids: Vec<Bytes>) -> Option<Question> {
         let mut table = self.lock();
         let number = *table.by_name.get(&gateway.name)?;
         let link = table.links.get(&number).filter(|link| link.peer == *gateway)?;

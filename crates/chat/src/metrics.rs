@@ -358,17 +358,17 @@ fn kind(job: &Job) -> usize {
 
 /// Counts a shard's statement that failed: the store is "away", it "refused" the statement, or another transaction
 /// "held" a lock.
-pub fn store_failed(what: &'static str) {
+pub(crate) fn store_failed(what: &'static str) {
     counter!(STORE_FAILURES, "what" => what).increment(1);
 }
 
 /// Counts a load whose turn did not come in time, because more chats were asked for than the store can give.
-pub fn load_refused() {
+pub(crate) fn load_refused() {
     counter!(LOADS_REFUSED).increment(1);
 }
 
 /// Sets the number of gateways with a link to this node.
-pub fn gateway_links(links: usize) {
+pub(crate) fn gateway_links(links: usize) {
     gauge!(GATEWAY_LINKS).set(links as f64);
 }
 
@@ -378,7 +378,7 @@ pub fn pushed(kind: &'static str, sessions: usize) {
 }
 
 /// Counts a sign of typing that came from a gateway.
-pub fn typing_in() {
+pub(crate) fn typing_in() {
     counter!(TYPING_IN).increment(1);
 }
 
@@ -388,33 +388,33 @@ pub fn typing_dropped(reason: &'static str) {
 }
 
 /// Counts a live event that was given up, by place. If it is an entry, devices get it when the chat is settled.
-pub fn push_dropped(at: &'static str) {
+pub(crate) fn push_dropped(at: &'static str) {
     counter!(PUSHES_DROPPED, "at" => at).increment(1);
 }
 
 /// Counts a look-up for which the gateways were asked in place of a presence node, and whether all of them answered.
-pub fn looked_up_at_gateways(answered: bool) {
+pub(crate) fn looked_up_at_gateways(answered: bool) {
     let outcome = if answered { "found" } else { "failed" };
     counter!(LOOKUPS_AT_GATEWAYS, "outcome" => outcome).increment(1);
 }
 
 /// Counts a look-up that neither presence nor the gateways answered in full.
-pub fn lookup_failed(purpose: &'static str) {
+pub(crate) fn lookup_failed(purpose: &'static str) {
     counter!(LOOKUPS_FAILED, "for" => purpose).increment(1);
 }
 
 /// Counts a look-up that was unsure: a user for whom it found no session may be online all the same.
-pub fn lookup_unsure() {
+pub(crate) fn lookup_unsure() {
     counter!(LOOKUPS_UNSURE).increment(1);
 }
 
 /// Counts a wake that a gateway did not confirm. Its chat is settled again.
-pub fn wake_unconfirmed() {
+pub(crate) fn wake_unconfirmed() {
     counter!(WAKES_UNCONFIRMED).increment(1);
 }
 
 /// Counts chats whose unsettled entries were found in the store, left by an owner that is gone.
-pub fn recovered(chats: usize) {
+pub(crate) fn recovered(chats: usize) {
     counter!(RECOVERED).increment(chats as u64);
 }
 
@@ -430,7 +430,7 @@ pub fn window(entries: usize) {
 }
 
 /// Sets whether the link to a presence node is up.
-pub fn presence_link_up(node: &str, up: bool) {
+pub(crate) fn presence_link_up(node: &str, up: bool) {
     gauge!(LINK_UP, "role" => "presence", "node" => node.to_owned()).set(f64::from(u8::from(up)));
 }
 

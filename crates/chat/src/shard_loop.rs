@@ -104,7 +104,7 @@ impl Shards {
 
     /// Returns the user's read marks in these chats, as far as they are in memory: the chat, the mark, and how many
     /// messages of their own after it count as unread. It includes marks that were sent to the shards before this call.
-    pub async fn read_marks(
+    pub(crate) async fn read_marks(
         &self,
         user: UserId,
         chats: impl IntoIterator<Item = ChatId>,

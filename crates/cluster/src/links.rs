@@ -21,10 +21,10 @@ use crate::map::{ClusterMap, Node, Role};
 use crate::metrics;
 
 /// The first wait before a link is opened again. A process that restarts listens again in about this time.
-pub const BACK_OFF_BASE: Duration = Duration::from_millis(50);
+pub(crate) const BACK_OFF_BASE: Duration = Duration::from_millis(50);
 /// The longest wait before a link is opened again, so that a node that was away is found within half a second of its
 /// return. An attempt that is refused costs next to nothing, and one that nobody answers has a timeout of its own.
-pub const BACK_OFF_MAX: Duration = Duration::from_millis(500);
+pub(crate) const BACK_OFF_MAX: Duration = Duration::from_millis(500);
 /// The time after which a link counts as healthy. When it breaks after that, the next wait is the first one again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 

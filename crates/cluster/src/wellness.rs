@@ -54,7 +54,7 @@ pub struct Reach {
 }
 
 /// Returns the role whose nodes a role is linked to, or `None` if it needs no links.
-pub fn partner(role: Role) -> Option<Role> {
+pub(crate) fn partner(role: Role) -> Option<Role> {
     match role {
         Role::Chat | Role::Presence => Some(Role::Gateway),
         Role::Gateway => Some(Role::Chat),

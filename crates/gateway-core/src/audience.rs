@@ -14,7 +14,7 @@ use tern_types::{ChatId, IdMap, SessionId, UserId};
 
 /// The time for which an answer holds. A change of privacy that did not reach this gateway takes effect after this time
 /// at the latest.
-pub const HOLDS: Duration = Duration::from_secs(10);
+pub(crate) const HOLDS: Duration = Duration::from_secs(10);
 /// The most writers for whom answers are kept, which is more than type at a time. For each writer there are at most the
 /// members of a few chats.
 const WRITERS: usize = 2048;

@@ -19,7 +19,7 @@ pub const TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
 const EXPIRY_BYTES: usize = 8;
 const MAC_BYTES: usize = 32;
 /// The length of a ticket in bytes.
-pub const TICKET_BYTES: usize = EXPIRY_BYTES + MAC_BYTES;
+const TICKET_BYTES: usize = EXPIRY_BYTES + MAC_BYTES;
 /// The prefix that separates tickets from anything else that might be signed with the same key.
 const CONTEXT: &[u8] = b"tern media ticket v1";
 
@@ -83,6 +83,7 @@ impl Tickets {
         let mut ticket = expiry.0.to_be_bytes().to_vec();
         let mac = said(&self.keys[0], media, user, &ticket).finalize();
         ticket.extend_from_slice(&mac.into_bytes());
+        debug_assert_eq!(ticket.len(), TICKET_BYTES);
         (ticket, expiry)
     }
 

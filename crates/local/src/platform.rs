@@ -34,9 +34,9 @@ use crate::secrets::Secrets;
 use crate::{Etcd, Postgres, S3, Shared, Wire, postgres, until};
 
 /// The time limit for a node to become ready after its start, on a busy machine.
-pub const READY_WITHIN: Duration = Duration::from_secs(120);
+pub(crate) const READY_WITHIN: Duration = Duration::from_secs(120);
 /// The time limit for the cluster map to show a change. The lease of a killed node may have to run out first.
-pub const MAP_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const MAP_WITHIN: Duration = Duration::from_secs(60);
 /// The time after the drain time at which [`Platform::stop`] kills a node that has not ended.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 /// The time after the drain time for which [`Platform::drained`] waits. A node ends soon after the drain time, but

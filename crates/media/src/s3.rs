@@ -123,7 +123,7 @@ impl S3 {
     }
 
     /// Signs a URL by which a client may read an object.
-    pub async fn sign_get(&self, key: &str, now: Timestamp) -> Result<Signed> {
+    pub(crate) async fn sign_get(&self, key: &str, now: Timestamp) -> Result<Signed> {
         let get = self.signs.get_object().bucket(&self.bucket).key(key);
         let signed = get
             // The browser must never show the object as a page of the object store's own origin.

@@ -19,10 +19,10 @@ use std::time::Duration;
 use tern_types::{Timestamp, UserId};
 
 /// The interval at which last seen is written while a person is online, and so how much of it a crash may lose.
-pub const WRITE_EVERY: Duration = Duration::from_secs(300);
+pub(crate) const WRITE_EVERY: Duration = Duration::from_secs(300);
 /// The most people whose last seen waits to be written while the store is away; that is some 50 MiB. For people beyond
 /// that, last seen is not written until their next sign. Only a batch that could not be written is put back even then.
-pub const MAX_UNWRITTEN: usize = 1_000_000;
+pub(crate) const MAX_UNWRITTEN: usize = 1_000_000;
 
 /// The newest sign of one session. The default value says that there was none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -155,7 +155,7 @@ impl Activity {
     }
 
     /// Forgets that the store was asked about the person, so that it is asked again when somebody watches them next.
-    pub fn forget_read(&mut self, user: UserId) {
+    pub(crate) fn forget_read(&mut self, user: UserId) {
         if let Some(person) = self.people.get_mut(&user) {
             person.read = false;
         }

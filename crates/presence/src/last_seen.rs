@@ -7,7 +7,7 @@ use tern_types::{Timestamp, UserId};
 
 /// The statement that writes each user's time if it is newer than the stored one. Users are locked in the order of
 /// their ids, because two nodes may write the same people.
-pub const WRITE: &str = "
+pub(crate) const WRITE: &str = "
     INSERT INTO last_seen (user_id, at)
     SELECT user_id, to_timestamp(at_ms / 1000.0) FROM UNNEST($1::uuid[], $2::int8[]) AS seen (user_id, at_ms)
     ORDER BY user_id

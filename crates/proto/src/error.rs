@@ -8,7 +8,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::v1::ErrorReason;
 
 /// The domain in `google.rpc.ErrorInfo`.
-pub const DOMAIN: &str = "tern";
+pub(crate) const DOMAIN: &str = "tern";
 
 /// The time that clients wait before they retry, if nothing better is known.
 pub const DEFAULT_RETRY: Duration = Duration::from_millis(500);

@@ -3,9 +3,11 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::Context;
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::time::{sleep, timeout};
@@ -32,7 +34,13 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// The SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
 
-static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+/// The migrations. Those that a newer version of the program has run besides are no error: an older node that starts
+/// again, or comes back by a rollback, has nothing to add to them.
+static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!("./migrations");
+    migrator.set_ignore_missing(true);
+    migrator
+});
 
 /// The flags that say how to reach Postgres. Each role that needs Postgres flattens them; a process with several such
 /// roles has them once.

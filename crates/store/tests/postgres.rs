@@ -1,4 +1,5 @@
-//! Tests on a real Postgres that a caller that is dropped leaves no open transaction behind.
+//! Tests on a real Postgres: a caller that is dropped leaves no open transaction behind, and migrations of a newer version
+//! are accepted.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -61,4 +62,22 @@ async fn a_caller_dropped_while_a_transaction_begins_leaves_none_open() {
         .unwrap_or_else(|error| panic!("dropped after {polls} polls: {error:#}"));
     }
     assert!(dropped > 0, "no caller was dropped while it waited");
+}
+
+/// A pod of the version before runs its own migrations when it starts again, also after a newer version has run more.
+#[tokio::test]
+async fn an_older_program_accepts_what_a_newer_one_has_migrated() {
+    let servers = Shared::get().await.unwrap();
+    let args = PostgresArgs::from_url(&servers.database().await.unwrap()).unwrap();
+    let pool = postgres::pool(&args).await.unwrap();
+    postgres::migrate(&pool).await.unwrap();
+    sqlx::query(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (99999, 'of a newer version', true, '', 0)",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
+    postgres::migrate(&pool).await.unwrap();
+    postgres::require_schema(&pool).await.unwrap();
 }

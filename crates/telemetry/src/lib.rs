@@ -184,7 +184,7 @@ pub fn traceparent() -> String {
 }
 
 /// Makes the span part of a caller's trace. It does nothing if `traceparent` is empty or malformed.
-pub fn continue_trace(span: &tracing::Span, traceparent: &str) {
+pub(crate) fn continue_trace(span: &tracing::Span, traceparent: &str) {
     if let Some(parent) = TraceContext::parse(traceparent) {
         trace::continued(span, parent);
     }

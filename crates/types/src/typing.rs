@@ -48,7 +48,7 @@ impl Typist {
     }
 
     /// Returns whether the others see the person typing.
-    pub fn is_shown(&self, now: Timestamp) -> bool {
+    pub(crate) fn is_shown(&self, now: Timestamp) -> bool {
         now < self.shown_until
     }
 

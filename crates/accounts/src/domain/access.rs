@@ -7,13 +7,13 @@ use tern_proto::v1::ErrorReason;
 use tern_types::UserId;
 
 /// Checks that the caller may make and change users. Only a back end with the scope `users:write` may.
-pub fn write_users(principal: &Principal) -> Result<(), ApiError> {
+pub(crate) fn write_users(principal: &Principal) -> Result<(), ApiError> {
     principal.key(Scope::UsersWrite).map(|_| ())
 }
 
 /// Checks that the caller may read users. Any device and any back end with the scope `users:read` may, but only back
 /// ends may ask by external id (the app's own id).
-pub fn read_users(principal: &Principal, by_external_id: bool) -> Result<(), ApiError> {
+pub(crate) fn read_users(principal: &Principal, by_external_id: bool) -> Result<(), ApiError> {
     match principal {
         Principal::Device { .. } if by_external_id => Err(ApiError::new(
             ErrorReason::NotForDevices,
@@ -24,7 +24,7 @@ pub fn read_users(principal: &Principal, by_external_id: bool) -> Result<(), Api
 }
 
 /// Returns whether the caller is shown external ids, as back ends are.
-pub fn sees_external_ids(principal: &Principal) -> bool {
+pub(crate) fn sees_external_ids(principal: &Principal) -> bool {
     matches!(principal, Principal::Key { .. })
 }
 
@@ -35,7 +35,7 @@ pub fn administrate(principal: &Principal) -> Result<(), ApiError> {
 
 /// Checks that the caller may link a device. Only a back end with the scope `devices:link` may, because it knows which
 /// user is asking.
-pub fn link_devices(principal: &Principal) -> Result<(), ApiError> {
+pub(crate) fn link_devices(principal: &Principal) -> Result<(), ApiError> {
     principal.key(Scope::DevicesLink).map(|_| ())
 }
 
@@ -46,12 +46,12 @@ pub fn list_devices(principal: &Principal, asked: Option<UserId>) -> Result<User
 }
 
 /// Returns the user whose blocks, contacts and settings the caller may read, by the same rule as [`list_devices`].
-pub fn read_privacy(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
+pub(crate) fn read_privacy(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
     user(principal, asked, Scope::UsersRead)
 }
 
 /// Returns the user whose blocks, contacts and settings the caller may change, by the same rule as [`list_devices`].
-pub fn write_privacy(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
+pub(crate) fn write_privacy(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
     user(principal, asked, Scope::UsersWrite)
 }
 
@@ -73,7 +73,7 @@ fn user(principal: &Principal, asked: Option<UserId>, scope: Scope) -> Result<Us
 
 /// Returns the user whose devices the caller may revoke. A device may revoke those of its own user, and a back end
 /// those of any user (`None`).
-pub fn revoke_devices(principal: &Principal) -> Result<Option<UserId>, ApiError> {
+pub(crate) fn revoke_devices(principal: &Principal) -> Result<Option<UserId>, ApiError> {
     principal.require(Scope::DevicesLink)?;
     Ok(match principal {
         Principal::Device { user, .. } => Some(*user),

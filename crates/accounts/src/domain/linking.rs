@@ -12,7 +12,7 @@ pub const REPEATABLE: Duration = Duration::from_secs(24 * 3600);
 
 /// The time for which a device that is not active yet counts as a device of its user, because the request that began it
 /// may be under way or be retried.
-pub const PENDING_COUNTS: Duration = Duration::from_secs(600);
+pub(crate) const PENDING_COUNTS: Duration = Duration::from_secs(600);
 
 /// The name and platform that the app gives the device. A retry has to give the same ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub enum Link {
 /// Decides what to do for a request. `before` is the device that the same request has made, and `others` is the number
 /// of the user's other devices that are active or may become so. Returns `Err` with REQUEST_ID_REUSED if the request
 /// stands for something else, and with TOO_MANY_DEVICES if the user has no room for another device.
-pub fn decide(
+pub(crate) fn decide(
     before: Option<&Before>,
     asked: &Asked,
     others: usize,

@@ -3,9 +3,9 @@
 pub use tern_types::strangers::{STRANGER_FOR, admit};
 
 /// The most people that one user may block. Nobody needs as many, and they are still quick to count.
-pub const MAX_BLOCKED: usize = 10_000;
+pub(crate) const MAX_BLOCKED: usize = 10_000;
 /// The most contacts of one user, as in a large address book.
-pub const MAX_CONTACTS: usize = 10_000;
+pub(crate) const MAX_CONTACTS: usize = 10_000;
 
 /// The people with whom a user shares their presence (`tern.v1.Audience`). The number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Audience {
 
 impl Audience {
     /// Reads the stored number. A number that this version does not know counts as [`Self::Nobody`].
-    pub fn from_stored(number: i16) -> Self {
+    pub(crate) fn from_stored(number: i16) -> Self {
         [Self::Everyone, Self::Contacts]
             .into_iter()
             .find(|audience| *audience as i16 == number)
@@ -97,7 +97,7 @@ pub fn sight(own: Audience, them: Relation) -> Sight {
 /// Decides whether a watcher sees a person who shares with `audience`. It is the same rule as [`sight`], from the
 /// person's side, except that nobody is counted as a stranger: everybody sees a person who shares with everyone.
 /// `written` says whether the person has written to the watcher, if that was asked.
-pub fn is_seen_by(audience: Audience, observer: Observer, written: Option<bool>) -> Sight {
+pub(crate) fn is_seen_by(audience: Audience, observer: Observer, written: Option<bool>) -> Sight {
     let relation = Relation {
         audience,
         blocked: observer.blocked,

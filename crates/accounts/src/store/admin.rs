@@ -50,7 +50,7 @@ pub const PAGE: &str = account!("WHERE user_id > $1 ORDER BY user_id LIMIT $2");
 
 /// Reads a page of suspended users, beginning after the id $1. Suspended users are few, so they are found by an index
 /// of their own and then sorted.
-pub const SUSPENDED_PAGE: &str =
+pub(crate) const SUSPENDED_PAGE: &str =
     account!("WHERE suspended_at IS NOT NULL AND user_id > $1 ORDER BY user_id LIMIT $2");
 
 /// Reads one user by either id.
@@ -70,7 +70,7 @@ pub const ALL_DEVICES: &str = concat!(
 /// Suspends a user. If the user is suspended already, the time of the first suspension stays. The statement waits for
 /// the lock of the user's row, which a transaction that begins to link a device holds while it checks for a suspension.
 /// So a new device is either inserted before the suspension, or refused.
-pub const SUSPEND: &str = "
+pub(crate) const SUSPEND: &str = "
 UPDATE users SET suspended_at = coalesce(suspended_at, to_timestamp($2::float8 / 1000)) WHERE user_id = $1";
 
 /// Ends a user's suspension.
@@ -105,7 +105,7 @@ impl Store {
     }
 
     /// Returns all devices of the user, including revoked ones, the newest first.
-    pub async fn all_devices(&self, user: UserId) -> Result<Vec<AnyDevice>> {
+    pub(crate) async fn all_devices(&self, user: UserId) -> Result<Vec<AnyDevice>> {
         let rows = sqlx::query(ALL_DEVICES)
             .bind(user.0)
             .fetch_all(&self.pool)
@@ -130,7 +130,7 @@ impl Store {
     }
 
     /// Returns whether the user is suspended, or `false` if there is no such user.
-    pub async fn is_suspended(&self, tx: &mut Tx, user: UserId) -> Result<bool> {
+    pub(crate) async fn is_suspended(&self, tx: &mut Tx, user: UserId) -> Result<bool> {
         let row: Option<bool> = sqlx::query_scalar(IS_SUSPENDED)
             .bind(user.0)
             .fetch_optional(&mut **tx)
@@ -139,7 +139,7 @@ impl Store {
     }
 
     /// Returns the users suspended after `since`, the newest first, at most 10,000.
-    pub async fn suspended_since(&self, since: Timestamp) -> Result<Vec<UserId>> {
+    pub(crate) async fn suspended_since(&self, since: Timestamp) -> Result<Vec<UserId>> {
         let rows = sqlx::query(RECENTLY_SUSPENDED)
             .bind(since.0)
             .bind(MAX_RECENT)

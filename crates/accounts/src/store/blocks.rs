@@ -33,14 +33,19 @@ pub type Place = (Timestamp, UserId);
 
 impl Store {
     /// Returns how many people the user has blocked, without `blocked`.
-    pub async fn count_other_blocks(&self, tx: &mut Tx, user: UserId, blocked: UserId) -> Result<usize> {
+    pub(crate) async fn count_other_blocks(
+        &self,
+        tx: &mut Tx,
+        user: UserId,
+        blocked: UserId,
+    ) -> Result<usize> {
         let count = sqlx::query_scalar(OTHERS).bind(user.0).bind(blocked.0);
         let count: i64 = count.fetch_one(&mut **tx).await?;
         Ok(usize::try_from(count).unwrap_or_default())
     }
 
     /// Stores a block. Both users have to exist.
-    pub async fn insert_block(
+    pub(crate) async fn insert_block(
         &self,
         tx: &mut Tx,
         user: UserId,
@@ -53,7 +58,7 @@ impl Store {
     }
 
     /// Ends a block, if there is one.
-    pub async fn delete_block(&self, user: UserId, blocked: UserId) -> Result<()> {
+    pub(crate) async fn delete_block(&self, user: UserId, blocked: UserId) -> Result<()> {
         let delete = sqlx::query(DELETE).bind(user.0).bind(blocked.0);
         delete.execute(&self.pool).await?;
         Ok(())

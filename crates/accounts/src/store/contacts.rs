@@ -29,27 +29,27 @@ WHERE user_id = $1 AND ($2::uuid IS NULL OR contact_id > $2) ORDER BY contact_id
 
 impl Store {
     /// Removes all contacts of the user.
-    pub async fn clear_contacts(&self, tx: &mut Tx, user: UserId) -> Result<()> {
+    pub(crate) async fn clear_contacts(&self, tx: &mut Tx, user: UserId) -> Result<()> {
         sqlx::query(CLEAR).bind(user.0).execute(&mut **tx).await?;
         Ok(())
     }
 
     /// Adds those of `contacts` who exist.
-    pub async fn insert_contacts(&self, tx: &mut Tx, user: UserId, contacts: &[UserId]) -> Result<()> {
+    pub(crate) async fn insert_contacts(&self, tx: &mut Tx, user: UserId, contacts: &[UserId]) -> Result<()> {
         let insert = sqlx::query(INSERT).bind(user.0).bind(ids(contacts));
         insert.execute(&mut **tx).await?;
         Ok(())
     }
 
     /// Removes contacts, if they are there.
-    pub async fn delete_contacts(&self, tx: &mut Tx, user: UserId, contacts: &[UserId]) -> Result<()> {
+    pub(crate) async fn delete_contacts(&self, tx: &mut Tx, user: UserId, contacts: &[UserId]) -> Result<()> {
         let delete = sqlx::query(DELETE).bind(user.0).bind(ids(contacts));
         delete.execute(&mut **tx).await?;
         Ok(())
     }
 
     /// Returns how many contacts the user has.
-    pub async fn count_contacts(&self, tx: &mut Tx, user: UserId) -> Result<usize> {
+    pub(crate) async fn count_contacts(&self, tx: &mut Tx, user: UserId) -> Result<usize> {
         let count = sqlx::query_scalar(COUNT).bind(user.0);
         let count: i64 = count.fetch_one(&mut **tx).await?;
         Ok(usize::try_from(count).unwrap_or_default())

@@ -105,7 +105,7 @@ pub struct Revoked {
 
 impl Store {
     /// Locks the user. Returns `false` if there is no such user.
-    pub async fn lock_user(&self, tx: &mut Tx, user: UserId) -> Result<bool> {
+    pub(crate) async fn lock_user(&self, tx: &mut Tx, user: UserId) -> Result<bool> {
         let row = sqlx::query(LOCK_USER)
             .bind(user.0)
             .fetch_optional(&mut **tx)
@@ -114,7 +114,12 @@ impl Store {
     }
 
     /// Returns the device that the same request has made before, or `None` if there is none.
-    pub async fn link_before(&self, tx: &mut Tx, user: UserId, request: RequestId) -> Result<Option<Before>> {
+    pub(crate) async fn link_before(
+        &self,
+        tx: &mut Tx,
+        user: UserId,
+        request: RequestId,
+    ) -> Result<Option<Before>> {
         let row = sqlx::query(BEFORE)
             .bind(user.0)
             .bind(request.0)
@@ -137,7 +142,7 @@ impl Store {
 
     /// Returns how many devices the user has, without `device`: active ones, and those that became pending after
     /// `since`.
-    pub async fn count_others(
+    pub(crate) async fn count_others(
         &self,
         tx: &mut Tx,
         user: UserId,
@@ -154,7 +159,7 @@ impl Store {
     }
 
     /// Inserts a pending device.
-    pub async fn insert_device(&self, tx: &mut Tx, device: &Device, request: RequestId) -> Result<()> {
+    pub(crate) async fn insert_device(&self, tx: &mut Tx, device: &Device, request: RequestId) -> Result<()> {
         sqlx::query(INSERT)
             .bind(device.id.0)
             .bind(device.user.0)
@@ -168,7 +173,7 @@ impl Store {
     }
 
     /// Restarts the time for which the pending device counts, from `now` on.
-    pub async fn resume_device(&self, tx: &mut Tx, device: DeviceId, now: Timestamp) -> Result<()> {
+    pub(crate) async fn resume_device(&self, tx: &mut Tx, device: DeviceId, now: Timestamp) -> Result<()> {
         sqlx::query(RESUME)
             .bind(device.0)
             .bind(now.0)
@@ -190,7 +195,7 @@ impl Store {
     }
 
     /// Returns whether the device is active and belongs to this user.
-    pub async fn is_active(&self, user: UserId, device: DeviceId) -> Result<bool> {
+    pub(crate) async fn is_active(&self, user: UserId, device: DeviceId) -> Result<bool> {
         Ok(sqlx::query_scalar(ACTIVE)
             .bind(device.0)
             .bind(user.0)
@@ -220,7 +225,7 @@ impl Store {
     }
 
     /// Stores that the device was removed from its user's chats.
-    pub async fn set_unlinked(&self, device: DeviceId, now: Timestamp) -> Result<()> {
+    pub(crate) async fn set_unlinked(&self, device: DeviceId, now: Timestamp) -> Result<()> {
         sqlx::query(UNLINKED)
             .bind(device.0)
             .bind(now.0)
@@ -230,7 +235,7 @@ impl Store {
     }
 
     /// Returns the devices revoked after `since`, the newest first, at most 100,000.
-    pub async fn revoked_since(&self, since: Timestamp) -> Result<Vec<DeviceId>> {
+    pub(crate) async fn revoked_since(&self, since: Timestamp) -> Result<Vec<DeviceId>> {
         let rows = sqlx::query(RECENTLY_REVOKED)
             .bind(since.0)
             .bind(MAX_RECENTLY_REVOKED)
@@ -240,7 +245,7 @@ impl Store {
     }
 
     /// Returns at most `limit` devices that were revoked before `before` and not yet removed from their users' chats.
-    pub async fn unfinished_revocations(
+    pub(crate) async fn unfinished_revocations(
         &self,
         before: Timestamp,
         limit: i64,

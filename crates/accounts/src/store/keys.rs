@@ -37,7 +37,7 @@ const REVOKE: &str = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now(
 
 impl Store {
     /// Stores a new key.
-    pub async fn insert_key(
+    pub(crate) async fn insert_key(
         &self,
         key_id: Uuid,
         name: &str,
@@ -55,7 +55,7 @@ impl Store {
     }
 
     /// Returns the hash and the scopes of a key that is not revoked, or `None` if there is none.
-    pub async fn live_key(&self, key_id: Uuid) -> Result<Option<(Vec<u8>, Vec<String>)>> {
+    pub(crate) async fn live_key(&self, key_id: Uuid) -> Result<Option<(Vec<u8>, Vec<String>)>> {
         let row = sqlx::query(LIVE).bind(key_id).fetch_optional(&self.pool).await?;
         row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
     }
@@ -77,7 +77,7 @@ impl Store {
     }
 
     /// Revokes a key. Returns `false` if there is no such key.
-    pub async fn revoke_key(&self, key_id: Uuid) -> Result<bool> {
+    pub(crate) async fn revoke_key(&self, key_id: Uuid) -> Result<bool> {
         let done = sqlx::query(REVOKE).bind(key_id).execute(&self.pool).await?;
         Ok(done.rows_affected() > 0)
     }

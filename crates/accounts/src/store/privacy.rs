@@ -81,7 +81,7 @@ impl Store {
 
     /// Returns what is known about those of `people` who exist, each once, in no order. A stranger counts as watched if
     /// the watcher watched them after `since`.
-    pub async fn relations(
+    pub(crate) async fn relations(
         &self,
         watcher: UserId,
         people: &[UserId],
@@ -97,7 +97,11 @@ impl Store {
     }
 
     /// Returns what is known about those of `watchers` who exist with respect to the person, each once, in no order.
-    pub async fn observers(&self, person: UserId, watchers: &[UserId]) -> Result<Vec<(UserId, Observer)>> {
+    pub(crate) async fn observers(
+        &self,
+        person: UserId,
+        watchers: &[UserId],
+    ) -> Result<Vec<(UserId, Observer)>> {
         let rows = sqlx::query(OBSERVERS)
             .bind(person.0)
             .bind(ids(watchers))
@@ -134,7 +138,7 @@ impl Store {
     }
 
     /// Adds strangers whom the watcher watches now. None of them may be stored already.
-    pub async fn add_strangers(
+    pub(crate) async fn add_strangers(
         &self,
         tx: &mut Tx,
         watcher: UserId,

@@ -33,7 +33,7 @@ pub struct DeviceTokens {
 
 impl Store {
     /// Locks and returns the device's tokens. Returns `None` if there is no such device.
-    pub async fn lock_tokens(&self, tx: &mut Tx, device: DeviceId) -> Result<Option<DeviceTokens>> {
+    pub(crate) async fn lock_tokens(&self, tx: &mut Tx, device: DeviceId) -> Result<Option<DeviceTokens>> {
         let Some(row) = sqlx::query(LOCK).bind(device.0).fetch_optional(&mut **tx).await? else {
             return Ok(None);
         };
@@ -58,7 +58,7 @@ impl Store {
     }
 
     /// Stores the hashes of the device's tokens.
-    pub async fn save_tokens(&self, tx: &mut Tx, device: DeviceId, stored: &Stored) -> Result<()> {
+    pub(crate) async fn save_tokens(&self, tx: &mut Tx, device: DeviceId, stored: &Stored) -> Result<()> {
         sqlx::query(SAVE)
             .bind(device.0)
             .bind(i64::try_from(stored.rotation).unwrap_or(i64::MAX))

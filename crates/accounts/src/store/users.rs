@@ -61,7 +61,7 @@ pub const EXISTS: &str = "SELECT EXISTS (SELECT FROM users WHERE user_id = $1)";
 
 impl Store {
     /// Inserts a user. Returns `None` if there is a user with this external id already.
-    pub async fn insert_user(
+    pub(crate) async fn insert_user(
         &self,
         id: UserId,
         external_id: &str,
@@ -99,7 +99,7 @@ impl Store {
     }
 
     /// Returns whether the user exists.
-    pub async fn user_exists(&self, id: UserId) -> Result<bool> {
+    pub(crate) async fn user_exists(&self, id: UserId) -> Result<bool> {
         Ok(sqlx::query_scalar(EXISTS)
             .bind(id.0)
             .fetch_one(&self.pool)

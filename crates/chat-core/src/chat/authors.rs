@@ -96,7 +96,7 @@ impl Authors {
     }
 
     /// Returns the seq and sender of each remembered entry that counts as unread.
-    pub fn all_counted(&self) -> impl Iterator<Item = (Seq, UserId)> {
+    pub(crate) fn all_counted(&self) -> impl Iterator<Item = (Seq, UserId)> {
         let seqs = (self.first.0..).map(Seq);
         let counted = seqs.zip(&self.entries).filter(|(_, entry)| entry.counts);
         counted.map(|(seq, entry)| (seq, entry.sender))

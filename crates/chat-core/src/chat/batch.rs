@@ -59,7 +59,11 @@ impl Chat {
     /// Before a command is refused or found to change nothing, the log must be asked whether it is a repetition (rule
     /// 5). If such a command is first in the queue and was not looked up yet, the chat becomes [`Stage::Loading`],
     /// and the caller must begin a load.
-    pub fn take_batch(&mut self, room: usize, wall: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
+    pub(crate) fn take_batch(
+        &mut self,
+        room: usize,
+        wall: Timestamp,
+    ) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
         debug_assert!(self.is_due(), "a chat has one batch at a time");
         let room = room.min(MAX_BATCH_BYTES);
         let mut answers = Vec::new();

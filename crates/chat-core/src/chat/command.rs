@@ -149,7 +149,7 @@ impl Chat {
     }
 
     /// Returns the time at which the caller who has waited longest began to wait; `None` if nobody waits.
-    pub fn waits_since(&self) -> Option<Timestamp> {
+    pub(crate) fn waits_since(&self) -> Option<Timestamp> {
         let in_flight = self.in_flight.iter().flat_map(|(_, waiting)| waiting);
         let waited_for = in_flight
             .chain(&self.queue)
@@ -173,13 +173,13 @@ impl Chat {
     }
 
     /// Answers every waiting caller with `refusal`, and forgets the queue and the batch at the writer.
-    pub fn refuse_all(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
+    pub(crate) fn refuse_all(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
         self.answer_all(&Outcome::Refused(refusal.clone()))
     }
 
     /// Answers every waiting caller with `outcome`, callers of reloads included, and forgets the queue and the batch
     /// at the writer.
-    pub fn answer_all(&mut self, outcome: &Outcome) -> Vec<(Origin, Outcome)> {
+    pub(crate) fn answer_all(&mut self, outcome: &Outcome) -> Vec<(Origin, Outcome)> {
         let in_flight = self.in_flight.take().map(|(_, taken)| taken).unwrap_or_default();
         let waiting = in_flight.into_iter().chain(self.queue.drain(..));
         waiting

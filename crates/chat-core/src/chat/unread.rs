@@ -21,7 +21,7 @@ impl Chat {
     /// over their own entries that follow directly. For example, a member who acknowledged up to 4 and then sends 5 has
     /// read up to 5; if 5 was sent by somebody else and the member's entry is 6, they have read up to 4. `None` if a
     /// back end sent the entry, because that reads nothing.
-    pub fn read_by_sending(&self, entry: &NewEntry, seq: Seq) -> Option<ReadBySending> {
+    pub(crate) fn read_by_sending(&self, entry: &NewEntry, seq: Seq) -> Option<ReadBySending> {
         if entry.is_of_back_end() {
             return None;
         }
@@ -51,7 +51,7 @@ impl Chat {
 
     /// Counts the member's own messages after their read mark anew, because the mark has moved. If the mark is
     /// further back than the entries that are remembered, the number stays as it was.
-    pub fn recount_own_unread(&mut self, user: UserId) {
+    pub(crate) fn recount_own_unread(&mut self, user: UserId) {
         if let Some(member) = self.members.get_mut(&user)
             && let Some(count) = self.authors.counted(user, self.receipts.mark(user).read)
         {

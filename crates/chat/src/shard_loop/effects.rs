@@ -75,7 +75,7 @@ pub struct ShardEffects {
 impl Effects {
     /// Returns the parts with which one shard performs effects, and starts its fan-out task. Loads and wakes send their
     /// events to `results`.
-    pub fn for_shard(self, results: mpsc::Sender<Event>) -> ShardEffects {
+    pub(crate) fn for_shard(self, results: mpsc::Sender<Event>) -> ShardEffects {
         let pushes = self.fanout.spawn(self.gateways.clone());
         ShardEffects {
             shared: self,

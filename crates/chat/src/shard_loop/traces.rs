@@ -104,7 +104,7 @@ impl Traces {
     }
 
     /// Ends the spans of the messages that were answered.
-    pub fn forget_answered(&mut self) {
+    pub(crate) fn forget_answered(&mut self) {
         self.0.retain(|under_way| !under_way.answered);
     }
 

@@ -121,7 +121,7 @@ pub async fn commit(
 
 /// Commits the batches of the chats whose heads no other transaction has locked, and waits for no lock on a head.
 /// Returns the chats whose batch is committed, and the chats that were left out because their heads are locked.
-pub async fn commit_free(
+pub(crate) async fn commit_free(
     db: &mut PgConnection,
     batches: &[&Batch],
 ) -> sqlx::Result<(IdSet<ChatId>, IdSet<ChatId>)> {

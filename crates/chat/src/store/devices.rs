@@ -15,7 +15,7 @@ pub const ACTIVATE: &str =
     "UPDATE devices SET active = true WHERE device_id = $1 AND user_id = $2 AND revoked_at IS NULL";
 
 /// Revokes a device. The time of the first revocation stays.
-pub const DEACTIVATE: &str = "
+pub(crate) const DEACTIVATE: &str = "
 UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, now()) WHERE device_id = $1 AND user_id = $2";
 
 /// Counts the user's active devices other than $2.

@@ -18,26 +18,27 @@ use super::seal::{MasterKey, Sealer};
 use super::{joining, strangers};
 
 /// Inserts a group, unless the chat exists.
-pub const NEW_CHAT: &str = "
+pub(crate) const NEW_CHAT: &str = "
 INSERT INTO chats (chat_id, kind, title, created_by, wrapped_key)
 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
 
 /// Inserts the head of a group that has its first entry.
-pub const NEW_HEAD: &str = "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, 1, 0)";
+pub(crate) const NEW_HEAD: &str =
+    "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, 1, 0)";
 
 /// Inserts a group's first entry.
-pub const FIRST_ENTRY: &str = "
+pub(crate) const FIRST_ENTRY: &str = "
 INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
 VALUES ($1, 1, 0, $2, $3, $4, $5, $6, $7, to_timestamp($8 / 1000.0))";
 
 /// Inserts the unsettled row of a group's first entry.
-pub const FIRST_UNSETTLED: &str = "INSERT INTO unsettled (chat_id, from_seq, slot) VALUES ($1, 1, $2)";
+pub(crate) const FIRST_UNSETTLED: &str = "INSERT INTO unsettled (chat_id, from_seq, slot) VALUES ($1, 1, $2)";
 
 /// Selects the fingerprint of the request that made a group.
 pub const CREATED: &str = "SELECT m.fingerprint FROM messages m WHERE m.chat_id = $1 AND m.seq = 1";
 
 /// Sets the role of a member, for the group's owner.
-pub const SET_OWNER: &str = "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2";
+pub(crate) const SET_OWNER: &str = "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2";
 
 /// The result of [`create`].
 #[derive(Debug, PartialEq, Eq)]

@@ -57,7 +57,7 @@ pub async fn lock_heads(
 }
 
 /// Locks the heads that no other transaction has locked, for a commit. Returns the chats whose heads it did not lock.
-pub async fn lock_free_to_commit(
+pub(crate) async fn lock_free_to_commit(
     db: &mut PgConnection,
     chats: impl Iterator<Item = ChatId>,
 ) -> sqlx::Result<IdSet<ChatId>> {

@@ -13,7 +13,7 @@ use super::entries::entry;
 use super::seal::{MasterKey, Sealer};
 
 /// The number of slots in each range of [`unsettled`].
-pub const SLOTS_A_RANGE: u16 = 256;
+pub(crate) const SLOTS_A_RANGE: u16 = 256;
 /// The size in bytes up to which an inbox is counted, which takes some tens of milliseconds. For a larger one
 /// Postgres's estimate serves.
 const COUNTED_BYTES: i64 = 64 << 20;
@@ -42,7 +42,7 @@ SELECT chat_id, seq FROM messages WHERE chat_id = $1 AND sender_user = $2 AND re
 
 /// Selects the entry that a request ($2) of a user ($1) became, in any of their chats. It probes the index for each of
 /// these chats.
-pub const PLACED_ANYWHERE: &str = "
+pub(crate) const PLACED_ANYWHERE: &str = "
 SELECT r.chat_id, r.seq FROM (SELECT DISTINCT m.chat_id FROM members m WHERE m.user_id = $1) mine
 JOIN messages r ON r.chat_id = mine.chat_id AND r.sender_user = $1 AND r.request_id = $2 LIMIT 1";
 
@@ -57,7 +57,7 @@ WHERE m.chat_id = $1 AND m.seq = $2"
 
 /// Selects the time of the commit that an entry ($2) was part of; no row if the entry is settled. Settling deletes the
 /// lowest rows first, so a row at or below the entry means that the entry's own row is there too.
-pub const UNSETTLED_SINCE: &str = concat!(
+pub(crate) const UNSETTLED_SINCE: &str = concat!(
     "SELECT ",
     millis!("u.committed_at"),
     " FROM unsettled u WHERE u.chat_id = $1 AND u.from_seq <= $2 ORDER BY u.from_seq DESC LIMIT 1"
@@ -65,7 +65,7 @@ pub const UNSETTLED_SINCE: &str = concat!(
 
 /// Selects the devices that are entitled to an entry, a row for each. A user without a device has one row, in which the
 /// device is null.
-pub const RECIPIENTS: &str = concat!(
+pub(crate) const RECIPIENTS: &str = concat!(
     "SELECT m.user_id, m.left_seq IS NOT NULL AS left_since, d.device_id, dev.display_name,
     coalesce(dev.active, false) AS active, coalesce(",
     millis!("dev.linked_at"),
@@ -91,21 +91,21 @@ SELECT (slot / $1)::int4 AS range, count(*) AS commits,
 FROM unsettled GROUP BY 1 ORDER BY 1";
 
 /// Selects the position in Postgres's WAL, in bytes.
-pub const WAL_BYTES: &str = "
+pub(crate) const WAL_BYTES: &str = "
 SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END
         - '0/0'::pg_lsn)::int8";
 
 /// Selects the size of the inbox in bytes, and Postgres's estimate of its rows.
-pub const INBOX_SIZE: &str = "
+pub(crate) const INBOX_SIZE: &str = "
 SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::int8, coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
 FROM pg_inherits p JOIN pg_class c ON c.oid = p.inhrelid WHERE p.inhparent = 'inbox'::regclass";
 
 /// Counts the rows of the inbox, and selects the age of the oldest in milliseconds.
-pub const INBOX_COUNTED: &str = "
+pub(crate) const INBOX_COUNTED: &str = "
 SELECT count(*), coalesce((extract(epoch FROM now() - min(since)) * 1000)::int8, 0) FROM inbox";
 
 /// Selects the age in milliseconds of the oldest inbox row in a sample of about 1 % of the pages.
-pub const INBOX_SAMPLED: &str = "
+pub(crate) const INBOX_SAMPLED: &str = "
 SELECT coalesce((extract(epoch FROM now() - min(since)) * 1000)::int8, 0) FROM inbox TABLESAMPLE SYSTEM (1)";
 
 /// A chat and its present members.
@@ -304,7 +304,7 @@ pub async fn wal_bytes(pool: &PgPool) -> sqlx::Result<i64> {
 }
 
 /// Measures the inbox. It counts a small one, and estimates a large one.
-pub async fn inbox_size(pool: &PgPool) -> sqlx::Result<InboxSize> {
+pub(crate) async fn inbox_size(pool: &PgPool) -> sqlx::Result<InboxSize> {
     let (bytes, estimate): (i64, i64) = sqlx::query_as(INBOX_SIZE).fetch_one(pool).await?;
     let estimated = bytes > COUNTED_BYTES;
     let (rows, oldest_age_ms): (i64, i64) = if estimated {

@@ -45,7 +45,7 @@ pub const IS_PLACED: &str =
     "SELECT EXISTS (SELECT FROM messages WHERE chat_id = $1 AND sender_user = $2 AND request_id = $3)";
 
 /// Returns whether the user's request is in the chat's log.
-pub async fn is_placed(
+pub(crate) async fn is_placed(
     db: &mut PgConnection,
     chat: ChatId,
     user: UserId,

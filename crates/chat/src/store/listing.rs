@@ -98,7 +98,7 @@ ORDER BY d.device_id, i.since";
 pub const EPOCH: &str = "SELECT epoch FROM store WHERE single";
 
 /// Selects the store's epoch, and draws a new number for the streams that are being opened.
-pub const OPENING: &str = "SELECT epoch, nextval('stream_numbers') FROM store WHERE single";
+pub(crate) const OPENING: &str = "SELECT epoch, nextval('stream_numbers') FROM store WHERE single";
 
 /// Selects the present members with their watermarks. `delivered` is derived from the inbox rows of the member's
 /// devices: the device that got furthest counts. It stays below the lowest unsettled entry. A user without a device has
@@ -378,7 +378,7 @@ pub async fn is_member(pool: &PgPool, chat: ChatId, user: UserId) -> sqlx::Resul
 }
 
 /// Returns whether the member turned read receipts off; `None` if the user is no member.
-pub async fn read_receipts_off_of_member(
+pub(crate) async fn read_receipts_off_of_member(
     pool: &PgPool,
     chat: ChatId,
     user: UserId,
@@ -399,7 +399,7 @@ pub async fn read_receipts_off(pool: &PgPool, user: UserId) -> sqlx::Result<Opti
 }
 
 /// Returns the sender of the message or reaction at `seq`; `None` if there is no such entry.
-pub async fn sender_of_message(pool: &PgPool, chat: ChatId, seq: Seq) -> sqlx::Result<Option<UserId>> {
+pub(crate) async fn sender_of_message(pool: &PgPool, chat: ChatId, seq: Seq) -> sqlx::Result<Option<UserId>> {
     let row: Option<(Uuid, i16)> = sqlx::query_as(MESSAGE)
         .bind(chat.0)
         .bind(seq.to_i64())

@@ -16,7 +16,7 @@ use super::listing::{RECEIPTS, kind, role, watermark};
 use super::seal::MasterKey;
 
 /// Begins a transaction whose statements all see the same moment.
-pub const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub(crate) const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// The SQL condition that one of two people has blocked the other. Its arguments are the columns or parameters with
 /// their ids.
@@ -52,7 +52,7 @@ WHERE c.chat_id = $1"
 );
 
 /// Selects whether the chat is a direct one and one of the two people has blocked the other.
-pub const IS_BLOCKED: &str = concat!(
+pub(crate) const IS_BLOCKED: &str = concat!(
     "SELECT ",
     blocked!("c.user_low", "c.user_high"),
     " FROM chats c WHERE c.chat_id = $1"

@@ -83,7 +83,7 @@ pub struct Turn(usize);
 
 impl Turn {
     /// Adds `bytes`, and yields to other tasks if the count has reached [`TURN_BYTES`].
-    pub async fn worked(&mut self, bytes: usize) {
+    pub(crate) async fn worked(&mut self, bytes: usize) {
         self.0 += bytes;
         if self.0 >= TURN_BYTES {
             self.0 = 0;

@@ -16,7 +16,7 @@ use tern_store::millis;
 /// Locks the counts with these keys ($1) until the transaction ends, and returns the keys that it locked. It leaves out
 /// those that another transaction has locked, because a transaction for many people must wait for nobody. It must come
 /// before any row is locked.
-pub const TRY_LOCK: &str = "SELECT k FROM unnest($1::int8[]) AS k WHERE pg_try_advisory_xact_lock(k)";
+pub(crate) const TRY_LOCK: &str = "SELECT k FROM unnest($1::int8[]) AS k WHERE pg_try_advisory_xact_lock(k)";
 
 /// Locks the count of one person, and waits for it.
 pub const LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
@@ -101,7 +101,7 @@ pub async fn meet(
 
 /// Counts the new strangers among several people whom one person adds, all or none. The person's count must be locked.
 /// The inner `Err` says that they are too many, and after which time they fit.
-pub async fn meet_all(
+pub(crate) async fn meet_all(
     db: &mut PgConnection,
     user: UserId,
     others: &[UserId],

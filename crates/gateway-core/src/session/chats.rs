@@ -76,7 +76,7 @@ impl Chat {
 
     /// Returns whether a row that begins at `from` is already being dealt with. It is not if it begins below the known
     /// row and above what the device has acknowledged: then another owner wrote it, whose wake did not come here.
-    pub fn knows_of(&self, from: u64) -> bool {
+    pub(crate) fn knows_of(&self, from: u64) -> bool {
         match self.row {
             Some(known) => known.from <= from || self.acked >= from,
             None => self.catch_up.is_some(),
@@ -93,7 +93,7 @@ impl Chat {
 
     /// Returns whether an acknowledgement of the device may have ended a row that begins at `from` since the row was
     /// read, which was at most `moment` ago.
-    pub fn may_have_ended(&self, from: u64, moment: Duration, now: Timestamp) -> bool {
+    pub(crate) fn may_have_ended(&self, from: u64, moment: Duration, now: Timestamp) -> bool {
         self.acked >= from && now < self.acked_at.max(self.written_at) + moment
     }
 
@@ -141,7 +141,7 @@ impl Chats {
 
     /// Returns the chat, and adds it if it is not remembered. If there is no room, the chat that was not used for the
     /// longest time is forgotten. Returns `None` if there is no room and no chat may be forgotten.
-    pub fn remember(&mut self, id: ChatId) -> Option<&mut Chat> {
+    pub(crate) fn remember(&mut self, id: ChatId) -> Option<&mut Chat> {
         if !self.map.contains_key(&id) && self.map.len() >= MAX_CHATS {
             let oldest = self
                 .map
@@ -162,7 +162,7 @@ impl Chats {
     }
 
     /// Returns the time at which the next timer of this chat is due, or `None` if the chat is not remembered.
-    pub fn timer_of(&self, id: ChatId) -> Option<Timestamp> {
+    pub(crate) fn timer_of(&self, id: ChatId) -> Option<Timestamp> {
         self.map.get(&id).map(Chat::timer)
     }
 
@@ -172,7 +172,7 @@ impl Chats {
     }
 
     /// Returns the chats that have a timer which is due.
-    pub fn due_at(&self, now: Timestamp) -> Vec<ChatId> {
+    pub(crate) fn due_at(&self, now: Timestamp) -> Vec<ChatId> {
         self.map
             .iter()
             .filter(|(_, chat)| chat.timer() <= now)

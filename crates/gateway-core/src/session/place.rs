@@ -79,7 +79,7 @@ impl Place {
     }
 
     /// Notes that the entry `seq` went out although entries below it did not go out, or may not have.
-    pub fn went_early(&mut self, seq: u64) {
+    pub(crate) fn went_early(&mut self, seq: u64) {
         if seq >= self.next {
             self.early.insert(seq, seq);
         } else if !self.sure && seq.saturating_add(1) == self.first {
@@ -94,7 +94,7 @@ impl Place {
 
     /// Notes that a window of the log went out: everything that the device is owed from `from` on and below `next`.
     /// If `from` is 0, the window was read from the device's place as the store knows it, which was `first`.
-    pub fn went_from(&mut self, from: u64, first: u64, next: u64) {
+    pub(crate) fn went_from(&mut self, from: u64, first: u64, next: u64) {
         let joins = self.sure && from <= self.upto();
         self.early.forget_to(next.saturating_sub(1));
         if joins {
@@ -137,7 +137,7 @@ impl Place {
 
     /// Makes everything from `from` on go out again. The device has everything below `from`, or is not owed it. With
     /// `from` 0 nothing is known any more.
-    pub fn back_to(&mut self, from: u64) {
+    pub(crate) fn back_to(&mut self, from: u64) {
         *self = Self {
             first: from,
             next: from,

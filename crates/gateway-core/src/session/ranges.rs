@@ -40,7 +40,7 @@ impl Ranges {
     }
 
     /// Returns the lowest seq that is not in the set and not below `seq`.
-    pub fn first_missing(&self, seq: u64) -> u64 {
+    pub(crate) fn first_missing(&self, seq: u64) -> u64 {
         self.0
             .iter()
             .find(|&&(start, end)| (start..=end).contains(&seq))
@@ -48,7 +48,7 @@ impl Ranges {
     }
 
     /// Removes every seq up to and including `seq`.
-    pub fn forget_to(&mut self, seq: u64) {
+    pub(crate) fn forget_to(&mut self, seq: u64) {
         self.0.retain_mut(|range| {
             range.0 = range.0.max(seq.saturating_add(1));
             range.0 <= range.1

@@ -88,7 +88,7 @@ impl CatchUp {
     }
 
     /// Makes everything from `from` on be read and sent again. It may be called only while no window is under way.
-    pub fn go_back(&mut self, from: u64) {
+    pub(crate) fn go_back(&mut self, from: u64) {
         debug_assert!(
             self.state != State::Reading,
             "the window under way would be read twice"
@@ -98,7 +98,7 @@ impl CatchUp {
     }
 
     /// Returns the time at which the failed window is asked for again, or `None` if the last one did not fail.
-    pub fn retry_at(&self) -> Option<Timestamp> {
+    pub(crate) fn retry_at(&self) -> Option<Timestamp> {
         match self.state {
             State::Failed { retry_at } => Some(retry_at),
             State::Queued | State::Reading => None,

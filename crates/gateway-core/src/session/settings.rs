@@ -12,49 +12,49 @@ use tern_types::limits::{
 pub const MAX_CHATS: usize = 512;
 /// The most entries of one window: a quarter of the catch-up window, so that several chats can be read ahead of the
 /// device.
-pub const WINDOW_STEP: u32 = CATCH_UP_WINDOW / 4;
+pub(crate) const WINDOW_STEP: u32 = CATCH_UP_WINDOW / 4;
 /// The least number of entries for which a window is asked while windows turn out to be large. An operator's
 /// [`Settings::window`] that is lower holds all the same.
-pub const MIN_WINDOW_STEP: u32 = 4;
+pub(crate) const MIN_WINDOW_STEP: u32 = 4;
 /// The most chats that are read at the same time. Several hide the round trip to the chat node, and few hold few
 /// windows in memory.
-pub const MAX_READING: usize = 4;
+pub(crate) const MAX_READING: usize = 4;
 /// The size of a window, in bytes, from which on the next one is made smaller: it would only wait here for the device.
-pub const LARGE_WINDOW_BYTES: usize = 1 << 20;
+pub(crate) const LARGE_WINDOW_BYTES: usize = 1 << 20;
 /// The number of bytes put and not yet taken by the transport from which on no window is asked for, so that a slow
 /// device does not fill the gateway's memory.
-pub const READ_BELOW_BYTES: usize = 64 << 10;
+pub(crate) const READ_BELOW_BYTES: usize = 64 << 10;
 /// The number of bytes put and not yet taken by the transport from which on live pushes are dropped. The device gets
 /// their entries from its inbox.
-pub const LIVE_BELOW_BYTES: usize = 1 << 20;
+pub(crate) const LIVE_BELOW_BYTES: usize = 1 << 20;
 /// The age up to which an acknowledgement or a read mark is sent again when its chat gets a new owner. The chat was
 /// settled long ago for an older one.
-pub const RESEND_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const RESEND_WITHIN: Duration = Duration::from_secs(30);
 /// The most times that `ack_timeout` is doubled for a device that does not acknowledge. With the default of 5 s it
 /// grows to 80 s.
-pub const MAX_BACK_OFF: u32 = 4;
+pub(crate) const MAX_BACK_OFF: u32 = 4;
 /// The pause before a failed read of the inbox or of a window is repeated. It doubles up to [`RETRY_MAX`], so that a
 /// device waits no longer than that once the chat node is back. Repeats are cheap: the inbox reader asks for many
 /// devices at once.
 pub const RETRY: Duration = Duration::from_millis(250);
 /// The longest pause before a failed read is repeated.
-pub const RETRY_MAX: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
 /// The least time between two readings of the inbox. Pushes are dropped in bursts, and one reading serves a burst.
-pub const INBOX_PAUSE: Duration = Duration::from_millis(250);
+pub(crate) const INBOX_PAUSE: Duration = Duration::from_millis(250);
 /// The least time between two CaughtUp that are sent because receipts were lost: each makes a device ask for the
 /// receipts of some chats.
-pub const CAUGHT_UP_PAUSE: Duration = Duration::from_secs(10);
+pub(crate) const CAUGHT_UP_PAUSE: Duration = Duration::from_secs(10);
 /// The time for which a stream goes on after its token has expired.
-pub const TOKEN_GRACE: Duration = Duration::from_secs(60);
+pub(crate) const TOKEN_GRACE: Duration = Duration::from_secs(60);
 /// The number of heartbeat intervals without a frame of the client after which a stream ends.
-pub const MISSED_HEARTBEATS: u32 = 3;
+pub(crate) const MISSED_HEARTBEATS: u32 = 3;
 /// The time beyond a heartbeat interval after which a silent server sends a heartbeat of its own. A client that sends
 /// its heartbeats in time gets an answer before that.
-pub const SPEAK_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const SPEAK_AFTER: Duration = Duration::from_secs(10);
 /// The time within which the sends of a client that closed its side are to be answered. Then the stream ends.
-pub const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 /// The number of characters of a refused send's request_id that the refusal repeats: a UUID fits, garbage is cut.
-pub const MAX_ECHO: usize = 64;
+pub(crate) const MAX_ECHO: usize = 64;
 
 /// The settings of every session of a gateway.
 #[derive(Debug, Clone, Copy)]
@@ -113,7 +113,7 @@ impl Settings {
 
     /// Returns the number of items of any kind that a stream may send a second: fifty for each send and at least 1000,
     /// so that acknowledgements never meet the limit.
-    pub fn items_per_second(&self) -> u32 {
+    pub(crate) fn items_per_second(&self) -> u32 {
         self.sends_per_second.saturating_mul(50).max(1000)
     }
 
@@ -125,7 +125,7 @@ impl Settings {
 
     /// Returns the least time between two signs of a user's activity that presence is told: a little less than
     /// [`Self::activity_interval`], since clients keep that one to within a second or so.
-    pub fn sign_every(&self) -> Duration {
+    pub(crate) fn sign_every(&self) -> Duration {
         self.online_threshold / 3
     }
 

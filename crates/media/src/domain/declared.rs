@@ -84,7 +84,7 @@ impl Declared {
     }
 
     /// Returns whether there are several parts.
-    pub fn is_multipart(&self) -> bool {
+    pub(crate) fn is_multipart(&self) -> bool {
         self.parts.len() > 1
     }
 

@@ -6,11 +6,11 @@ use tern_identity::ticket::TICKET_TTL;
 use tern_types::Timestamp;
 
 /// The time after which an upload that was not finalised is given up. For as long, its request_id stands for it.
-pub const UPLOAD_TTL: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const UPLOAD_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// The time after the end of a URL for which somebody may still write by it, because a transfer may have begun before
 /// the end, and clocks differ.
-pub const URL_GRACE: Duration = Duration::from_secs(15 * 60);
+pub(crate) const URL_GRACE: Duration = Duration::from_secs(15 * 60);
 
 /// The time after the end of a ticket for which it may still take effect, because a chat node may have checked it
 /// before its end and commit later, and clocks differ.
@@ -21,16 +21,16 @@ pub const TICKET_GRACE: Duration = Duration::from_secs(3600);
 pub const CONDEMNED_FOR: Duration = Duration::from_secs(60);
 
 /// The time for which the usage of a day is kept.
-pub const USAGE_KEPT: Duration = Duration::from_secs(2 * 24 * 3600);
+pub(crate) const USAGE_KEPT: Duration = Duration::from_secs(2 * 24 * 3600);
 
 /// Returns the time of issue before which all tickets have ended by `now`. If the last ticket of a media was issued
 /// before this time, none of its tickets can be used any more.
-pub fn ticketed_before(now: Timestamp) -> Timestamp {
+pub(crate) fn ticketed_before(now: Timestamp) -> Timestamp {
     now - TICKET_TTL - TICKET_GRACE
 }
 
 /// Returns the time from `now` to the end of the day (UTC).
-pub fn rest_of_day(now: Timestamp) -> Duration {
+pub(crate) fn rest_of_day(now: Timestamp) -> Duration {
     const DAY_MS: i64 = 24 * 3600 * 1000;
     Duration::from_millis((DAY_MS - now.0.rem_euclid(DAY_MS)).unsigned_abs())
 }

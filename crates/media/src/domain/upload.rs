@@ -22,7 +22,7 @@ pub enum State {
 
 impl State {
     /// Reads the stored number. Returns `None` if this version does not know it.
-    pub fn from_number(number: i16) -> Option<Self> {
+    pub(crate) fn from_number(number: i16) -> Option<Self> {
         [Self::Open, Self::Done, Self::Failed, Self::Duplicate]
             .into_iter()
             .find(|state| *state as i16 == number)
@@ -83,7 +83,7 @@ pub fn judge(declared: &Declared, stored: &StoredObject) -> Verdict {
 /// Returns the parts that are there and are as declared, with their declared checksums; the others have to be
 /// uploaded again. A part without a listed checksum counts as good: the object store compared it with the signed
 /// checksum when it was put, and in the end the checksum of the whole object decides.
-pub fn good_parts(declared: &Declared, stored: Vec<StoredPart>) -> Vec<StoredPart> {
+pub(crate) fn good_parts(declared: &Declared, stored: Vec<StoredPart>) -> Vec<StoredPart> {
     let mut stored: HashMap<u32, StoredPart> = stored.into_iter().map(|part| (part.number, part)).collect();
     declared
         .parts()

@@ -79,7 +79,12 @@ impl Store {
     }
 
     /// Returns the media, or `None` if the user may not read it by this right.
-    pub async fn readable(&self, user: UserId, media: MediaId, through: Through) -> Result<Option<Media>> {
+    pub(crate) async fn readable(
+        &self,
+        user: UserId,
+        media: MediaId,
+        through: Through,
+    ) -> Result<Option<Media>> {
         let query = match through {
             Through::Chat(chat) => sqlx::query(IN_CHAT).bind(user.0).bind(media.0).bind(chat.0),
             Through::OwnUpload => sqlx::query(OWN).bind(user.0).bind(media.0),

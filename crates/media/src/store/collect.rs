@@ -20,7 +20,7 @@ macro_rules! referred_to {
 /// Marks media that nothing refers to and whose tickets have all ended. The conditions on the row itself are repeated
 /// outside the subquery, so that they are checked again if another transaction has just changed the row (by a ticket,
 /// or an upload of the same content).
-pub const CONDEMN: &str = concat!(
+pub(crate) const CONDEMN: &str = concat!(
     "UPDATE media SET condemned_at = ",
     at!("$2"),
     ", canonical = false
@@ -36,7 +36,7 @@ pub const CONDEMN: &str = concat!(
 );
 
 /// Returns the media that were marked before $1, and whether something refers to them by now.
-pub const CONDEMNED: &str = concat!(
+pub(crate) const CONDEMNED: &str = concat!(
     "SELECT media_id, object_key, ",
     referred_to!(),
     " FROM media m WHERE condemned_at < ",
@@ -46,18 +46,18 @@ pub const CONDEMNED: &str = concat!(
 
 /// Unmarks a media because something refers to it after all. It is found again by uploads of the same content, unless
 /// another media is by now.
-pub const PARDON: &str = "
+pub(crate) const PARDON: &str = "
 UPDATE media m SET condemned_at = NULL,
     canonical = NOT EXISTS (SELECT FROM media o WHERE o.content_id = m.content_id AND o.length = m.length
                             AND o.content_type = m.content_type AND o.canonical)
 WHERE media_id = $1 AND condemned_at IS NOT NULL";
 
 /// Deletes a marked media, after its object is gone.
-pub const FORGET_MEDIA: &str = "DELETE FROM media WHERE media_id = $1 AND condemned_at IS NOT NULL";
+pub(crate) const FORGET_MEDIA: &str = "DELETE FROM media WHERE media_id = $1 AND condemned_at IS NOT NULL";
 
 /// Gives up uploads that were not finalised in time. It is one statement, so a finalise that comes later finds them
 /// given up.
-pub const GIVE_UP: &str = concat!(
+pub(crate) const GIVE_UP: &str = concat!(
     "UPDATE uploads SET state = 2 WHERE upload_id IN
         (SELECT upload_id FROM uploads WHERE state = 0 AND created_at < ",
     at!("$1"),
@@ -65,23 +65,23 @@ pub const GIVE_UP: &str = concat!(
 );
 
 /// Marks a duplicate as done, after its own object is gone.
-pub const CLEANED: &str = "UPDATE uploads SET state = 1 WHERE upload_id = $1 AND state = 3";
+pub(crate) const CLEANED: &str = "UPDATE uploads SET state = 1 WHERE upload_id = $1 AND state = 3";
 
 /// Deletes a failed upload, after its object is gone.
-pub const FORGET_UPLOAD: &str = "DELETE FROM uploads WHERE upload_id = $1 AND state = 2";
+pub(crate) const FORGET_UPLOAD: &str = "DELETE FROM uploads WHERE upload_id = $1 AND state = 2";
 
 /// Deletes finished uploads of one part, which leave nothing behind in the object store.
-pub const FORGET_DONE: &str = concat!(
+pub(crate) const FORGET_DONE: &str = concat!(
     "DELETE FROM uploads WHERE upload_id IN (SELECT upload_id FROM uploads WHERE state = 1 AND created_at < ",
     at!("$1"),
     " AND octet_length(part_sha256s) <= 32 LIMIT $2)"
 );
 
 /// Deletes a finished upload of several parts.
-pub const FORGET_IN_PARTS: &str = "DELETE FROM uploads WHERE upload_id = $1 AND state = 1";
+pub(crate) const FORGET_IN_PARTS: &str = "DELETE FROM uploads WHERE upload_id = $1 AND state = 1";
 
 /// Deletes the usage of days before that of $1.
-pub const FORGET_USAGE: &str = concat!(
+pub(crate) const FORGET_USAGE: &str = concat!(
     "DELETE FROM media_usage WHERE day < (",
     at!("$1"),
     " AT TIME ZONE 'UTC')::date"
@@ -101,7 +101,7 @@ pub struct Condemned {
 impl Store {
     /// Marks media whose tickets were all given before `ticketed_before` and that nothing refers to. Returns how many
     /// were marked.
-    pub async fn condemn(&self, ticketed_before: Timestamp, now: Timestamp, most: i64) -> Result<u64> {
+    pub(crate) async fn condemn(&self, ticketed_before: Timestamp, now: Timestamp, most: i64) -> Result<u64> {
         let done = sqlx::query(CONDEMN)
             .bind(ticketed_before.0)
             .bind(now.0)
@@ -127,13 +127,13 @@ impl Store {
     }
 
     /// Unmarks a media.
-    pub async fn pardon(&self, media: MediaId) -> Result<()> {
+    pub(crate) async fn pardon(&self, media: MediaId) -> Result<()> {
         sqlx::query(PARDON).bind(media.0).execute(&self.pool).await?;
         Ok(())
     }
 
     /// Deletes a marked media, after its object is gone.
-    pub async fn forget_media(&self, media: MediaId) -> Result<()> {
+    pub(crate) async fn forget_media(&self, media: MediaId) -> Result<()> {
         sqlx::query(FORGET_MEDIA)
             .bind(media.0)
             .execute(&self.pool)
@@ -149,7 +149,7 @@ impl Store {
 
     /// Returns at most `most` uploads, failed or duplicates, whose own object has to be deleted and to which nobody can
     /// write any more, because their URLs ended before `urls_ended_before`.
-    pub async fn to_clean(&self, urls_ended_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
+    pub(crate) async fn to_clean(&self, urls_ended_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
         let sql = format!(
             "{COLUMNS} state IN (2, 3) AND urls_end_at < {} ORDER BY urls_end_at LIMIT $2",
             at!("$1")
@@ -175,7 +175,7 @@ impl Store {
 
     /// Returns at most `most` finished uploads of several parts that were created before `created_before`. Besides the
     /// multipart upload that was completed, the object store may have one whose id was never stored.
-    pub async fn done_in_parts(&self, created_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
+    pub(crate) async fn done_in_parts(&self, created_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
         let sql = format!(
             "{COLUMNS} state = 1 AND created_at < {} AND octet_length(part_sha256s) > 32 LIMIT $2",
             at!("$1")
@@ -189,7 +189,7 @@ impl Store {
     }
 
     /// Deletes a finished upload of several parts.
-    pub async fn forget_in_parts(&self, id: UploadId) -> Result<()> {
+    pub(crate) async fn forget_in_parts(&self, id: UploadId) -> Result<()> {
         let forget = sqlx::query(FORGET_IN_PARTS).bind(id.0);
         forget.execute(&self.pool).await?;
         Ok(())
@@ -197,13 +197,13 @@ impl Store {
 
     /// Deletes at most `most` finished uploads of one part that were created before `created_before`. Returns how
     /// many.
-    pub async fn forget_done(&self, created_before: Timestamp, most: i64) -> Result<u64> {
+    pub(crate) async fn forget_done(&self, created_before: Timestamp, most: i64) -> Result<u64> {
         let done = sqlx::query(FORGET_DONE).bind(created_before.0).bind(most);
         Ok(done.execute(&self.pool).await?.rows_affected())
     }
 
     /// Deletes the usage of days before that of `before`.
-    pub async fn forget_usage(&self, before: Timestamp) -> Result<()> {
+    pub(crate) async fn forget_usage(&self, before: Timestamp) -> Result<()> {
         sqlx::query(FORGET_USAGE)
             .bind(before.0)
             .execute(&self.pool)

@@ -22,7 +22,7 @@ pub const SET: &str = concat!(
 );
 
 /// Removes a person's picture.
-pub const REMOVE: &str = "DELETE FROM user_pictures WHERE user_id = $1";
+pub(crate) const REMOVE: &str = "DELETE FROM user_pictures WHERE user_id = $1";
 
 impl Store {
     /// Sets the user's picture. Returns `false` if the media is not an upload of theirs or is about to be collected, or

@@ -92,7 +92,7 @@ pub const BEGIN: &str = concat!(
 
 /// Counts an upload towards the user's quota of the day. Returns no row, and counts nothing, if the quota would be
 /// exceeded. Two uploads of one user wait for each other at the row.
-pub const TAKE_QUOTA: &str = concat!(
+pub(crate) const TAKE_QUOTA: &str = concat!(
     "INSERT INTO media_usage AS u (user_id, day, bytes, uploads)
      SELECT $1, (",
     at!("$2"),
@@ -103,7 +103,7 @@ pub const TAKE_QUOTA: &str = concat!(
 );
 
 /// Reads how many uploads the user has begun today.
-pub const UPLOADS_TODAY: &str = concat!(
+pub(crate) const UPLOADS_TODAY: &str = concat!(
     "SELECT uploads FROM media_usage WHERE user_id = $1 AND day = (",
     at!("$2"),
     " AT TIME ZONE 'UTC')::date"
@@ -111,19 +111,19 @@ pub const UPLOADS_TODAY: &str = concat!(
 
 /// Stores the multipart upload's id if there is none, and returns the stored one. Another multipart upload that was
 /// made at the same time is left to the collector.
-pub const NAME_MULTIPART: &str = "UPDATE uploads SET multipart_id = COALESCE(multipart_id, $2)
+pub(crate) const NAME_MULTIPART: &str = "UPDATE uploads SET multipart_id = COALESCE(multipart_id, $2)
      WHERE upload_id = $1 AND state = 0 RETURNING multipart_id";
 
 /// Prolongs the time until which URLs of the upload are valid. It changes only an open upload, because one that was
 /// given up gets no more URLs.
-pub const EXTEND_URLS: &str = concat!(
+pub(crate) const EXTEND_URLS: &str = concat!(
     "UPDATE uploads SET urls_end_at = GREATEST(urls_end_at, ",
     at!("$2"),
     ") WHERE upload_id = $1 AND state = 0"
 );
 
 /// Marks an open upload as failed.
-pub const FAIL: &str = "UPDATE uploads SET state = 2 WHERE upload_id = $1 AND state = 0";
+pub(crate) const FAIL: &str = "UPDATE uploads SET state = 2 WHERE upload_id = $1 AND state = 0";
 
 /// Locks an open upload, so that the collector cannot give it up in the meantime. It returns no row if the upload is
 /// not open any more.
@@ -131,7 +131,7 @@ pub const LOCK_OPEN: &str = "SELECT 1 FROM uploads WHERE upload_id = $1 AND stat
 
 /// Makes a media, or finds the media with the same content. Either counts as ticketed now, so that the collector leaves
 /// it alone. A media that the collector has marked is no longer `canonical`, and so is not found.
-pub const BECOME_MEDIA: &str = concat!(
+pub(crate) const BECOME_MEDIA: &str = concat!(
     "INSERT INTO media AS m (media_id, content_id, length, content_type, object_key, created_at, ticketed_at)
      VALUES ($1, $2, $3, $4, $5, ",
     at!("$6"),
@@ -143,7 +143,7 @@ pub const BECOME_MEDIA: &str = concat!(
 );
 
 /// Notes that the user has uploaded the media.
-pub const ADD_UPLOADER: &str =
+pub(crate) const ADD_UPLOADER: &str =
     "INSERT INTO media_uploaders (media_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
 /// Stores the media that the upload became, and its state.
@@ -192,7 +192,7 @@ impl Store {
     }
 
     /// Returns the upload that the request has begun, or `None` if there is none.
-    pub async fn upload_of_request(&self, user: UserId, request: RequestId) -> Result<Option<Upload>> {
+    pub(crate) async fn upload_of_request(&self, user: UserId, request: RequestId) -> Result<Option<Upload>> {
         let sql = format!("{COLUMNS} user_id = $1 AND request_id = $2");
         let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user.0).bind(request.0);
         row.fetch_optional(&self.pool)
@@ -213,7 +213,7 @@ impl Store {
 
     /// Stores the id of a multipart upload if the upload has none, and returns the stored one. Returns `None` if the
     /// upload is not open any more.
-    pub async fn name_multipart(&self, id: UploadId, multipart: &str) -> Result<Option<String>> {
+    pub(crate) async fn name_multipart(&self, id: UploadId, multipart: &str) -> Result<Option<String>> {
         Ok(sqlx::query_scalar(NAME_MULTIPART)
             .bind(id.0)
             .bind(multipart)
@@ -223,7 +223,7 @@ impl Store {
 
     /// Prolongs the time until which URLs of the upload are valid. Call it before URLs are given out, so that the
     /// collector knows of them. Returns `false` if the upload is not open any more.
-    pub async fn extend_urls(&self, id: UploadId, until: Timestamp) -> Result<bool> {
+    pub(crate) async fn extend_urls(&self, id: UploadId, until: Timestamp) -> Result<bool> {
         let done = sqlx::query(EXTEND_URLS).bind(id.0).bind(until.0);
         Ok(done.execute(&self.pool).await?.rows_affected() > 0)
     }

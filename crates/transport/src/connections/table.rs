@@ -21,17 +21,17 @@ pub type Millis = u64;
 
 /// The time that a connection that was asked to leave and has nothing under way may take to do so, if
 /// [`Bounds::first_request`] is not shorter.
-pub const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// The factor by which the bound of a call is longer if other calls or streams share its connection, because ending the
 /// call ends them all.
 const PATIENCE: u32 = 10;
 /// The number of connections that are cut and not yet gone at which no more are accepted. A cut connection is gone when
 /// its task has run, and takes a file descriptor until then.
-pub const DYING: usize = 16;
+pub(crate) const DYING: usize = 16;
 
 /// The time for which a new stranger is spared while there are others to end. Most honest clients have shaken hands and
 /// sent their credentials by then. Without this, new clients would push out each other, and never the idle connections.
-pub const YOUNG: Duration = Duration::from_secs(2);
+pub(crate) const YOUNG: Duration = Duration::from_secs(2);
 /// The order in which connections are ended to make room, by their standing. Of each standing, only connections that
 /// have had it for at least the given time qualify, the longest first. For example, a stranger is ended before an idle
 /// connection only if it has been a stranger for [`YOUNG`]. Connections with authenticated streams have no standing,
@@ -189,7 +189,7 @@ impl<C: Clone> Table<C> {
 
     /// Notes that a call began, and returns the call's number. If `bounded` is set, the call has to end within
     /// [`Bounds::call`].
-    pub fn call_began(&mut self, id: u64, bounded: bool, now: Millis) -> u64 {
+    pub(crate) fn call_began(&mut self, id: u64, bounded: bool, now: Millis) -> u64 {
         self.last_call += 1;
         if bounded {
             self.calls.insert(self.last_call, (now, id));
@@ -199,7 +199,7 @@ impl<C: Clone> Table<C> {
     }
 
     /// Notes that the call with this number ended.
-    pub fn call_ended(&mut self, id: u64, call: u64, now: Millis) {
+    pub(crate) fn call_ended(&mut self, id: u64, call: u64, now: Millis) {
         let _ = self.calls.remove(&call).or_else(|| self.patient.remove(&call));
         self.change(id, now, |row| row.calls = row.calls.saturating_sub(1));
     }
