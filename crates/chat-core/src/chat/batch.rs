@@ -67,19 +67,11 @@ impl Chat {
         debug_assert!(self.is_due(), "a chat has one batch at a time");
         let room = room.min(MAX_BATCH_BYTES);
         let mut answers = Vec::new();
-        let Some(key) = self.key.clone() else {
+        let Some(mut batch) = self.empty_batch() else {
             return (None, answers);
         };
         let sent_at = wall.max(self.last_sent_at);
         let most = if self.one_by_one { 1 } else { MAX_BATCH };
-        let mut batch = Batch {
-            chat: self.id,
-            key,
-            expected: self.head,
-            ordinal: self.ordinal,
-            entries: Vec::new(),
-            change: None,
-        };
         let mut taken = Vec::new();
         while batch.entries.len() < most && batch.change.is_none() {
             let Some(front) = self.queue.front() else { break };
@@ -104,11 +96,10 @@ impl Chat {
                     let (sender, request) = waiting.command.request();
                     let unchanged = Known::Unchanged(waiting.command.fingerprint());
                     self.recent.insert(sender, request, unchanged);
-                    answers.extend(waiting.origins.iter().map(|origin| (*origin, Outcome::Unchanged)));
+                    answers.extend(waiting.answers(&Outcome::Unchanged));
                 }
                 Err(refusal) => {
-                    let refused = Outcome::Refused(refusal);
-                    answers.extend(waiting.origins.iter().map(|origin| (*origin, refused.clone())));
+                    answers.extend(waiting.answers(&Outcome::Refused(refusal)));
                 }
                 Ok(Some((new, change))) => {
                     batch.ordinal += u64::from(new.counts);
@@ -130,6 +121,18 @@ impl Chat {
         }
         self.in_flight = Some((batch.clone(), taken));
         (Some(batch), answers)
+    }
+
+    /// Begins a batch on the present head. `None` if the chat was never loaded.
+    fn empty_batch(&self) -> Option<Batch> {
+        Some(Batch {
+            chat: self.id,
+            key: self.key.clone()?,
+            expected: self.head,
+            ordinal: self.ordinal,
+            entries: Vec::new(),
+            change: None,
+        })
     }
 
     /// Moves the head, because the batch at the writer is committed. Returns its entries, each with the callers that
@@ -230,8 +233,7 @@ impl Chat {
         let refused = Outcome::Refused(refusal.clone());
         taken
             .iter()
-            .flat_map(|waiting| &waiting.origins)
-            .map(|origin| (*origin, refused.clone()))
+            .flat_map(|waiting| waiting.answers(&refused))
             .collect()
     }
 

@@ -77,6 +77,13 @@ impl Command {
     }
 }
 
+impl Waiting {
+    /// Returns this answer for every caller that waits.
+    pub(super) fn answers(&self, outcome: &Outcome) -> impl Iterator<Item = (Origin, Outcome)> {
+        self.origins.iter().map(|origin| (*origin, outcome.clone()))
+    }
+}
+
 impl Chat {
     /// Puts a command into the queue and returns `None`; the caller of a repetition waits with the first. Returns the
     /// answer if there is one at once: the request was answered before, or its request_id was used for something else.
@@ -137,7 +144,7 @@ impl Chat {
             match placed.get(&request) {
                 Some(placed) => {
                     let outcome = self.answer_of(Known::Placed(**placed), &waiting.command);
-                    answers.extend(waiting.origins.iter().map(|origin| (*origin, outcome.clone())));
+                    answers.extend(waiting.answers(&outcome));
                 }
                 None => {
                     waiting.looked_up = looked_up.contains(&request);
