@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StoreLocation, Tls};
+use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StopReason, StoreLocation, Tls};
 use tern_local::until;
 use tern_tests::{Device, User, World};
 use tern_types::{ChatId, Clock};
@@ -64,6 +64,18 @@ impl App {
         })
         .await
         .unwrap()
+    }
+
+    /// Waits until the app's client has stopped, and returns why.
+    async fn stops(&mut self) -> StopReason {
+        let stopped = async {
+            loop {
+                if let Event::Stopped(reason) = self.events.next().await.expect("it says why") {
+                    return reason;
+                }
+            }
+        };
+        tokio::time::timeout(BOUND, stopped).await.expect("the end")
     }
 
     /// Waits until the app was told to read everything anew.
@@ -144,6 +156,21 @@ async fn bump(world: &World) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// Links a device that the backup lacks, and has it write to the chat, which `other` sees. The chat has the messages
+/// `before` until then.
+async fn linked_after_the_backup(
+    world: &World,
+    user: &User,
+    (other, chat): (&App, ChatId),
+    before: &[String],
+) -> App {
+    let app = App::start(world, world.device(user).await).await;
+    let text = "from a new device".to_owned();
+    app.client.send(chat, text.clone()).await.unwrap();
+    other.has(chat, &[before, &[text]].concat()).await;
+    app
+}
+
 #[tokio::test]
 async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
     let mut world = World::with_own_servers(|builder| builder).await;
@@ -178,6 +205,7 @@ async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
         hers.has(chat, &all).await;
     }
     let before = carols.has(chat, &all).await;
+    let mut new = linked_after_the_backup(&world, &alice, (&hers, chat), &all).await;
     let head_before = *before.last_key_value().unwrap().0;
     carols.client.stop().await;
     world.settled().await;
@@ -185,6 +213,8 @@ async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
     restore(&mut world, &backup).await;
     let epoch = bump(&world).await;
 
+    // The new device has to be linked anew. It is not told to erase its data.
+    assert_eq!(new.stops().await, StopReason::SignedOut);
     hers.is_reset().await;
     his.is_reset().await;
     let (on_hers, on_his) = (hers.has(chat, &all).await, his.has(chat, &all).await);

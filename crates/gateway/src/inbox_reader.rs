@@ -218,6 +218,7 @@ fn parsed(inbox: DeviceInbox, epoch: &str) -> Option<(DeviceId, Inbox)> {
         device,
         Inbox {
             active: inbox.active,
+            unknown: inbox.unknown,
             suspended: inbox.suspended,
             user: UserId::from_slice(&inbox.user_id).ok(),
             rows: rows.collect(),

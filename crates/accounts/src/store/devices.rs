@@ -67,6 +67,10 @@ pub const LIST: &str = concat!(
 pub const ACTIVE: &str =
     "SELECT EXISTS (SELECT FROM devices WHERE device_id = $1 AND user_id = $2 AND active)";
 
+/// Returns whether a device was revoked.
+pub const WAS_REVOKED: &str =
+    "SELECT EXISTS (SELECT FROM devices WHERE device_id = $1 AND revoked_at IS NOT NULL)";
+
 /// Revokes a device. This takes effect at once: its refresh tokens are no longer exchanged, and it cannot open a stream
 /// any more. It is removed from its user's chats later.
 pub const REVOKE: &str = "
@@ -201,6 +205,12 @@ impl Store {
             .bind(user.0)
             .fetch_one(&self.pool)
             .await?)
+    }
+
+    /// Returns whether the device was revoked. If it was not, and is not active either, it is not known.
+    pub(crate) async fn was_revoked(&self, device: DeviceId) -> Result<bool> {
+        let revoked = sqlx::query_scalar(WAS_REVOKED).bind(device.0);
+        Ok(revoked.fetch_one(&self.pool).await?)
     }
 
     /// Revokes the device if `of` is `None` or is the device's user. Returns `None` if there is no such device of `of`.

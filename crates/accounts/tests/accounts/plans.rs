@@ -20,6 +20,7 @@ const HOT: &[(&str, &str)] = &[
     ("device", devices::SELECT),
     ("devices of a user", devices::LIST),
     ("device is active", devices::ACTIVE),
+    ("device was revoked", devices::WAS_REVOKED),
     ("revoke", devices::REVOKE),
     ("unlinked", devices::UNLINKED),
     ("unfinished revocations", devices::UNFINISHED),

@@ -38,7 +38,8 @@ impl InboxService {
     }
 
     /// Reads the device's inbox rows: each chat, and the first seq that the device lacks. With `chat` it returns only
-    /// the row of that chat. Fails if the device was revoked or is another user's.
+    /// the row of that chat. Fails if the device was revoked, is unknown, or is another
+    /// user's.
     async fn rows(
         &self,
         (user, device): (UserId, DeviceId),
@@ -48,10 +49,13 @@ impl InboxService {
             .await
             .map_err(store_away)?;
         let Some((_, inbox)) = inboxes.into_iter().next() else {
-            return Err(ApiError::new(
-                v1::ErrorReason::DeviceRevoked,
-                "the device was revoked",
-            ));
+            let revoked = listing::revoked(&self.pool, &[device])
+                .await
+                .map_err(store_away)?;
+            return Err(match revoked.is_empty() {
+                false => ApiError::new(v1::ErrorReason::DeviceRevoked, "the device was revoked"),
+                true => ApiError::new(v1::ErrorReason::TokenInvalid, "the device is not known"),
+            });
         };
         if inbox.user != user {
             return Err(ApiError::new(

@@ -22,6 +22,7 @@ use super::store_away;
 use super::writes::Writes;
 use crate::answer;
 use crate::epoch::StoreEpoch;
+use crate::store::listing::Inbox;
 use crate::store::{devices, listing, written};
 
 /// The most devices of one request.
@@ -42,6 +43,29 @@ impl NodeService {
     /// Wires the service.
     pub fn new(writes: Writes, pool: PgPool, epoch: StoreEpoch) -> Self {
         Self { writes, pool, epoch }
+    }
+
+    /// Returns the answers for those of the asked devices that have no inbox, because they are not active.
+    async fn without_inbox(
+        &self,
+        asked: &[DeviceId],
+        inboxes: &[(DeviceId, Inbox)],
+    ) -> Result<Vec<DeviceInbox>, ApiError> {
+        let gone = asked.iter().copied();
+        let gone: Vec<DeviceId> = gone
+            .filter(|device| !inboxes.iter().any(|(active, _)| active == device))
+            .collect();
+        if gone.is_empty() {
+            return Ok(Vec::new());
+        }
+        let revoked = listing::revoked(&self.pool, &gone).await.map_err(store_away)?;
+        let answer = |device: &DeviceId| DeviceInbox {
+            device_id: device.to_vec().into(),
+            active: false,
+            unknown: !revoked.contains(device),
+            ..DeviceInbox::default()
+        };
+        Ok(gone.iter().map(answer).collect())
     }
 }
 
@@ -75,18 +99,10 @@ impl ChatNode for NodeService {
                 read_receipts_off: inbox.read_receipts_off,
                 suspended: inbox.suspended,
                 user_id: inbox.user.to_vec().into(),
+                unknown: false,
             });
         }
-        for gone in asked
-            .iter()
-            .filter(|device| !inboxes.iter().any(|(active, _)| active == *device))
-        {
-            devices.push(DeviceInbox {
-                device_id: gone.to_vec().into(),
-                active: false,
-                ..DeviceInbox::default()
-            });
-        }
+        devices.extend(self.without_inbox(&asked, &inboxes).await?);
         Ok(Response::new(ReadInboxResponse {
             devices,
             store_epoch: epoch.to_string(),

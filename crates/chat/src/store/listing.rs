@@ -314,6 +314,18 @@ pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(D
     Ok(inboxes)
 }
 
+/// Selects the devices among $1 that were revoked.
+pub const REVOKED: &str =
+    "SELECT device_id FROM devices WHERE device_id = ANY($1) AND revoked_at IS NOT NULL";
+
+/// Returns those of these devices that were revoked. Of a device that is neither active nor revoked the store knows
+/// nothing: it was linked after the backup that the store was restored from.
+pub async fn revoked(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<DeviceId>> {
+    let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
+    let revoked: Vec<Uuid> = sqlx::query_scalar(REVOKED).bind(ids).fetch_all(pool).await?;
+    Ok(revoked.into_iter().map(DeviceId).collect())
+}
+
 /// Reads the store's epoch: see `tern.v1.Opened.store_epoch`.
 pub async fn epoch(pool: &PgPool) -> sqlx::Result<Uuid> {
     sqlx::query_scalar(EPOCH).fetch_one(pool).await

@@ -46,6 +46,7 @@ const HOT: &[(&str, &str)] = &[
     ("between", entries::BETWEEN),
     ("key", entries::KEY),
     ("inbox", listing::INBOX),
+    ("revoked", listing::REVOKED),
     ("chats", listing::PAGE),
     ("one chat", listing::ONE),
     ("ordinals", listing::ORDINALS),

@@ -89,11 +89,15 @@ impl Session {
         }
     }
 
-    /// Ends the stream if the device was revoked, if its user is suspended, or if the device is another user's. Returns
+    /// Ends the stream if the device is unknown or was revoked, if its user is suspended, or if the device is another user's. Returns
     /// whether it ended the stream.
     fn turned_away(&mut self, inbox: &Inbox) -> bool {
         let mine = self.life.user();
-        if !inbox.active {
+        if inbox.unknown {
+            // Its data may be all that is left of what the store has lost, so it is not told to erase them.
+            let error = ApiError::new(ErrorReason::TokenInvalid, "the device is not known");
+            self.close(CloseCode::Unauthenticated, error);
+        } else if !inbox.active {
             self.close_on_request(CloseRequest::Revoked);
         } else if inbox.suspended {
             self.close_on_request(CloseRequest::Suspended);

@@ -98,8 +98,10 @@ pub struct Window {
 /// A device as the store has it: its inbox rows, and whether its stream may go on.
 #[derive(Debug, Clone, Default)]
 pub struct Inbox {
-    /// False if the device is unknown or revoked.
+    /// False if the device is revoked or unknown.
     pub active: bool,
+    /// True if the store knows nothing of the device: it was linked after the backup that the store was restored from.
+    pub unknown: bool,
     /// The device's user. `None` if the chat node did not say.
     pub user: Option<UserId>,
     /// True if the user is suspended.

@@ -56,6 +56,7 @@ fn talk() -> Talk {
 fn inbox() -> Inbox {
     Inbox {
         active: true,
+        unknown: false,
         user: None,
         suspended: false,
         rows: Vec::new(),

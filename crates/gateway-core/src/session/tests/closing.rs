@@ -162,6 +162,15 @@ fn a_device_that_is_revoked_or_replaced_is_closed_for_good() {
             (C::DeviceRevoked, R::DeviceRevoked, false),
         ),
         (
+            "unknown device",
+            talk().open().tell(Event::Mail(Mail::Inbox(Inbox {
+                active: false,
+                unknown: true,
+                ..inbox()
+            }))),
+            (C::Unauthenticated, R::TokenInvalid, false),
+        ),
+        (
             "revoked while open",
             talk().opened().tell(Event::Close(CloseRequest::Revoked)),
             (C::DeviceRevoked, R::DeviceRevoked, false),

@@ -216,6 +216,7 @@ impl World {
         };
         Inbox {
             active: true,
+            unknown: false,
             user: None,
             suspended: false,
             rows: self.logs.iter().enumerate().filter_map(row).collect(),
