@@ -430,7 +430,7 @@ async fn a_node_that_does_not_see_etcd_hears_from_others_that_it_has_lost_its_pl
     wait_for(place(&standing, Place::Held)).await;
 }
 
-/// By rule 9 the map stands still while etcd is away. A node that asks the others learns that it stands still for all
+/// The map stands still while etcd is away (rule 9). A node that asks the others learns that it stands still for all
 /// of them.
 #[tokio::test]
 async fn while_etcd_is_away_for_all_nobody_has_lost_its_place() {

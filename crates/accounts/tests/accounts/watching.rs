@@ -221,7 +221,7 @@ async fn who_may_see_somebody_is_the_same_rule_from_the_other_side() {
         let asked = [&people[..], &[UserId::random()]].concat();
         let seeing = world.accounts.may_see(person, &asked).await.unwrap();
         let seeing: BTreeSet<UserId> = seeing.into_iter().collect();
-        // Of those who are not counted as strangers, exactly those who may watch the person may see them.
+        // Exactly the watchers who may watch the person may see them, among those who are not counted as strangers.
         for watcher in people.iter().filter(|watcher| **watcher != stranger) {
             assert_eq!(
                 seeing.contains(watcher),
