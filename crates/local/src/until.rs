@@ -9,22 +9,27 @@ use tokio::time::{Instant, sleep};
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Asks until `ask` returns `Ok`, and returns its value. After `bound` it returns an error that names `what` and the
-/// last reason.
+/// last reason. If the last question is cut off by the bound, the reason of the question before it is named too.
 pub async fn some<T, F, Fut>(what: &str, bound: Duration, mut ask: F) -> anyhow::Result<T>
 where
     F: FnMut() -> Fut,
     Fut: Future<Output = anyhow::Result<T>>,
 {
     let end = Instant::now() + bound;
+    let mut before: Option<anyhow::Error> = None;
     loop {
         let reason = match tokio::time::timeout_at(end, ask()).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(reason)) => reason,
-            Err(_) => anyhow::anyhow!("no answer"),
+            Err(_) => match before.take() {
+                Some(before) => before.context("no answer to the last question, and to the one before"),
+                None => anyhow::anyhow!("no answer"),
+            },
         };
         if Instant::now() + PAUSE >= end {
             return Err(reason.context(format!("{what}: not within {bound:?}")));
         }
+        before = Some(reason);
         sleep(PAUSE).await;
     }
 }
@@ -51,6 +56,26 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_is_cut_off_does_not_hide_the_answer_before_it() {
+        let mut asked = 0;
+        let stuck = some::<(), _, _>("the moon", Duration::from_secs(1), || {
+            asked += 1;
+            let first = asked == 1;
+            async move {
+                if !first {
+                    std::future::pending::<()>().await;
+                }
+                anyhow::bail!("still dark")
+            }
+        });
+        let error = format!("{:#}", stuck.await.unwrap_err());
+        assert!(
+            error.contains("no answer") && error.ends_with("still dark"),
+            "{error}"
+        );
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_never_comes_is_an_error_that_says_so() {

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use hyper::Method;
 use tern_local::fault::Fault;
-use tern_local::until;
 use tern_media::store::access::Through;
 use tern_proto::v1::ErrorReason;
 use tern_types::RequestId;
@@ -80,11 +79,9 @@ async fn a_file_is_put_together_although_every_connection_breaks_meanwhile() {
     let finalized = world.media.finalize(alice, missing.upload, world.now()).await;
     assert_eq!(reason(finalized), ErrorReason::Unavailable);
     world.proxy.heal();
-    let ticket = until::some("the file is there", Duration::from_secs(60), || async {
-        Ok(world.media.finalize(alice, missing.upload, world.now()).await?)
-    })
-    .await
-    .unwrap();
+    let ticket = world
+        .finalized_within(alice, missing.upload, Duration::from_secs(60))
+        .await;
     assert_eq!(
         world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(),
         file.bytes

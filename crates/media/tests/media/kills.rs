@@ -134,11 +134,9 @@ async fn a_finalise_dropped_after_any_number_of_polls_can_be_made_again() {
         }
         dropped += 1;
         // The connection of the dropped call has to be cleaned up first. Until then the store may count as away.
-        let ticket = tern_local::until::some("a ticket", Duration::from_secs(30), || async {
-            Ok(world.media.finalize(alice, missing.upload, world.now()).await?)
-        })
-        .await
-        .unwrap();
+        let ticket = world
+            .finalized_within(alice, missing.upload, Duration::from_secs(30))
+            .await;
         assert_eq!(
             world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(),
             file.bytes

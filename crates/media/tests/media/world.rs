@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 use tern_identity::ticket::Tickets;
 use tern_local::Shared;
 use tern_local::fault::Proxy;
+use tern_local::until;
 use tern_media::collector::{Collected, Collector};
 use tern_media::config::{S3Args, Secret};
 use tern_media::domain::declared::{Declared, Hash};
@@ -33,7 +35,7 @@ use uuid::Uuid;
 use super::DAY;
 
 const KEY: &str = "0101010101010101010101010101010101010101010101010101010101010101";
-const TTL: std::time::Duration = std::time::Duration::from_secs(900);
+const TTL: Duration = Duration::from_secs(900);
 
 pub struct World {
     pub pool: PgPool,
@@ -202,6 +204,15 @@ impl World {
                 Ok((ticket, Some(missing.upload)))
             }
         }
+    }
+
+    /// Finalises the upload, again and again while it fails, for at most `bound`.
+    pub async fn finalized_within(&self, user: UserId, upload: UploadId, bound: Duration) -> Ticket {
+        until::some("a ticket", bound, || async {
+            Ok(self.media.finalize(user, upload, self.now()).await?)
+        })
+        .await
+        .unwrap()
     }
 
     /// Returns the bytes that this user reads by this right.

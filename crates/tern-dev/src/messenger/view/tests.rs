@@ -82,13 +82,8 @@ fn receipt(view: &mut View, number: u128, delivered: u64, read: u64) {
     );
 }
 
-fn tick(view: &View) -> Option<Tick> {
-    view.lines(CHAT).pop().and_then(|line| line.tick)
-}
-
-#[test]
-fn ticks_go_from_waiting_to_read() {
-    let mut view = view(2);
+/// Queues a message of one's own, and returns its request_id.
+fn queued(view: &mut View) -> RequestId {
     let message = Outgoing::new(CHAT, "hi");
     let request = message.request;
     view.queue(QueuedMessage {
@@ -97,6 +92,17 @@ fn ticks_go_from_waiting_to_read() {
         created_at: NOW,
         state: SendState::Queued,
     });
+    request
+}
+
+fn tick(view: &View) -> Option<Tick> {
+    view.lines(CHAT).pop().and_then(|line| line.tick)
+}
+
+#[test]
+fn ticks_go_from_waiting_to_read() {
+    let mut view = view(2);
+    let request = queued(&mut view);
     assert_eq!(tick(&view), Some(Tick::Waiting));
     view.apply(
         &Event::Send {
@@ -225,14 +231,7 @@ fn what_others_write_cannot_steer_the_terminal() {
 #[test]
 fn a_refused_message_says_why() {
     let mut view = view(2);
-    let message = Outgoing::new(CHAT, "hi");
-    let request = message.request;
-    view.queue(QueuedMessage {
-        message,
-        chat: CHAT,
-        created_at: NOW,
-        state: SendState::Queued,
-    });
+    let request = queued(&mut view);
     let (code, message) = (v1::SendErrorCode::NotAMember, "gone".to_owned());
     view.apply(
         &Event::Send {
