@@ -12,7 +12,7 @@
 //! - [`results`]: the results of jobs, and their effects
 //! - [`patience`]: chats that are locked in the store, and callers who have waited long enough
 //! - [`receipts`]: the pushes that tell users that a watermark rose
-//! - [`typing`]: the pushes that tell users that somebody is typing
+//! - [`notices`]: the pushes that tell users of notices, such as that somebody is typing
 //! - [`inspect`]: the view of a shard that operators have
 //! - [`loads`]: the loading of chats into memory, and the forgetting of chats
 
@@ -21,17 +21,17 @@ pub mod event;
 mod inspect;
 mod jobs;
 mod loads;
+mod notices;
 mod patience;
 mod receipts;
 mod results;
 #[cfg(test)]
 mod tests;
-mod typing;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use tern_types::{ChatId, IdMap, IdSet, Seq, Timestamp, UserId};
+use tern_types::{ChatId, IdMap, IdSet, NoticeKind, Seq, Timestamp, UserId};
 
 use crate::bytes::Held;
 use crate::chat::{Batch, Chat, Command, Stage};
@@ -43,11 +43,11 @@ pub use event::{
     SettleChat, WakesDone, Woken,
 };
 pub use inspect::{Inspected, Load};
+pub use notices::{DropReason, NoticeCounts};
 pub use patience::ANSWER_WITHIN;
 pub use receipts::GATHER_RECEIPTS;
-pub use typing::DropReason;
 
-use typing::Typing;
+use notices::Given;
 
 /// The time from a chat's first unsettled commit to its settle. A device that is online and reachable acknowledges
 /// well within it.
@@ -73,10 +73,8 @@ pub struct Counts {
     /// The number of written acknowledgements whose chat could not be loaded, so that nobody knows which senders to
     /// tell.
     pub receipts_lost: u64,
-    /// The number of signs of typing passed on.
-    pub typing: u64,
-    /// The number of signs of typing dropped, by the number of their [`DropReason`].
-    pub typing_dropped: [u64; DropReason::ALL.len()],
+    /// The counts of notices, by the number of their [`NoticeKind`].
+    pub notices: [NoticeCounts; NoticeKind::ALL.len()],
 }
 
 /// The chats of one shard, and the writes that wait. It is pure: [`Self::apply`] takes an event and the time.
@@ -220,19 +218,19 @@ impl ShardState {
                 seq,
                 off,
             } => self.mark_read(origin, (chat, user), (seq, off), now, out),
-            Event::Typing {
+            Event::Notice {
                 chat,
                 user,
-                stopped,
+                notice,
                 at,
             } => {
-                let typing = Typing {
+                let given = Given {
                     chat,
                     user,
-                    stopped,
+                    notice,
                     at,
                 };
-                self.typing(typing, now, out);
+                self.notice(given, now, out);
             }
             Event::BlocksChanged { origin, chat } => self.blocks_changed(origin, chat, out),
             Event::Loaded { chat, number, result } => self.loaded(chat, number, result, now, out),

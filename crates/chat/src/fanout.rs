@@ -75,7 +75,7 @@ pub struct Pushes {
 
 impl Pushes {
     /// Hands an event to the task. It never waits: an event that finds no room is dropped and counted. Receipts and
-    /// typing may use only half of the queue, so that they displace no entry. The users of a dropped receipt are noted.
+    /// notices may use only half of the queue, so that they displace no entry. The users of a dropped receipt are noted.
     pub fn push(&self, outgoing: Outgoing) {
         let room = matches!(outgoing.kind, Kind::Entry(_)) || self.queue.capacity() >= QUEUE / 2;
         let lost = if room {
@@ -85,7 +85,7 @@ impl Pushes {
         };
         let Some(lost) = lost else { return };
         match lost.kind {
-            Kind::Typing => return metrics::typing_dropped("fanout"),
+            Kind::Notice(kind) => return metrics::notice_dropped(kind, "fanout"),
             Kind::Entry(_) => {}
             Kind::Receipt => self.missed.note(&self.gateways, lost.users.iter().copied()),
         }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tern_cluster::links::Peer;
 use tern_proto::internal::{DownItem, FindSessions, FoundSession, Push, Wake, down_item};
-use tern_types::{ChatId, IdMap, Seq, SessionId};
+use tern_types::{ChatId, IdMap, NoticeKind, Seq, SessionId};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,8 +35,8 @@ pub enum Kind {
     Entry(Seq),
     /// A receipt. Nothing repeats it.
     Receipt,
-    /// A sign of typing. While the person types, it is repeated every 3 s.
-    Typing,
+    /// A notice, such as that somebody is typing. It may be lost.
+    Notice(NoticeKind),
 }
 
 impl Kind {
@@ -44,7 +44,7 @@ impl Kind {
     pub fn seq(self) -> Seq {
         match self {
             Self::Entry(seq) => seq,
-            Self::Receipt | Self::Typing => Seq::ZERO,
+            Self::Receipt | Self::Notice(_) => Seq::ZERO,
         }
     }
 
@@ -53,7 +53,7 @@ impl Kind {
         match self {
             Self::Entry(_) => "entry",
             Self::Receipt => "receipt",
-            Self::Typing => "typing",
+            Self::Notice(kind) => kind.name(),
         }
     }
 }
@@ -202,7 +202,7 @@ impl Gateways {
         }
     }
 
-    /// Sends a live event to a gateway, if there is room. Receipts and typing may use only half of the queue, so that
+    /// Sends a live event to a gateway, if there is room. Receipts and notices may use only half of the queue, so that
     /// they displace no entry. The sessions of a receipt that is dropped are noted, and the gateway is told of them.
     pub fn push(&self, gateway: &str, kind: Kind, push: Push) {
         let mut table = self.lock();
@@ -218,7 +218,7 @@ impl Gateways {
         };
         let Some(push) = lost else { return };
         match kind {
-            Kind::Typing => metrics::typing_dropped("link"),
+            Kind::Notice(kind) => metrics::notice_dropped(kind, "link"),
             Kind::Entry(_) | Kind::Receipt => metrics::push_dropped("link"),
         }
         table.receipt_missed(gateway, kind, &push.sessions);
@@ -419,7 +419,7 @@ mod tests {
         }
         assert_eq!(pushes.len(), LIVE, "each entry found room");
         gateways.push("gateway-1", Kind::Entry(Seq(9)), push(10));
-        gateways.push("gateway-1", Kind::Typing, push(10));
+        gateways.push("gateway-1", Kind::Notice(NoticeKind::Typing), push(10));
         let missed = gateways.take_missed("gateway-1");
         assert_eq!(missed.sessions.len(), LIVE / 2);
         assert!(!missed.any || LIVE / 2 > MISSED);

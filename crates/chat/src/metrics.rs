@@ -1,22 +1,26 @@
 //! Defines and records the metrics of a chat node.
+//!
+//! - [`shard`]: those that a shard updates at each turn of its loop
+
+mod shard;
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Histogram, counter, gauge, histogram};
 use tern_telemetry::described::{self, Described, Kind};
 
 use tern_proto::v1::SendErrorCode;
 use tern_telemetry::exemplars;
-use tern_types::Clock;
+use tern_types::{Clock, NoticeKind};
 
 use tern_chat_core::NewEntry;
-use tern_chat_core::shard::{Counts, DropReason, Job, ShardState};
 
-const LOADED: &str = "tern_chat_loaded_chats";
-const WAITING: &str = "tern_chat_waiting_commands";
-const JOB_ITEMS: &str = "tern_chat_job_items_total";
-const JOB_SECONDS: &str = "tern_chat_job_seconds";
+use shard::{
+    DEFERRED, JOB_ITEMS, JOB_SECONDS, LOADED, NOTICES_DROPPED, NOTICES_PASSED, RECEIPTS, RISEN, WAITING,
+};
+pub use shard::{JobTimes, ShardMetrics};
+
 const SEND_SECONDS: &str = "tern_chat_send_seconds";
 const SENDS_REFUSED: &str = "tern_chat_sends_refused_total";
 const INBOX_ROWS: &str = "tern_chat_inbox_rows";
@@ -36,12 +40,7 @@ const SLOTS: &str = "tern_chat_slots";
 const MAP_VERSION: &str = "tern_chat_map_version";
 const WINDOW_ENTRIES: &str = "tern_chat_window_entries_total";
 const LINK_UP: &str = "tern_chat_link_up";
-const RISEN: &str = "tern_chat_watermarks_risen_total";
-const RECEIPTS: &str = "tern_chat_receipts_total";
-const DEFERRED: &str = "tern_chat_receipts_deferred_total";
-const TYPING_IN: &str = "tern_chat_typing_in_total";
-const TYPING_PASSED: &str = "tern_chat_typing_passed_total";
-const TYPING_DROPPED: &str = "tern_chat_typing_dropped_total";
+const NOTICES_IN: &str = "tern_chat_notices_in_total";
 
 /// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[
@@ -113,9 +112,17 @@ const DESCRIBED: &[Described] = &[
         DEFERRED,
         "Watermarks of deliveries that were put off for load",
     ),
-    (Kind::Counter, TYPING_IN, "Typing that came from gateways"),
-    (Kind::Counter, TYPING_PASSED, "Typing passed on"),
-    (Kind::Counter, TYPING_DROPPED, "Typing given up, by reason"),
+    (
+        Kind::Counter,
+        NOTICES_IN,
+        "Notices, such as typing, that came from gateways, by kind",
+    ),
+    (Kind::Counter, NOTICES_PASSED, "Notices passed on, by kind"),
+    (
+        Kind::Counter,
+        NOTICES_DROPPED,
+        "Notices given up, by kind and reason",
+    ),
     (
         Kind::Counter,
         PUSHES_DROPPED,
@@ -176,8 +183,6 @@ pub fn describe() {
         RISEN,
         RECEIPTS,
         DEFERRED,
-        TYPING_IN,
-        TYPING_PASSED,
         WINDOW_ENTRIES,
     ] {
         counter!(name).absolute(0);
@@ -195,8 +200,11 @@ pub fn describe() {
     for outcome in ["found", "failed"] {
         counter!(LOOKUPS_AT_GATEWAYS, "outcome" => outcome).absolute(0);
     }
-    for reason in ["fanout", "link", "shed", "not_owner", "shard"] {
-        counter!(TYPING_DROPPED, "reason" => reason).absolute(0);
+    for kind in NoticeKind::ALL.map(NoticeKind::name) {
+        counter!(NOTICES_IN, "kind" => kind).absolute(0);
+        for reason in ["fanout", "link", "shed", "not_owner", "shard"] {
+            counter!(NOTICES_DROPPED, "kind" => kind, "reason" => reason).absolute(0);
+        }
     }
     for at in ["fanout", "link", "no_link"] {
         counter!(PUSHES_DROPPED, "at" => at).absolute(0);
@@ -248,114 +256,6 @@ pub fn sent<'a>(entries: impl Iterator<Item = &'a NewEntry>) {
     }
 }
 
-/// The metrics of one shard. They are looked up once, because the shard updates them at each turn of its loop.
-pub struct ShardMetrics {
-    loaded: Gauge,
-    waiting: Gauge,
-    items: [Counter; 6],
-    risen: Counter,
-    receipts: Counter,
-    deferred: Counter,
-    typing: Counter,
-    typing_dropped: [Counter; DropReason::ALL.len()],
-}
-
-impl ShardMetrics {
-    /// Looks up the metrics of the shard with this number.
-    pub fn new(shard: usize) -> Self {
-        let shard = shard.to_string();
-        let dropped = |reason: DropReason| counter!(TYPING_DROPPED, "reason" => reason.name());
-        let items = |kind| counter!(JOB_ITEMS, "kind" => kind, "shard" => shard.clone());
-        Self {
-            loaded: gauge!(LOADED, "shard" => shard.clone()),
-            waiting: gauge!(WAITING, "shard" => shard.clone()),
-            items: KINDS.map(items),
-            risen: counter!(RISEN),
-            receipts: counter!(RECEIPTS),
-            deferred: counter!(DEFERRED),
-            typing: counter!(TYPING_PASSED),
-            typing_dropped: DropReason::ALL.map(dropped),
-        }
-    }
-
-    /// Counts the items of a job.
-    pub fn job(&self, job: &Job) {
-        let size = match job {
-            Job::Commit(batches) => batches.iter().map(|batch| batch.entries.len()).sum(),
-            Job::Change(_) => 1,
-            Job::Acks(acks) => acks.len(),
-            Job::Settle(chats) => chats.len(),
-            Job::Close(chats) => chats.len(),
-            Job::Reads(reads) => reads.len(),
-        };
-        self.items[kind(job)].increment(size as u64);
-    }
-
-    /// Counts receipts and typing.
-    pub fn count(&self, counts: &Counts) {
-        self.risen.increment(counts.risen);
-        self.receipts.increment(counts.receipts);
-        self.deferred.increment(counts.deferred);
-        self.typing.increment(counts.typing);
-        for (counter, dropped) in self.typing_dropped.iter().zip(counts.typing_dropped) {
-            counter.increment(dropped);
-        }
-    }
-
-    /// Sets how many chats and commands the shard holds.
-    pub fn holds(&self, state: &ShardState) {
-        self.loaded.set(state.chats() as f64);
-        self.waiting.set(state.waiting() as f64);
-    }
-}
-
-/// The times that one shard's jobs take, by kind.
-pub struct JobTimes([Histogram; 6]);
-
-impl JobTimes {
-    /// Looks up the times of the shard with this number.
-    pub fn new(shard: usize) -> Self {
-        let shard = shard.to_string();
-        Self(KINDS.map(|kind| histogram!(JOB_SECONDS, "kind" => kind, "shard" => shard.clone())))
-    }
-
-    /// Begins to measure a job.
-    pub fn begin(&self, job: &Job) -> JobTimer {
-        JobTimer {
-            times: self.0[kind(job)].clone(),
-            began: Instant::now(),
-        }
-    }
-}
-
-/// The timer of one job. A timer that is not stopped records nothing.
-pub struct JobTimer {
-    times: Histogram,
-    began: Instant,
-}
-
-impl JobTimer {
-    /// Records the time since the job began.
-    pub fn stop(self) {
-        self.times.record(self.began.elapsed().as_secs_f64());
-    }
-}
-
-/// The names of the kinds of jobs.
-const KINDS: [&str; 6] = ["commit", "change", "ack", "settle", "close", "read"];
-
-/// Returns the index of the job's kind in [`KINDS`].
-fn kind(job: &Job) -> usize {
-    match job {
-        Job::Commit(_) => 0,
-        Job::Change(_) => 1,
-        Job::Acks(_) => 2,
-        Job::Settle(_) => 3,
-        Job::Close(_) => 4,
-        Job::Reads(_) => 5,
-    }
-}
-
 /// Counts a shard's statement that failed: the store is "away", it "refused" the statement, or another transaction
 /// "held" a lock.
 pub(crate) fn store_failed(what: &'static str) {
@@ -377,14 +277,14 @@ pub fn pushed(kind: &'static str, sessions: usize) {
     counter!(PUSHES, "kind" => kind).increment(sessions as u64);
 }
 
-/// Counts a sign of typing that came from a gateway.
-pub(crate) fn typing_in() {
-    counter!(TYPING_IN).increment(1);
+/// Counts a notice that came from a gateway.
+pub(crate) fn notice_in(kind: NoticeKind) {
+    counter!(NOTICES_IN, "kind" => kind.name()).increment(1);
 }
 
-/// Counts a sign of typing that was given up, by reason.
-pub fn typing_dropped(reason: &'static str) {
-    counter!(TYPING_DROPPED, "reason" => reason).increment(1);
+/// Counts a notice that was given up, by reason.
+pub(crate) fn notice_dropped(kind: NoticeKind, reason: &'static str) {
+    counter!(NOTICES_DROPPED, "kind" => kind.name(), "reason" => reason).increment(1);
 }
 
 /// Counts a live event that was given up, by place. If it is an entry, devices get it when the chat is settled.
@@ -475,7 +375,10 @@ mod tests {
         let named = named.0.into_inner().unwrap();
         assert!(named.contains(LOOKUPS_UNSURE));
         for reason in ["fanout", "link", "shed", "not_owner", "shard"] {
-            assert!(named.contains(&format!("{TYPING_DROPPED} {reason}")), "{reason}");
+            assert!(
+                named.contains(&format!("{NOTICES_DROPPED} typing {reason}")),
+                "{reason}"
+            );
         }
     }
 }

@@ -7,9 +7,12 @@
 //! - [`Peers`]: asks other nodes what etcd has, while etcd is out of reach
 //!
 //! While etcd is away, all of them retry, and the last good map stays in use unless other nodes have a newer one.
-//! [`crate::standing`] says how certain this node's own place in the map is. Versions of the map are etcd revisions, so
-//! nothing but Tern should write to its etcd: a key that somebody else writes may make the versions of two nodes differ
-//! until the next change, though not their maps.
+//! [`crate::standing`] says how certain this node's own place in the map is.
+//!
+//! The version of a map is the etcd revision of the last change of a node's key. So all nodes number the same map alike,
+//! also if others write to the same etcd. A list does not show when a key was deleted; a node that learns of a deletion
+//! by a list takes the revision of the list, which may be too high, and writes its own key anew soon after, so that all
+//! nodes have the same version again.
 
 mod follow;
 mod obituaries;
@@ -27,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::drain::Drain;
 use crate::links::BackOff;
 use crate::map::{ClusterMap, MapHandle, Node, Role};
-use crate::membership::{Key, Membership};
+use crate::membership::{Key, Listed, Membership};
 use crate::standing::Standing;
 
 pub use obituaries::Obituaries;
@@ -101,7 +104,8 @@ impl Cluster {
             }
         };
         let mut membership = Membership::default();
-        membership.list(listed.revision, listed.nodes, tokio::time::Instant::now());
+        let revision = listed.revision;
+        membership.list(listed, tokio::time::Instant::now());
         let (map_tx, map) = MapHandle::channel(membership.map());
         let (records_tx, records) = watch::channel(Arc::new(membership.records()));
         let standing = Standing::new(map.clone());
@@ -110,7 +114,7 @@ impl Cluster {
             records: records_tx,
         };
         let others = peers.map(|peers| (peers, standing.clone()));
-        let follower = follow::follow(store.clone(), membership, listed.revision, out, others);
+        let follower = follow::follow(store.clone(), membership, revision, out, others);
         let follower = tokio::spawn(follower);
         Ok(Self {
             store,
@@ -168,14 +172,6 @@ pub(crate) struct Store {
     prefix: String,
 }
 
-/// All records of etcd, as one list.
-pub(crate) struct Listed {
-    /// The revision of etcd at which the list was read.
-    pub revision: i64,
-    /// The nodes in the list.
-    pub nodes: Vec<(Role, Node)>,
-}
-
 impl Store {
     async fn connect(args: &EtcdArgs) -> anyhow::Result<Self> {
         let options = ConnectOptions::new()
@@ -194,8 +190,12 @@ impl Store {
         let options = GetOptions::new().with_prefix();
         let response = timely(self.client.kv_client().get(self.prefix.clone(), Some(options))).await?;
         let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
-        let nodes = response.kvs().iter().filter_map(|kv| self.parse(kv)).collect();
-        Ok(Listed { revision, nodes })
+        let kvs = response.kvs();
+        Ok(Listed {
+            revision,
+            changed: kvs.iter().map(KeyValue::mod_revision).max().unwrap_or(0),
+            nodes: kvs.iter().filter_map(|kv| self.parse(kv)).collect(),
+        })
     }
 
     fn key(&self, (role, name): &Key) -> String {

@@ -110,6 +110,8 @@ fn is_false(flag: &bool) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClusterMap {
     version: i64,
+    /// See [`Self::has_guessed_version`].
+    guessed: bool,
     roles: [RoleMap; Role::ALL.len()],
 }
 
@@ -138,13 +140,25 @@ impl ClusterMap {
         }
         Self {
             version,
+            guessed: false,
             roles: sorted.map(|nodes| RoleMap::new(nodes.into_values().collect())),
         }
     }
 
-    /// Returns the etcd revision at which the map was made.
+    /// Returns the etcd revision of the last change in the map.
     pub fn version(&self) -> i64 {
         self.version
+    }
+
+    /// Says that the version may be above that of the last change, so that other nodes may have the same map under a
+    /// lower version.
+    pub(crate) fn guess_version(&mut self) {
+        self.guessed = true;
+    }
+
+    /// Returns whether the version may be above that of the last change.
+    pub(crate) fn has_guessed_version(&self) -> bool {
+        self.guessed
     }
 
     /// Returns all nodes of the role, including draining ones, ascending by name.

@@ -34,10 +34,23 @@ pub enum Change {
     Delete(Key),
 }
 
+/// All records of etcd, as one list.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Listed {
+    /// The revision of etcd at which the list was read.
+    pub revision: i64,
+    /// The revision of the last write to a key that is in the list. 0: there is none.
+    pub changed: i64,
+    pub nodes: Vec<(Role, Node)>,
+}
+
 /// The nodes that are in the map at present.
 #[derive(Debug, Default)]
 pub struct Membership {
+    /// The revision of the last change of the records.
     revision: i64,
+    /// True if `revision` may be too high: a list showed that a record was deleted, but not when.
+    guessed: bool,
     /// The records that etcd has, as far as this node knows them. Nodes that cannot reach etcd ask for them.
     records: BTreeMap<Key, Node>,
     /// The nodes in the map, including held ones.
@@ -54,11 +67,27 @@ impl Membership {
     /// Takes the whole list of a revision, which is read at the start and whenever changes may have been missed. Nodes
     /// that are not in the list were removed in the meantime. Every list but the first begins a time of caution of one
     /// lease, in which each node that vanishes is held.
-    pub fn list(&mut self, revision: i64, nodes: Vec<(Role, Node)>, now: Instant) {
-        if self.revision > 0 {
+    pub(crate) fn list(&mut self, listed: Listed, now: Instant) {
+        let first = self.revision == 0;
+        if !first {
             self.cautious_until = Some(now + LEASE);
         }
-        self.replace(revision, nodes, now);
+        let nodes = by_key(listed.nodes);
+        let deleted = self.records.keys().any(|key| !nodes.contains_key(key));
+        let (before, guessed) = (self.revision, self.guessed);
+        // etcd counts from a lower revision again if it was restored from a backup.
+        let restored = listed.revision < before;
+        (self.revision, self.guessed) = if first {
+            // This node will write its own key, from whose revision on all nodes have the same version.
+            (listed.revision, false)
+        } else if deleted || restored {
+            (listed.revision, true)
+        } else if listed.changed > before {
+            (listed.changed, false)
+        } else {
+            (before, guessed)
+        };
+        self.replace(nodes, now);
     }
 
     /// Takes the whole list from a node that sees etcd while this one does not. Returns `false`, and changes nothing,
@@ -67,16 +96,14 @@ impl Membership {
     pub fn told(&mut self, revision: i64, nodes: Vec<(Role, Node)>, now: Instant) -> bool {
         let news = revision > self.revision;
         if news {
-            self.replace(revision, nodes, now);
+            (self.revision, self.guessed) = (revision, false);
+            self.replace(by_key(nodes), now);
         }
         news
     }
 
-    fn replace(&mut self, revision: i64, nodes: Vec<(Role, Node)>, now: Instant) {
-        let listed: BTreeMap<Key, Node> = nodes
-            .into_iter()
-            .map(|(role, node)| ((role, node.name.clone()), node))
-            .collect();
+    /// Replaces all records by those of a list.
+    fn replace(&mut self, listed: BTreeMap<Key, Node>, now: Instant) {
         let gone: Vec<Key> = self
             .nodes
             .keys()
@@ -87,12 +114,16 @@ impl Membership {
         let puts = listed
             .into_iter()
             .map(|((role, _), node)| Change::Put(role, node));
-        self.change(revision, puts.chain(gone.into_iter().map(Change::Delete)), now);
+        self.apply(puts.chain(gone.into_iter().map(Change::Delete)), now);
     }
 
-    /// Applies changes up to a revision, in their order.
+    /// Applies changes in their order, of which the last is that of `revision`.
     pub fn change(&mut self, revision: i64, changes: impl IntoIterator<Item = Change>, now: Instant) {
-        self.revision = revision;
+        (self.revision, self.guessed) = (revision, false);
+        self.apply(changes, now);
+    }
+
+    fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) {
         self.expire(now);
         for change in changes {
             match change {
@@ -145,10 +176,12 @@ impl Membership {
 
     /// Returns the map of the nodes that are in use at present.
     pub fn map(&self) -> ClusterMap {
-        ClusterMap::new(
-            self.revision,
-            self.nodes.iter().map(|((role, _), node)| (*role, node.clone())),
-        )
+        let nodes = self.nodes.iter().map(|((role, _), node)| (*role, node.clone()));
+        let mut map = ClusterMap::new(self.revision, nodes);
+        if self.guessed {
+            map.guess_version();
+        }
+        map
     }
 
     /// Removes a node whose record is gone, or holds it if too many have vanished.
@@ -177,6 +210,13 @@ impl Membership {
     }
 }
 
+fn by_key(nodes: Vec<(Role, Node)>) -> BTreeMap<Key, Node> {
+    let keyed = nodes
+        .into_iter()
+        .map(|(role, node)| ((role, node.name.clone()), node));
+    keyed.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,11 +233,19 @@ mod tests {
 
     fn members(count: usize, now: Instant) -> Membership {
         let mut membership = Membership::default();
-        let nodes = (0..count)
-            .map(|index| (Role::Chat, node(&format!("chat-{index}"))))
-            .collect();
-        membership.list(1, nodes, now);
+        let names: Vec<String> = (0..count).map(|index| format!("chat-{index}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        membership.list(listed(1, 1, &names), now);
         membership
+    }
+
+    fn listed(revision: i64, changed: i64, names: &[&str]) -> Listed {
+        let nodes = names.iter().map(|name| (Role::Chat, node(name)));
+        Listed {
+            revision,
+            changed,
+            nodes: nodes.collect(),
+        }
     }
 
     fn delete(name: &str) -> Change {
@@ -301,11 +349,7 @@ mod tests {
     fn who_does_not_see_etcd_believes_newer_news_of_others_and_older_news_never() {
         let now = Instant::now();
         let mut membership = members(2, now);
-        membership.list(
-            5,
-            vec![(Role::Chat, node("chat-0")), (Role::Chat, node("chat-1"))],
-            now,
-        );
+        membership.list(listed(5, 5, &["chat-0", "chat-1"]), now);
         assert!(!membership.told(5, vec![], now) && !membership.told(4, vec![], now));
         let later = now + LEASE;
         assert!(membership.told(9, vec![(Role::Chat, node("chat-1"))], later));
@@ -352,19 +396,47 @@ mod tests {
     fn after_a_further_list_whoever_vanishes_is_held_for_one_lease() {
         let now = Instant::now();
         let mut membership = members(4, now);
-        membership.list(
-            9,
-            vec![(Role::Chat, node("chat-0")), (Role::Chat, node("chat-1"))],
-            now,
-        );
+        membership.list(listed(9, 1, &["chat-0", "chat-1"]), now);
         membership.change(10, [delete("chat-1")], now);
         assert_eq!((names(&membership).len(), membership.held()), (4, 3));
         // Another list does not prolong their stay.
-        membership.list(10, vec![(Role::Chat, node("chat-0"))], now + LEASE / 2);
+        membership.list(listed(10, 1, &["chat-0"]), now + LEASE / 2);
         membership.expire(now + LEASE);
         assert_eq!(names(&membership), ["chat-0"]);
         // The caution ends after one lease.
         membership.change(11, [delete("chat-0")], now + 2 * LEASE);
         assert!(names(&membership).is_empty());
+    }
+
+    /// Others may write to the same etcd, which raises its revision but not the map's version.
+    #[test]
+    fn a_further_list_raises_the_version_only_by_changes_of_the_records() {
+        let now = Instant::now();
+        let mut membership = Membership::default();
+        membership.list(listed(5, 3, &["chat-0"]), now);
+        membership.change(7, [Change::Put(Role::Chat, node("chat-1"))], now);
+        let cases = [
+            // (revision, changed, names, version, guessed)
+            (90, 7, vec!["chat-0", "chat-1"], 7, false),
+            (100, 95, vec!["chat-0", "chat-1"], 95, false),
+            // When chat-1 was deleted is not known.
+            (110, 95, vec!["chat-0"], 110, true),
+            (120, 95, vec!["chat-0"], 110, true),
+            (130, 125, vec!["chat-0"], 125, false),
+            // etcd was restored from a backup.
+            (20, 3, vec!["chat-0"], 20, true),
+        ];
+        for (revision, changed, names, version, guessed) in cases {
+            membership.list(listed(revision, changed, &names), now);
+            let map = membership.map();
+            assert_eq!(
+                (map.version(), map.has_guessed_version()),
+                (version, guessed),
+                "at {revision}"
+            );
+        }
+        membership.change(140, [Change::Put(Role::Chat, node("chat-0"))], now);
+        let map = membership.map();
+        assert_eq!((map.version(), map.has_guessed_version()), (140, false));
     }
 }

@@ -1,42 +1,44 @@
-//! A [`Table`] knows which users may see that another user, the writer, is typing, as far as accounts have said so. Its
-//! functions are pure: they get the time as an argument.
+//! A [`Table`] knows which users may see the notices of another user, the giver, as far as accounts have said so. A typing
+//! notice is one. Its functions are pure: they get the time as an argument.
 //!
 //! An answer of accounts holds for [`HOLDS`], or until a change of privacy names one of the two users. If no answer is
-//! known, accounts are asked, one question at a time for each writer. Until the answer comes, the newest typing notice
-//! of each chat is held.
+//! known, accounts are asked, one question at a time for each giver. Until the answer comes, the newest notice of each
+//! chat and kind is held.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tern_types::limits::MAX_TYPING_MEMBERS;
-use tern_types::{ChatId, IdMap, SessionId, UserId};
+use tern_types::{ChatId, IdMap, NoticeKind, SessionId, UserId};
 
 /// The time for which an answer holds. A change of privacy that did not reach this gateway takes effect after this time
 /// at the latest.
 pub(crate) const HOLDS: Duration = Duration::from_secs(10);
-/// The most writers for whom answers are kept, which is more than type at a time. For each writer there are at most the
+/// The most givers for whom answers are kept, which is more than type at a time. For each giver there are at most the
 /// members of a few chats.
-const WRITERS: usize = 2048;
+const GIVERS: usize = 2048;
 /// The most questions to accounts at a time. A notice that would need one more is dropped, and the next notice comes
 /// 3 s later.
 const QUESTIONS: usize = 64;
 /// The most sessions on one gateway to which one notice goes: ten devices of each member.
 const MAX_SESSIONS: usize = MAX_TYPING_MEMBERS * 10;
-/// The most chats of one writer whose notices are held during a question. A person types in one.
+/// The most notices of one giver that are held during a question. A person types in one chat.
 const HELD: usize = 2;
 
 /// A session and its user.
 pub type Recipient = (SessionId, UserId);
 
-/// A typing notice, and the sessions that are told if their users may see it.
+/// A notice, and the sessions that are told if their users may see it.
 #[derive(Debug, Clone)]
 pub struct Said {
     pub chat: ChatId,
-    pub writer: UserId,
+    /// The user who gives the notice.
+    pub giver: UserId,
+    pub kind: NoticeKind,
     /// The notice as an encoded ServerEvent.
     pub event: Bytes,
-    /// The sessions that are told if their users may see the writer.
+    /// The sessions that are told if their users may see the giver.
     pub to: Vec<Recipient>,
 }
 
@@ -46,12 +48,12 @@ pub struct Said {
 pub struct Sorted {
     /// The sessions to be told.
     pub tell: Vec<SessionId>,
-    /// The users of whom accounts are to be asked whether they may see the writer. The answer goes to
+    /// The users of whom accounts are to be asked whether they may see the giver. The answer goes to
     /// [`Table::answered`].
     pub ask: Vec<UserId>,
-    /// The number of sessions that are not told because their users may not see the writer.
+    /// The number of sessions that are not told because their users may not see the giver.
     pub hidden: usize,
-    /// The number of sessions that are not told because it is not known whether their users may see the writer, and
+    /// The number of sessions that are not told because it is not known whether their users may see the giver, and
     /// accounts cannot be asked now.
     pub unknown: usize,
 }
@@ -59,9 +61,9 @@ pub struct Sorted {
 /// The answers of accounts that are known, and the questions that are under way.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// The answers by writer and user: whether the user may see the writer, and the time until which that holds.
+    /// The answers by giver and user: whether the user may see the giver, and the time until which that holds.
     known: IdMap<UserId, IdMap<UserId, (bool, Instant)>>,
-    /// The question that is under way for each writer.
+    /// The question that is under way for each giver.
     asking: IdMap<UserId, Asking>,
 }
 
@@ -72,17 +74,18 @@ struct Asking {
     watchers: Vec<UserId>,
     /// True if privacy changed since the question was asked, so that its answer may be out of date.
     void: bool,
-    /// The notices that wait, the newest of each chat and at most [`HELD`].
+    /// The notices that wait, the newest of each chat and kind and at most [`HELD`].
     held: Vec<Said>,
 }
 
 impl Asking {
-    /// Holds a notice, in place of an older one of its chat. Returns false if the question does not cover all its
+    /// Holds a notice, in place of an older one of its chat and kind. Returns false if the question does not cover all its
     /// recipients, or if there is no room.
     fn hold(&mut self, said: Said) -> bool {
         let asked = said.to.iter().all(|(_, user)| self.watchers.contains(user));
         let room = self.held.len() < HELD;
-        let older = self.held.iter_mut().find(|held| held.chat == said.chat);
+        let key = |said: &Said| (said.chat, said.kind);
+        let older = self.held.iter_mut().find(|held| key(held) == key(&said));
         match older {
             Some(older) if asked => *older = said,
             None if asked && room => self.held.push(said),
@@ -94,15 +97,15 @@ impl Asking {
 
 impl Table {
     /// Decides which recipients of a notice are told at once. Holds the notice for those of whom it is not known
-    /// whether they may see the writer. The writer's own sessions are told.
+    /// whether they may see the giver. The giver's own sessions are told.
     pub fn sort(&mut self, said: Said, now: Instant) -> Sorted {
         let mut sorted = Sorted::default();
         let mut unknown = Vec::new();
-        let known = self.known.get(&said.writer);
+        let known = self.known.get(&said.giver);
         for (session, user) in said.to {
             let answer = known.and_then(|known| known.get(&user));
             match answer.filter(|(_, until)| now < *until) {
-                _ if user == said.writer => sorted.tell.push(session),
+                _ if user == said.giver => sorted.tell.push(session),
                 Some((true, _)) => sorted.tell.push(session),
                 Some((false, _)) => sorted.hidden += 1,
                 None => unknown.push((session, user)),
@@ -119,7 +122,7 @@ impl Table {
     fn hold(&mut self, said: Said, sorted: &mut Sorted) {
         let count = said.to.len();
         debug_assert!(count > 0, "a notice without recipients needs no answer");
-        if let Some(asking) = self.asking.get_mut(&said.writer) {
+        if let Some(asking) = self.asking.get_mut(&said.giver) {
             if !asking.hold(said) {
                 sorted.unknown += count;
             }
@@ -131,24 +134,24 @@ impl Table {
         }
         let watchers: HashSet<UserId> = said.to.iter().map(|(_, user)| *user).collect();
         sorted.ask = watchers.into_iter().collect();
-        let writer = said.writer;
+        let giver = said.giver;
         let asking = Asking {
             watchers: sorted.ask.clone(),
             void: false,
             held: vec![said],
         };
-        self.asking.insert(writer, asking);
+        self.asking.insert(giver, asking);
     }
 
-    /// Takes the answer for a writer: those of the users asked about who may see the writer, or `None` if accounts did
+    /// Takes the answer for a giver: those of the users asked about who may see the giver, or `None` if accounts did
     /// not answer. Returns the notices that were held, each with what to do. Returns none if no question was under way.
     pub fn answered(
         &mut self,
-        writer: UserId,
+        giver: UserId,
         visible: Option<&HashSet<UserId>>,
         now: Instant,
     ) -> Vec<(Said, Sorted)> {
-        let Some(asking) = self.asking.remove(&writer) else {
+        let Some(asking) = self.asking.remove(&giver) else {
             return Vec::new();
         };
         let held = asking.held.into_iter();
@@ -160,8 +163,8 @@ impl Table {
             return held.map(|said| (said.clone(), lost(&said))).collect();
         };
         self.make_room(now);
-        debug_assert!(self.known.len() < WRITERS, "there is no room for another writer");
-        let known = self.known.entry(writer).or_default();
+        debug_assert!(self.known.len() < GIVERS, "there is no room for another giver");
+        let known = self.known.entry(giver).or_default();
         known.retain(|_, (_, until)| now < *until);
         for watcher in asking.watchers {
             known.insert(watcher, (visible.contains(&watcher), now + HOLDS));
@@ -171,24 +174,24 @@ impl Table {
 
     /// Forgets what is known of these users, and makes void the answers under way that concern them.
     pub fn privacy_changed(&mut self, users: &HashSet<UserId>) {
-        self.known.retain(|writer, known| {
+        self.known.retain(|giver, known| {
             known.retain(|watcher, _| !users.contains(watcher));
-            !users.contains(writer)
+            !users.contains(giver)
         });
-        for (writer, asking) in &mut self.asking {
+        for (giver, asking) in &mut self.asking {
             asking.void |=
-                users.contains(writer) || asking.watchers.iter().any(|watcher| users.contains(watcher));
+                users.contains(giver) || asking.watchers.iter().any(|watcher| users.contains(watcher));
         }
     }
 
-    /// Makes room for one more writer. It removes the writers whose answers hold no longer, and if that is not enough,
-    /// all writers.
+    /// Makes room for one more giver. It removes the givers whose answers hold no longer, and if that is not enough,
+    /// all givers.
     fn make_room(&mut self, now: Instant) {
-        if self.known.len() >= WRITERS {
+        if self.known.len() >= GIVERS {
             self.known
                 .retain(|_, known| known.values().any(|(_, until)| now < *until));
         }
-        if self.known.len() >= WRITERS {
+        if self.known.len() >= GIVERS {
             self.known.clear();
         }
     }
@@ -200,7 +203,7 @@ mod tests {
 
     struct Two {
         table: Table,
-        writer: UserId,
+        giver: UserId,
         watcher: UserId,
         chat: ChatId,
         now: Instant,
@@ -210,7 +213,7 @@ mod tests {
         fn new() -> Self {
             Self {
                 table: Table::default(),
-                writer: UserId::random(),
+                giver: UserId::random(),
                 watcher: UserId::random(),
                 chat: ChatId::own(UserId::random()),
                 now: Instant::now(),
@@ -220,7 +223,8 @@ mod tests {
         fn said(&self, event: &'static str) -> Said {
             Said {
                 chat: self.chat,
-                writer: self.writer,
+                giver: self.giver,
+                kind: NoticeKind::Typing,
                 event: Bytes::from_static(event.as_bytes()),
                 to: vec![(SessionId(1), self.watcher)],
             }
@@ -234,7 +238,7 @@ mod tests {
         fn answer(&mut self, visible: Option<bool>) -> Vec<(Bytes, Sorted)> {
             let watcher = self.watcher;
             let visible = visible.map(|yes| HashSet::from_iter(yes.then_some(watcher)));
-            let answered = self.table.answered(self.writer, visible.as_ref(), self.now);
+            let answered = self.table.answered(self.giver, visible.as_ref(), self.now);
             answered
                 .into_iter()
                 .map(|(said, sorted)| (said.event, sorted))
@@ -288,9 +292,9 @@ mod tests {
 
     #[test]
     fn a_change_of_either_ends_what_was_known_and_voids_what_is_being_asked() {
-        for of_writer in [true, false] {
+        for of_giver in [true, false] {
             let mut two = Two::new();
-            let changed = HashSet::from([if of_writer { two.writer } else { two.watcher }]);
+            let changed = HashSet::from([if of_giver { two.giver } else { two.watcher }]);
             two.say("writes");
             two.answer(Some(true));
             assert_eq!(two.say("writes"), told());
@@ -307,16 +311,16 @@ mod tests {
     fn there_are_only_so_many_questions_and_answers() {
         let mut two = Two::new();
         let asked = (0..QUESTIONS * 2).filter(|_| {
-            two.writer = UserId::random();
+            two.giver = UserId::random();
             !two.say("writes").ask.is_empty()
         });
         assert_eq!(asked.count(), QUESTIONS);
         let mut two = Two::new();
-        for _ in 0..WRITERS * 2 {
-            two.writer = UserId::random();
+        for _ in 0..GIVERS * 2 {
+            two.giver = UserId::random();
             two.say("writes");
             two.answer(Some(true));
         }
-        assert!(two.table.known.len() <= WRITERS);
+        assert!(two.table.known.len() <= GIVERS);
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! - [`event`]: the events that a session takes and the effects that it returns
 //! - [`lifecycle`]: Open, tokens, heartbeats, draining, the end
-//! - [`sends`]: messages from the device; [`typing`]: typing notices from the device
+//! - [`sends`]: messages from the device; [`notices`]: what it tells the others of a chat at once, such as [`typing`]
 //! - [`chats`]: for each chat, the entries that were sent to the device and those that it acknowledged; [`place`]: the
 //!   position in the log that follows from that
 //! - [`duty`]: what the server still owes the device: live entries, inbox rows, wakes, acknowledgements
@@ -17,6 +17,7 @@ pub mod chats;
 pub mod duty;
 pub mod event;
 pub mod lifecycle;
+pub mod notices;
 pub mod place;
 pub mod ranges;
 pub mod reading;
@@ -171,7 +172,7 @@ impl Session {
             } => self.open(token, &client_version, active, now),
             _ if !self.life.is_open() => self.protocol_error("the first item of a stream must be Open"),
             Item::Send(send) => self.send(send, now),
-            // Ack, MarkRead and Typing have no answer. One with a malformed chat id is ignored, as is one about a
+            // Ack, MarkRead and notices have no answer. One with a malformed chat id is ignored, as is one about a
             // chat that the user is not in.
             Item::Ack(ack) => {
                 if let Ok(chat) = ack.chat_id.parse() {
@@ -187,9 +188,9 @@ impl Session {
             Item::Heartbeat { token } => self.heartbeat(token, now),
             Item::SetActive { active } => self.set_active(active, now),
             Item::WatchPresence(users) => self.watch_presence(&users, now),
-            Item::Typing(typing) => {
-                if let Ok(chat) = typing.chat_id.parse() {
-                    self.typing(chat, typing.stopped, now);
+            Item::Notice(chat_id, notice) => {
+                if let Ok(chat) = chat_id.parse() {
+                    self.notice(chat, notice, now);
                 }
             }
             Item::Unknown => {}
@@ -272,7 +273,7 @@ impl Session {
     }
 
     /// Puts an event that is no entry. Before Opened it is dropped: the device asks for receipts after CaughtUp, it
-    /// watches nobody yet, and a typing notice is soon out of date.
+    /// watches nobody yet, and a notice is soon out of date.
     fn seen(&mut self, event: Bytes, now: Timestamp) {
         if self.life.is_open() {
             self.put_bytes(event, now);

@@ -1,8 +1,8 @@
-//! Decides which members of a chat are told that somebody writes: those who may see the writer's presence, and nobody
-//! while that is not known. An accounts node decides who may; the table of [`tern_gateway_core::audience`] keeps its
+//! Decides which members of a chat are told of a notice, such as typing: those who may see the presence of the person who
+//! gives it, and nobody while that is not known. An accounts node decides who may; the table of [`tern_gateway_core::audience`] keeps its
 //! answers for a while.
 //!
-//! Typing notices are hints. One that finds no room, here or in a session's mailbox, is dropped.
+//! Notices are hints. One that finds no room, here or in a session's mailbox, is dropped.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tern_cluster::{NodeContext, Role};
 use tern_proto::internal::MaySeeRequest;
 use tern_proto::internal::accounts_node_client::AccountsNodeClient;
-use tern_types::{ChatId, SessionId, UserId};
+use tern_types::{ChatId, NoticeKind, SessionId, UserId};
 use tokio::time::timeout;
 use tonic::Status;
 use tracing::Instrument;
@@ -25,7 +25,7 @@ use crate::{metrics, nodes};
 /// The longest time that accounts may take to answer. A notice that waited longer is out of date.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// The part of the gateway that passes typing notices on to the sessions whose users may see them.
+/// The part of the gateway that passes notices on to the sessions whose users may see them.
 pub struct Audience {
     ctx: NodeContext,
     registry: Arc<Registry>,
@@ -48,20 +48,28 @@ impl Audience {
         })
     }
 
-    /// Passes on that `writer` writes or stopped, as `event` says, to those of the sessions whose users may see it. If
-    /// that is not known of some users, accounts are asked first.
-    pub fn tell(self: &Arc<Self>, chat: ChatId, writer: UserId, event: Bytes, sessions: &[u64]) {
+    /// Passes a notice that `giver` gives, encoded in `event`, on to those of the sessions whose users may see it. If that
+    /// is not known of some users, accounts are asked first.
+    pub fn tell(
+        self: &Arc<Self>,
+        chat: ChatId,
+        giver: UserId,
+        kind: NoticeKind,
+        event: Bytes,
+        sessions: &[u64],
+    ) {
         let sessions = sessions.iter().filter_map(|id| self.registry.get(SessionId(*id)));
         let said = Said {
             chat,
-            writer,
+            giver,
+            kind,
             event,
             to: sessions.map(|session| (session.id, session.user)).collect(),
         };
         let sorted = self.table().sort(said.clone(), Instant::now());
         if !sorted.ask.is_empty() {
             let (audience, ask) = (self.clone(), sorted.ask.clone());
-            tokio::spawn(async move { audience.look_up(writer, ask).await }.in_current_span());
+            tokio::spawn(async move { audience.look_up(giver, ask).await }.in_current_span());
         }
         self.perform(&said, sorted);
     }
@@ -71,26 +79,24 @@ impl Audience {
         self.table().privacy_changed(users);
     }
 
-    /// Asks accounts which of the watchers may see the writer, and passes on the notices that waited for the answer.
-    async fn look_up(&self, writer: UserId, watchers: Vec<UserId>) {
-        let answer = timeout(ANSWER_WITHIN, self.ask(writer, &watchers)).await;
+    /// Asks accounts which of the watchers may see the giver, and passes on the notices that waited for the answer.
+    async fn look_up(&self, giver: UserId, watchers: Vec<UserId>) {
+        let answer = timeout(ANSWER_WITHIN, self.ask(giver, &watchers)).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));
         if let Err(status) = &answer {
-            tracing::debug!(code = ?status.code(), message = status.message(), "who may see typing is not known");
+            tracing::debug!(code = ?status.code(), message = status.message(), "who may see a notice is not known");
         }
-        let answered = self
-            .table()
-            .answered(writer, answer.ok().as_ref(), Instant::now());
+        let answered = self.table().answered(giver, answer.ok().as_ref(), Instant::now());
         for (said, sorted) in answered {
             self.perform(&said, sorted);
         }
     }
 
-    async fn ask(&self, writer: UserId, watchers: &[UserId]) -> Result<HashSet<UserId>, Status> {
+    async fn ask(&self, giver: UserId, watchers: &[UserId]) -> Result<HashSet<UserId>, Status> {
         let (node, _) = nodes::find(&self.ctx.map, |map| map.any(Role::Accounts)).await?;
         let mut client = AccountsNodeClient::new(self.ctx.channels.get(&node.address)?);
         let request = MaySeeRequest {
-            user_id: writer.to_vec().into(),
+            user_id: giver.to_vec().into(),
             watcher_ids: watchers.iter().map(|user| user.to_vec().into()).collect(),
         };
         let answer = client.may_see(request).await?.into_inner();
@@ -100,18 +106,16 @@ impl Audience {
 
     fn perform(&self, said: &Said, sorted: Sorted) {
         for session in sorted.tell.iter().filter_map(|id| self.registry.get(*id)) {
-            if !session
-                .mailbox
-                .push_typing(said.chat, said.writer, said.event.clone())
-            {
-                metrics::typing_dropped("mailbox");
+            let mailbox = &session.mailbox;
+            if !mailbox.push_notice(said.chat, said.giver, said.kind, said.event.clone()) {
+                metrics::notice_dropped(said.kind, "mailbox");
             }
         }
         if sorted.hidden > 0 {
-            metrics::typing_dropped("hidden");
+            metrics::notice_dropped(said.kind, "hidden");
         }
         if sorted.unknown > 0 {
-            metrics::typing_dropped("audience");
+            metrics::notice_dropped(said.kind, "audience");
         }
     }
 

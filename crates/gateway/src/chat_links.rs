@@ -26,8 +26,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tern_cluster::{ClusterMap, NodeContext, Role, links};
-use tern_proto::internal::{AckOp, ReadOp, SendOp, TypingOp, UpItem, WindowRequest, up_item};
-use tern_types::{ChatId, SessionId, Slot};
+use tern_proto::internal::{AckOp, NoticeOp, ReadOp, SendOp, UpItem, WindowRequest, up_item};
+use tern_proto::notice;
+use tern_types::{ChatId, Notice, SessionId, Slot};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
@@ -189,16 +190,16 @@ impl ChatLinks {
             .inspect_err(|_| metrics::refused("read"))
     }
 
-    /// Tells the owner that the user writes, or stopped writing. The notice overtakes parked items. It is dropped if it
-    /// would have to wait; then `Err` is the reason, as the metrics name it.
-    pub fn typing(&self, from: &Handle, chat: ChatId, stopped: bool) -> Result<(), &'static str> {
-        let op = TypingOp {
+    /// Passes a notice on to the owner. It overtakes parked items, and is dropped if it would have to wait; then `Err`
+    /// is the reason, as the metrics name it.
+    pub fn notice(&self, from: &Handle, chat: ChatId, notice: &Notice) -> Result<(), &'static str> {
+        let op = NoticeOp {
             chat_id: chat.to_vec().into(),
-            stopped,
+            event: notice::event(chat, from.user, notice),
         };
         let routes = self.routes.load();
         let link = routes.link(Slot::of_chat(chat)).ok_or("no_link")?;
-        let item = item(from, 0, up_item::Op::Typing(op));
+        let item = item(from, 0, up_item::Op::Notice(op));
         link.hint(item).map_err(|_| "link")
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tern_cluster::Drain;
 use tern_cluster::shedding::{Level, Meter, Shedding};
 use tern_identity::token::Verifier;
-use tern_types::{ChatId, Clock, DeviceId, SessionId, UserId};
+use tern_types::{ChatId, Clock, DeviceId, Notice, SessionId, UserId};
 
 use tern_gateway_core::session::{CloseRequest, Settings};
 
@@ -101,14 +101,16 @@ impl Gateway {
         })
     }
 
-    /// Passes on that the user writes or stopped. The notice is dropped under load, or if it would have to wait.
-    pub fn typing(&self, from: &Handle, chat: ChatId, stopped: bool) {
-        if self.shedding.level() >= Level::Typing {
-            self.shedding.gave_up(Level::Typing);
-            return metrics::typing_dropped("shed");
+    /// Passes a notice on to the chat's owner. It is dropped under load, or if it would have to wait.
+    pub fn notice(&self, from: &Handle, chat: ChatId, notice: &Notice) {
+        let kind = notice.kind();
+        let level = Level::drops(kind);
+        if self.shedding.level() >= level {
+            self.shedding.gave_up(level);
+            return metrics::notice_dropped(kind, "shed");
         }
-        if let Err(reason) = self.chats.typing(from, chat, stopped) {
-            metrics::typing_dropped(reason);
+        if let Err(reason) = self.chats.notice(from, chat, notice) {
+            metrics::notice_dropped(kind, reason);
         }
     }
 }

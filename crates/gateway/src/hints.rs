@@ -1,25 +1,25 @@
-//! Receipts and typing notices that wait for a session. They have room of their own, so that a thousand members of a
-//! group who acknowledge a message push no entry out of the mailbox. For each user and chat only the newest waits. They
-//! go out when the device has taken what was put before.
+//! Receipts and notices, such as typing, that wait for a session. They have room of their own, so that a thousand members
+//! of a group who acknowledge a message push no entry out of the mailbox. For each user and chat only the newest receipt
+//! waits, and the newest notice of each kind. They go out when the device has taken what was put before.
 //!
-//! A receipt that finds no room is dropped; the device is told CaughtUp, after which clients ask for receipts. A
-//! typing notice that finds no room is dropped too: it comes again.
+//! A receipt that finds no room is dropped; the device is told CaughtUp, after which clients ask for receipts. A notice
+//! that finds no room is dropped too.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use prost::Message as _;
 use tern_proto::v1::server_event::Event;
-use tern_proto::{raw, v1};
+use tern_proto::{notice, raw, v1};
 use tern_types::limits::MAX_GROUP_MEMBERS;
-use tern_types::{ChatId, IdMap, UserId};
+use tern_types::{ChatId, IdMap, NoticeKind, UserId};
 
 /// The most pairs of a user and a chat whose receipts wait: one for each member of the largest group.
 const RECEIPTS: usize = MAX_GROUP_MEMBERS;
-/// The most pairs of a user and a chat whose typing notices wait: more than a screen shows.
-const TYPING: usize = 16;
-/// The most receipts and typing notices that are taken at once: half a frame, so that entries which come meanwhile wait
-/// for no more than that.
+/// The most notices of one kind that wait: more than a screen shows.
+const NOTICES: usize = 16;
+/// The most receipts that are taken at once, less the notices that go before them: half a frame, so that entries which
+/// come meanwhile wait for no more than that.
 const TAKEN: usize = 32;
 
 /// The seqs up to which a user has got in a chat, as `tern.v1.Receipt` has them.
@@ -36,12 +36,12 @@ pub struct Mark {
 pub enum Hint {
     /// The user has got as far as `mark` in the chat.
     Receipt { user: UserId, mark: Mark },
-    /// The user writes in the chat, or has stopped.
-    Typing { user: UserId },
+    /// The user gives a notice of this kind.
+    Notice { user: UserId, kind: NoticeKind },
 }
 
 impl Hint {
-    /// Decodes an encoded `tern.v1.ServerEvent`. `None` if it is neither a receipt nor a typing notice.
+    /// Decodes an encoded `tern.v1.ServerEvent`. `None` if it is neither a receipt nor a notice.
     pub fn of(event: &Bytes) -> Option<Self> {
         match v1::ServerEvent::decode(event.clone()).ok()?.event? {
             Event::Receipt(receipt) => Some(Self::Receipt {
@@ -51,29 +51,30 @@ impl Hint {
                     read: receipt.read_seq,
                 },
             }),
-            Event::UserTyping(typing) => Some(Self::Typing {
-                user: typing.user_id.parse().ok()?,
+            other => notice::of_event(&other).map(|(user, notice)| Self::Notice {
+                user,
+                kind: notice.kind(),
             }),
-            _ => None,
         }
     }
 }
 
 type Key = (ChatId, UserId);
+type NoticeKey = (ChatId, UserId, NoticeKind);
 
-/// The receipts and typing notices that wait for one session.
+/// The receipts and notices that wait for one session.
 #[derive(Debug, Default)]
 pub struct Hints {
     /// The keys of `receipts`, in the order in which they came.
     order: VecDeque<Key>,
     receipts: IdMap<Key, (Mark, Bytes)>,
-    typing: Vec<(Key, Bytes)>,
+    notices: Vec<(NoticeKey, Bytes)>,
 }
 
 impl Hints {
     /// Returns whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty() && self.typing.is_empty()
+        self.order.is_empty() && self.notices.is_empty()
     }
 
     /// Keeps the receipt, or raises the one that waits. `event` is the encoded receipt. Returns false when there is
@@ -102,30 +103,32 @@ impl Hints {
         room
     }
 
-    /// Keeps a typing notice, in place of an older one. Returns false when there is no room.
-    pub fn typing(&mut self, chat: ChatId, user: UserId, event: Bytes) -> bool {
-        let key = (chat, user);
-        if let Some((_, waiting)) = self.typing.iter_mut().find(|(of, _)| *of == key) {
+    /// Keeps a notice, in place of an older one of its kind. Returns false when there is no room.
+    pub fn notice(&mut self, key: NoticeKey, event: Bytes) -> bool {
+        if let Some((_, waiting)) = self.notices.iter_mut().find(|(of, _)| *of == key) {
             *waiting = event;
             return true;
         }
-        let room = self.typing.len() < TYPING;
+        let same_kind = self.notices.iter().filter(|((.., kind), _)| *kind == key.2);
+        let room = same_kind.count() < NOTICES;
         if room {
-            self.typing.push((key, event));
+            self.notices.push((key, event));
         }
         room
     }
 
-    /// Drops the typing notices of a chat when an entry of it goes out, which may be the message that ends the typing.
+    /// Drops the notices of a chat that end when an entry of it goes out. The entry may be the message that ends the
+    /// typing.
     pub fn entry(&mut self, chat: ChatId) {
-        if !self.typing.is_empty() {
-            self.typing.retain(|((of, _), _)| *of != chat);
+        if !self.notices.is_empty() {
+            self.notices
+                .retain(|((of, _, kind), _)| *of != chat || !kind.ends_with_an_entry());
         }
     }
 
-    /// Takes the typing notices and the oldest receipts, at most [`TAKEN`] in all.
+    /// Takes the notices and the oldest receipts. With a receipt among them there are at most [`TAKEN`].
     pub fn take(&mut self) -> Vec<Bytes> {
-        let mut taken: Vec<Bytes> = self.typing.drain(..).map(|(_, event)| event).collect();
+        let mut taken: Vec<Bytes> = self.notices.drain(..).map(|(_, event)| event).collect();
         while taken.len() < TAKEN
             && let Some(key) = self.order.pop_front()
         {
@@ -200,7 +203,7 @@ mod tests {
             assert!(some.len() <= TAKEN);
             came.extend(some.into_iter().filter_map(|hint| match hint? {
                 Hint::Receipt { user, .. } => Some(user),
-                Hint::Typing { .. } => None,
+                Hint::Notice { .. } => None,
             }));
         }
         assert_eq!(came, users);
@@ -215,12 +218,16 @@ mod tests {
             UserId::random(),
         );
         for event in [&b"writes"[..], b"stopped"] {
-            assert!(hints.typing(chat, user, Bytes::from_static(event)));
+            assert!(hints.notice((chat, user, NoticeKind::Typing), Bytes::from_static(event)));
         }
-        assert!(hints.typing(other, user, Bytes::from_static(b"there too")));
+        let there = (other, user, NoticeKind::Typing);
+        assert!(hints.notice(there, Bytes::from_static(b"there too")));
         hints.entry(other);
         assert_eq!(hints.take(), [Bytes::from_static(b"stopped")]);
-        let room = (0..100).filter(|_| hints.typing(chat, UserId::random(), Bytes::new()));
-        assert_eq!(room.count(), TYPING);
+        let room = (0..100).filter(|_| {
+            let key = (chat, UserId::random(), NoticeKind::Typing);
+            hints.notice(key, Bytes::new())
+        });
+        assert_eq!(room.count(), NOTICES);
     }
 }

@@ -3,7 +3,7 @@
 use tern_identity::token::Verifier;
 use tern_proto::ApiError;
 use tern_proto::v1::{self, ErrorReason, client_item};
-use tern_types::Timestamp;
+use tern_types::{Notice, Timestamp};
 
 use tern_gateway_core::session::{Identity, Item};
 
@@ -34,7 +34,10 @@ pub fn from_wire(item: v1::ClientItem, verifier: &Verifier, now: Timestamp) -> I
         Some(Wire::Heartbeat(beat)) => ("heartbeat", Item::Heartbeat { token: beat.token }),
         Some(Wire::SetActive(set)) => ("set_active", Item::SetActive { active: set.active }),
         Some(Wire::WatchPresence(watch)) => ("watch_presence", Item::WatchPresence(watch.user_ids)),
-        Some(Wire::Typing(typing)) => ("typing", Item::Typing(typing)),
+        Some(Wire::Typing(typing)) => {
+            let stopped = typing.stopped;
+            ("typing", Item::Notice(typing.chat_id, Notice::Typing { stopped }))
+        }
         None => ("unknown", Item::Unknown),
     };
     metrics::item_in(kind);

@@ -3,7 +3,7 @@
 //!
 //! It is bounded. A live push is dropped if too much mail waits, and a wake if still more waits; a flag then makes the
 //! session read its inbox again. Results, windows and other answers always fit: there are no more of them than the
-//! session has asked for. Receipts and typing notices have room of their own ([`crate::hints`]).
+//! session has asked for. Receipts and notices have room of their own ([`crate::hints`]).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tern_types::{ChatId, UserId};
+use tern_types::{ChatId, NoticeKind, UserId};
 use tracing::Span;
 
 use tern_gateway_core::session::{CloseRequest, Inbox, Mail};
@@ -70,7 +70,7 @@ pub struct Waiting {
     pub drain: Option<(Duration, Duration)>,
     /// The newest presence of each watched user, and in between the answers to WatchPresence, which have no user.
     pub seen: Vec<(Option<UserId>, Bytes)>,
-    /// Some of the receipts and typing notices that wait, encoded.
+    /// Some of the receipts and notices that wait, encoded.
     pub hints: Vec<Bytes>,
     /// The time from when the stream was woken for this to when it took it. Zero if the stream did not wait.
     pub age: Duration,
@@ -121,9 +121,9 @@ impl Mailbox {
         })
     }
 
-    /// Puts a typing notice. Returns false when there is no room: it is dropped.
-    pub fn push_typing(&self, chat: ChatId, user: UserId, event: Bytes) -> bool {
-        self.change(|inner| inner.hints.typing(chat, user, event))
+    /// Puts a notice. Returns false when there is no room: it is dropped.
+    pub fn push_notice(&self, chat: ChatId, user: UserId, kind: NoticeKind, event: Bytes) -> bool {
+        self.change(|inner| inner.hints.notice((chat, user, kind), event))
     }
 
     /// Says that receipts for the device may have been lost on their way here.
@@ -205,7 +205,7 @@ impl Mailbox {
         self.change(|inner| inner.waiting.drain = Some((reconnect_after, close_after)));
     }
 
-    /// Takes everything, or is pending if there is nothing. Presence, receipts and typing are taken only with `seen`,
+    /// Takes everything, or is pending if there is nothing. Presence, receipts and notices are taken only with `seen`,
     /// which says that the device has taken everything that was put before. Until then they stay here, where a newer
     /// one takes the place of an older one.
     pub fn poll_take(&self, cx: &mut Context<'_>, seen: bool) -> Poll<Waiting> {

@@ -8,6 +8,7 @@ use tern_proto::ApiError;
 use tern_proto::error::reason_name;
 use tern_telemetry::described::{self, Described, Kind};
 use tern_telemetry::{exemplars, trace};
+use tern_types::NoticeKind;
 use tonic::Code;
 
 const SESSIONS: &str = "tern_gateway_sessions";
@@ -23,7 +24,7 @@ const EVENTS_OUT: &str = "tern_gateway_events_out_total";
 const ITEMS_IN: &str = "tern_gateway_items_in_total";
 const LIVE_DROPPED: &str = "tern_gateway_live_dropped_total";
 const RECEIPTS_DROPPED: &str = "tern_gateway_receipts_dropped_total";
-const TYPING_DROPPED: &str = "tern_gateway_typing_dropped_total";
+const NOTICES_DROPPED: &str = "tern_gateway_notices_dropped_total";
 const WAKES_DEFERRED: &str = "tern_gateway_wakes_deferred_total";
 const REDRAINS: &str = "tern_gateway_redrains_total";
 const INBOX_READS: &str = "tern_gateway_inbox_reads_total";
@@ -85,8 +86,8 @@ const DESCRIBED: &[Described] = &[
     ),
     (
         Kind::Counter,
-        TYPING_DROPPED,
-        "Typing that was not passed on, by reason",
+        NOTICES_DROPPED,
+        "Notices, such as typing, that were not passed on, by kind and reason",
     ),
     (
         Kind::Counter,
@@ -222,8 +223,8 @@ pub(crate) fn receipt_dropped() {
     counter!(RECEIPTS_DROPPED).increment(1);
 }
 
-pub(crate) fn typing_dropped(reason: &'static str) {
-    counter!(TYPING_DROPPED, "reason" => reason).increment(1);
+pub(crate) fn notice_dropped(kind: NoticeKind, reason: &'static str) {
+    counter!(NOTICES_DROPPED, "kind" => kind.name(), "reason" => reason).increment(1);
 }
 
 pub(crate) fn wake_deferred() {

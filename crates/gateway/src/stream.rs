@@ -162,7 +162,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 tracing::error!(session = %self.id, ?device, %chat, from, acked, ?age, ?open_for, announced,
                     "the sweep found a lost inbox row");
             }
-            Effect::TypingThrottled => metrics::typing_dropped("throttled"),
+            Effect::NoticeThrottled(kind) => metrics::notice_dropped(kind, "throttled"),
             other => self.pass_on(other),
         }
     }
@@ -212,8 +212,8 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 .mark_read(handle, chat, seq, off)
                 .err()
                 .map(|_| Mail::AckLost { chat }),
-            Effect::Typing { chat, stopped } => {
-                self.gateway.typing(handle, chat, stopped);
+            Effect::Notice { chat, notice } => {
+                self.gateway.notice(handle, chat, &notice);
                 None
             }
             Effect::Window {
@@ -229,7 +229,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             | Effect::End(_)
             | Effect::Register { .. }
             | Effect::SweepFound { .. }
-            | Effect::TypingThrottled => None,
+            | Effect::NoticeThrottled(_) => None,
         };
         if let Some(mail) = refused {
             self.mailbox.push(mail);

@@ -2,6 +2,7 @@
 //!
 //! - [`v1`]: the public API; [`internal`]: the calls between nodes
 //! - [`raw`]: public messages in which parts stay encoded, because they are passed on unparsed
+//! - [`notice`]: converts the notices of devices, such as typing
 //! - [`parse`]: reads ids and texts from the wire, with the field's name in the error
 //! - [`codec`]: the codec of the generated services
 //! - [`error`]: the error of every API, and its gRPC status with `google.rpc.ErrorInfo`
@@ -22,6 +23,7 @@ pub mod internal {
 
 mod codec;
 pub mod error;
+pub mod notice;
 pub mod parse;
 pub mod raw;
 

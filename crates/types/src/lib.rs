@@ -6,6 +6,7 @@
 //! - [`time`]: milliseconds since the epoch, and the two clocks that they come from
 //! - [`trace`]: a place in a distributed trace
 //! - [`strangers`]: the limit on how many new strangers a person may reach in a day
+//! - [`Notice`]: what a device tells the others of a chat and nobody stores
 //! - [`typing`]: the limit on passing on that a person is typing
 //! - [`limits`]: the largest sizes and counts that the platform accepts
 //! - [`map`]: maps and sets whose keys are ids
@@ -15,6 +16,7 @@
 mod id;
 pub mod limits;
 mod map;
+mod notice;
 mod seq;
 pub mod slot;
 pub mod strangers;
@@ -24,6 +26,7 @@ pub mod typing;
 
 pub use id::{ChatId, DeviceId, IdError, MediaId, RequestId, SessionId, UploadId, UserId};
 pub use map::{IdMap, IdSet};
+pub use notice::{Notice, NoticeKind};
 pub use seq::Seq;
 pub use slot::{SLOTS, Slot};
 pub use time::{Clock, Timestamp};

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, Timestamp, TraceContext, UserId};
+use tern_types::{ChatId, DeviceId, Notice, RequestId, Seq, Slot, Timestamp, TraceContext, UserId};
 
 use crate::chat::{Batch, Snapshot};
 use crate::entry::{Entry, NewEntry};
@@ -62,12 +62,12 @@ pub enum Event {
         seq: Seq,
         off: bool,
     },
-    /// The user is typing, or stopped. `at` is the monotonic time at which the sign arrived. It is dropped if it would
-    /// have to wait long.
-    Typing {
+    /// The user gives a notice to the others of a chat. `at` is the monotonic time at which it arrived. It is dropped if
+    /// it would have to wait long.
+    Notice {
         chat: ChatId,
         user: UserId,
-        stopped: bool,
+        notice: Notice,
         at: Timestamp,
     },
     /// Two people have blocked or unblocked each other. Their direct chat is loaded anew, and `origin` is answered
@@ -186,8 +186,8 @@ pub enum Pushed {
     Added(Seq),
     /// The watermark of `user` rose to `mark`.
     Receipt { user: UserId, mark: Watermark },
-    /// `user` is typing, or stopped.
-    Typing { user: UserId, stopped: bool },
+    /// A notice that `user` gives.
+    Notice { user: UserId, notice: Notice },
 }
 
 /// The two writers of a shard, each with its own connection. A lock that one of them waits for does not delay the

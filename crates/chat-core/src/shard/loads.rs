@@ -112,7 +112,7 @@ impl ShardState {
     }
 
     /// Gives up events that cannot be applied. Calls get `outcome`, and lost deliveries are counted, because nobody
-    /// repeats them. All others are dropped: clients repeat their read marks, and typing comes again.
+    /// repeats them. All others are dropped: clients repeat their read marks, and notices may be lost.
     fn given_up(&mut self, events: Vec<Event>, outcome: &Outcome, out: &mut Vec<Effect>) {
         for event in events {
             match event {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use tern_cluster::shedding::Shedding;
-use tern_proto::{raw, v1};
-use tern_types::{ChatId, DeviceId, RequestId, UserId, typing};
+use tern_proto::{notice, raw, v1};
+use tern_types::{ChatId, DeviceId, RequestId, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
@@ -160,7 +160,11 @@ impl ShardEffects {
             Pushed::Entry(entry) => (Kind::Entry(entry.seq), entry_event(entry), traces.fanout(entry)),
             Pushed::Added(seq) => (Kind::Entry(*seq), Bytes::new(), None),
             Pushed::Receipt { user, mark } => (Kind::Receipt, receipt_event(chat, *user, *mark), None),
-            Pushed::Typing { user, stopped } => (Kind::Typing, typing_event(chat, *user, *stopped), None),
+            Pushed::Notice { user, notice } => (
+                Kind::Notice(notice.kind()),
+                notice::event(chat, *user, notice),
+                None,
+            ),
         };
         let except = except.iter().filter_map(|origin| origin.session()).collect();
         self.pushes.push(Outgoing {
@@ -195,20 +199,6 @@ fn receipt_event(chat: ChatId, user: UserId, mark: Watermark) -> Bytes {
         user_id: user.to_string(),
         delivered_seq: mark.delivered.0,
         read_seq: mark.read.0,
-    }))
-}
-
-fn typing_event(chat: ChatId, user: UserId, stopped: bool) -> Bytes {
-    let expires_in_ms = if stopped {
-        0
-    } else {
-        u32::try_from(typing::EXPIRES.as_millis()).unwrap_or(u32::MAX)
-    };
-    raw::event(v1::server_event::Event::UserTyping(v1::UserTyping {
-        chat_id: chat.to_string(),
-        user_id: user.to_string(),
-        stopped,
-        expires_in_ms,
     }))
 }
 

@@ -7,7 +7,7 @@ use tern_chat::fanout::Outgoing;
 use tern_chat::gateways::Kind;
 use tern_cluster::links::Peer;
 use tern_proto::internal::Push;
-use tern_types::{Seq, SessionId, UserId};
+use tern_types::{NoticeKind, Seq, SessionId, UserId};
 use tokio::time::timeout;
 
 use crate::harness::{Chat, PATIENCE, here, missing, online};
@@ -36,7 +36,7 @@ async fn a_receipt_whose_look_up_failed_is_told_later_and_an_entry_is_not() {
     for (kind, what) in [
         (Kind::Receipt, "receipt 1"),
         (Kind::Entry(Seq(7)), "entry"),
-        (Kind::Typing, "typing"),
+        (Kind::Notice(NoticeKind::Typing), "typing"),
         (Kind::Receipt, "receipt 2"),
     ] {
         events.push(event(kind, what));

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{EventType, KeyValue, WatchOptions, WatchResponse, WatchStream};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{EtcdError, Out, Peers, Store, timely};
@@ -42,8 +42,9 @@ pub(super) async fn follow(
             match listed {
                 Ok(listed) => {
                     metrics::map_listed();
-                    membership.list(listed.revision, listed.nodes, Instant::now());
-                    break listed.revision;
+                    let revision = listed.revision;
+                    membership.list(listed, Instant::now());
+                    break revision;
                 }
                 Err(error) => tracing::debug!(%error, "etcd does not answer"),
             }
@@ -126,9 +127,11 @@ async fn probe_watch(stream: &mut WatchStream, heard: Instant) -> Result<(), Etc
 }
 
 fn apply(store: &Store, response: &WatchResponse, membership: &mut Membership) {
-    // A response without events may carry the revision of events still to come (a known fault of older etcds), so its
-    // revision is not used.
-    let Some(header) = response.header().filter(|_| !response.events().is_empty()) else {
+    // The revision in the response's header is not used: in a watch that catches up it is that of the whole store, and in
+    // a response without events it may be that of events still to come (a known fault of older etcds). The key of a
+    // deletion has the revision of the deletion.
+    let keys = response.events().iter().filter_map(|event| event.kv());
+    let Some(revision) = keys.map(KeyValue::mod_revision).max() else {
         return;
     };
     let changes = response.events().iter().filter_map(|event| {
@@ -138,5 +141,5 @@ fn apply(store: &Store, response: &WatchResponse, membership: &mut Membership) {
             EventType::Delete => store.parse_key(kv.key()).map(Change::Delete),
         }
     });
-    membership.change(header.revision(), changes, Instant::now());
+    membership.change(revision, changes, Instant::now());
 }

@@ -1,11 +1,12 @@
 //! Keeps this node's keys in etcd by a lease. If the lease was lost, a new one is granted and the keys are written
 //! again. A key that another node has marked as gone is written again too, because a process that can write is not
-//! dead.
+//! dead. A key is also written anew if this node had to guess the map's version, so that all nodes have the same one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, PutOptions, ResponseHeader, Txn, TxnOp};
+use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
@@ -65,6 +66,7 @@ impl Registration {
             standing,
             wanted,
             lease: None,
+            anew_at: None,
             waiting: Vec::new(),
         };
         let registration = Self {
@@ -126,6 +128,10 @@ struct Registrar {
     standing: Standing,
     wanted: BTreeMap<Key, Wanted>,
     lease: Option<i64>,
+    /// The time at which a key is written anew because the version of the map is guessed; `None` if it is not. It is
+    /// drawn, so that of many nodes that guess at the same time only a few write: their change gives the others a
+    /// version too.
+    anew_at: Option<Instant>,
     /// The callers that wait until every key is written.
     waiting: Vec<oneshot::Sender<()>>,
 }
@@ -160,6 +166,17 @@ impl Registrar {
                     if self.missed_by(&newer) {
                         next = Instant::now();
                     }
+                    self.anew_at = newer.has_guessed_version().then(|| {
+                        let drawn = || Instant::now() + LEASE.mul_f64(rand::rng().random_range(0.0..1.0));
+                        self.anew_at.unwrap_or_else(drawn)
+                    });
+                }
+                () = sleep_until(self.anew_at.unwrap_or(next)), if self.anew_at.is_some() => {
+                    self.anew_at = None;
+                    if let Some(wanted) = self.wanted.values_mut().next() {
+                        wanted.written = false;
+                    }
+                    next = Instant::now();
                 }
                 () = sleep_until(next) => {
                     let outcome = self.renew().await;

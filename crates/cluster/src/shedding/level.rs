@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use tern_types::Timestamp;
+use tern_types::{NoticeKind, Timestamp};
 
 /// The length of a window. Two windows decide, which is shorter than a delay that people notice, and longer than a
 /// batch or a checkpoint takes.
@@ -51,6 +51,13 @@ impl Level {
     pub fn from_wire(level: u32) -> Self {
         let index = usize::try_from(level).unwrap_or(usize::MAX);
         Self::ALL.get(index).copied().unwrap_or(Self::Streams)
+    }
+
+    /// Returns the level from which on notices of this kind are dropped.
+    pub fn drops(kind: NoticeKind) -> Self {
+        match kind {
+            NoticeKind::Typing => Self::Typing,
+        }
     }
 
     /// Returns the number by which the level is sent to other nodes.

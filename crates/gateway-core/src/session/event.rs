@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tern_proto::{ApiError, v1};
-use tern_types::{ChatId, DeviceId, RequestId, Timestamp, TraceContext, UserId};
+use tern_types::{ChatId, DeviceId, Notice, NoticeKind, RequestId, Timestamp, TraceContext, UserId};
 
 /// The user and the device of an access token, and the time at which the token expires by the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,8 @@ pub enum Item {
     },
     /// The ids of the users to watch, as the client wrote them.
     WatchPresence(Vec<String>),
-    Typing(v1::Typing),
+    /// A notice for the others of a chat, whose id is as the client wrote it.
+    Notice(String, Notice),
     /// An item whose kind this version does not know.
     Unknown,
 }
@@ -75,7 +76,7 @@ pub enum Mail {
     InboxFailed,
     /// The device's inbox as the regular sweep read it, which the session did not ask for.
     Swept(Inbox),
-    /// An encoded ServerEvent that is no entry: presence, the answer to WatchPresence, a receipt, or a typing notice.
+    /// An encoded ServerEvent that is no entry: presence, the answer to WatchPresence, a receipt, or a notice.
     Seen(Bytes),
 }
 
@@ -204,10 +205,10 @@ pub enum Effect {
     Ack { chat: ChatId, seq: u64, write: bool },
     /// Tell the owner of a read mark. `off` is true if the user has turned read receipts off.
     Read { chat: ChatId, seq: u64, off: bool },
-    /// Tell the owner that the user is typing, or stopped. A notice that would have to wait is dropped.
-    Typing { chat: ChatId, stopped: bool },
-    /// Count a typing notice that was dropped because the device sends them too often.
-    TypingThrottled,
+    /// Pass a notice on to the chat's owner. A notice that would have to wait is dropped.
+    Notice { chat: ChatId, notice: Notice },
+    /// Count a notice that was dropped because the device sends them too often.
+    NoticeThrottled(NoticeKind),
     /// Read at most `limit` entries of the chat's log from `from` on. With `from` 0 the window begins at the device's
     /// place as the store knows it. The answer is [`Mail::Window`] or [`Mail::WindowFailed`].
     Window {

@@ -6,8 +6,6 @@ use std::time::Duration;
 use tern_types::typing::Typist;
 use tern_types::{ChatId, Timestamp};
 
-use super::{Effect, Session};
-
 /// The most chats that are remembered at a time. A person types in one. If a client names a different chat each time,
 /// no more than this many of its notices pass in 3 s.
 const MAX_CHATS: usize = 8;
@@ -20,7 +18,7 @@ pub(super) struct Typing(Vec<(ChatId, Typist)>);
 
 impl Typing {
     /// Counts a typing notice for the chat. Returns whether it is passed on.
-    fn take(&mut self, chat: ChatId, stopped: bool, now: Timestamp) -> bool {
+    pub(super) fn take(&mut self, chat: ChatId, stopped: bool, now: Timestamp) -> bool {
         self.0.retain(|(_, typist)| !typist.is_over(now));
         if let Some((_, typist)) = self.0.iter_mut().find(|(of, _)| *of == chat) {
             return typist.take(stopped, LEEWAY, now);
@@ -38,18 +36,5 @@ impl Typing {
         if let Some((_, typist)) = self.0.iter_mut().find(|(of, _)| *of == chat) {
             typist.wrote(now);
         }
-    }
-}
-
-impl Session {
-    /// Passes a typing notice on to the chat's owner, or drops it if it comes too soon. It counts as activity.
-    pub(super) fn typing(&mut self, chat: ChatId, stopped: bool, now: Timestamp) {
-        self.sign(now);
-        let effect = if self.typing.take(chat, stopped, now) {
-            Effect::Typing { chat, stopped }
-        } else {
-            Effect::TypingThrottled
-        };
-        self.effects.push(effect);
     }
 }

@@ -20,7 +20,7 @@ const CONTROL_QUEUE: usize = 16_384;
 /// The most bytes of waiting answers to the question which sessions some users have here: some hundred thousand
 /// sessions. An answer that finds none waiting always has room.
 const FOUND_BYTES: usize = 16 << 20;
-/// The number of waiting items from which on typing notices are refused: a sixteenth of the queue, some 60 ms.
+/// The number of waiting items from which on notices are refused: a sixteenth of the queue, some 60 ms.
 const HINT_BELOW: usize = CONTROL_QUEUE / 16;
 /// The most window requests that wait for one node. If the queue is full the window fails, and sessions ask again.
 const WINDOW_QUEUE: usize = 4_096;
@@ -197,7 +197,7 @@ fn is_answered(item: &UpItem) -> bool {
         Some(up_item::Op::Ack(ack)) => ack.write,
         Some(
             up_item::Op::Read(_)
-            | up_item::Op::Typing(_)
+            | up_item::Op::Notice(_)
             | up_item::Op::WakeDone(_)
             | up_item::Op::SessionsFound(_),
         )
@@ -221,7 +221,7 @@ pub fn give_back(registry: &Registry, item: &UpItem) {
         }
         Some(
             up_item::Op::Read(_)
-            | up_item::Op::Typing(_)
+            | up_item::Op::Notice(_)
             | up_item::Op::WakeDone(_)
             | up_item::Op::SessionsFound(_),
         )

@@ -253,7 +253,7 @@ impl Up {
         }
     }
 
-    /// Handles a push that carries no entry but a receipt or a typing notice.
+    /// Handles a push that carries no entry but a receipt or a notice.
     fn hint(&self, chat: ChatId, push: &Push) {
         match Hint::of(&push.event) {
             Some(Hint::Receipt { user, mark }) => {
@@ -266,9 +266,9 @@ impl Up {
                     }
                 }
             }
-            Some(Hint::Typing { user }) => {
+            Some(Hint::Notice { user, kind }) => {
                 let (audience, event) = (&self.links.audience, push.event.clone());
-                audience.tell(chat, user, event, &push.sessions);
+                audience.tell(chat, user, kind, event, &push.sessions);
             }
             None => tracing::error!(node = self.link.node, "a push that says nothing"),
         }

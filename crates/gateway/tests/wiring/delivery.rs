@@ -4,10 +4,10 @@ use tern_cluster::shedding::Level;
 use tern_proto::internal::{
     AckWritten, OpenedStream, Result as SendOutcome, Wake, WindowReply, down_item, up_item,
 };
-use tern_proto::v1;
 use tern_proto::v1::client_item::Item;
 use tern_proto::v1::server_event::Event;
-use tern_types::{ChatId, DeviceId, UserId};
+use tern_proto::{notice, v1};
+use tern_types::{ChatId, DeviceId, Notice, UserId};
 
 use crate::links::send;
 use crate::support::items::{entry, people, send_to, sent};
@@ -181,10 +181,11 @@ async fn typing_goes_up_without_an_answer_and_not_at_all_under_load() {
     send(&mut world, &mut phone, send_to(chat).1).await;
     phone.say(typing(chat)).await;
     let up = world.item().await;
-    let Some(up_item::Op::Typing(op)) = up.op else {
+    let Some(up_item::Op::Notice(op)) = up.op else {
         panic!("{up:?}")
     };
-    assert_eq!((&op.chat_id[..], op.stopped), (&chat.as_bytes()[..], false));
+    let event = notice::event(chat, user, &Notice::Typing { stopped: false });
+    assert_eq!((&op.chat_id[..], op.event), (&chat.as_bytes()[..], event));
 
     let mut level = world.ctx.shedding.follow();
     world.shed(Level::Typing.to_wire()).await;

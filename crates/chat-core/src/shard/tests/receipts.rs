@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use tern_types::Notice;
+
 use super::*;
 use crate::recent::Placed;
 
@@ -427,10 +429,10 @@ fn in_a_direct_chat_nothing_crosses_a_block_and_afterwards_all_is_told() {
         read_receipts_off: false,
     };
     assert_eq!(told, [(user, vec![user], mark)], "their own devices");
-    let typing = Event::Typing {
+    let typing = Event::Notice {
         chat,
         user,
-        stopped: false,
+        notice: Notice::Typing { stopped: false },
         at: group.now,
     };
     assert!(group.tell(typing).is_empty());

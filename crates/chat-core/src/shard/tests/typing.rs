@@ -1,5 +1,7 @@
 //! Tests of typing: the users who are told that somebody is typing.
 
+use tern_types::Notice;
+
 use super::*;
 
 /// A shard, and a chat that is in memory or not.
@@ -29,10 +31,10 @@ impl Chatting {
 
     fn typing(&mut self, user: UserId, stopped: bool) -> Vec<Effect> {
         let (chat, at) = (self.chat, self.now);
-        self.tell(Event::Typing {
+        self.tell(Event::Notice {
             chat,
             user,
-            stopped,
+            notice: Notice::Typing { stopped },
             at,
         })
     }
@@ -62,8 +64,8 @@ impl Chatting {
 
     /// Takes the counts of the signs that were dropped.
     fn dropped(&mut self) -> Vec<(DropReason, u64)> {
-        let counts = self.state.take_counts().typing_dropped;
-        let all = DropReason::ALL.into_iter().zip(counts);
+        let [typing] = self.state.take_counts().notices;
+        let all = DropReason::ALL.into_iter().zip(typing.dropped);
         all.filter(|(_, count)| *count > 0).collect()
     }
 }
@@ -73,7 +75,11 @@ fn told(effects: &[Effect]) -> Vec<(Vec<UserId>, bool)> {
     let typing = |effect: &Effect| match effect {
         Effect::Push {
             users,
-            what: Pushed::Typing { stopped, .. },
+            what:
+                Pushed::Notice {
+                    notice: Notice::Typing { stopped },
+                    ..
+                },
             ..
         } => {
             let mut users = users.to_vec();
@@ -96,8 +102,8 @@ fn the_other_members_are_told_once_in_three_seconds() {
     assert_eq!(told(&chat.typing(user, false)).len(), 1);
     assert_eq!(told(&chat.typing(user, true)), [(others, true)]);
     assert!(chat.typing(user, true).is_empty());
-    let counts = chat.state.take_counts();
-    assert_eq!((counts.typing, counts.typing_dropped), (4, [0, 0, 0, 2]));
+    let [typing] = chat.state.take_counts().notices;
+    assert_eq!((typing.passed, typing.dropped), (4, [0, 0, 0, 2]));
     let job = any_job(&mut chat.state, chat.now + SETTLE_AFTER, &mut Vec::new());
     assert!(job.is_none(), "nothing is written: {job:?}");
 }

@@ -17,7 +17,7 @@ impl World {
             match what {
                 Pushed::Entry(entry) => self.take(n, entry.seq),
                 Pushed::Added(_) => self.read(n),
-                Pushed::Receipt { .. } | Pushed::Typing { .. } => {}
+                Pushed::Receipt { .. } | Pushed::Notice { .. } => {}
             }
         }
     }

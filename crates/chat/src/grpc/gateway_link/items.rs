@@ -1,10 +1,13 @@
 //! Reads the items of a control stream. Each kind of item has a function of its own, which makes a [`Command`] for the
 //! chat's shard or handles the item at once.
 
+use prost::Message;
 use tern_cluster::shedding::{self, Level};
 use tern_identity::ticket::Tickets;
 use tern_proto::internal::up_item::Op;
-use tern_proto::internal::{AckOp, ControlUp, ReadOp, SendOp, SessionsFound, TypingOp, UpItem, WakeDone};
+use tern_proto::internal::{AckOp, ControlUp, NoticeOp, ReadOp, SendOp, SessionsFound, UpItem, WakeDone};
+use tern_proto::notice;
+use tern_proto::v1::ServerEvent;
 use tern_types::{ChatId, Clock, DeviceId, IdError, RequestId, Seq, SessionId, TraceContext, UserId};
 use tonic::Streaming;
 
@@ -45,7 +48,9 @@ impl Reader {
                 match self.item(item, frame.map_version).await {
                     Ok(()) => {}
                     Err(Failed::Malformed) => {
-                        tracing::error!("a gateway sent an item without an id, or with that of nobody")
+                        tracing::error!(
+                            "a gateway sent an item without an id, with that of nobody, or with a notice that cannot be read"
+                        )
                     }
                     Err(Failed::Refused(origin, refusal)) => {
                         metrics::send_refused(answer::send_error_code(&refusal));
@@ -73,7 +78,7 @@ impl Reader {
         let command = match op {
             Op::WakeDone(done) => return self.wake_done(&done),
             Op::SessionsFound(found) => return self.sessions_found(found),
-            Op::Typing(typing) => return self.typing(&self.sender(&item)?, &typing, map_version),
+            Op::Notice(notice) => return self.notice(&self.sender(&item)?, notice, map_version),
             Op::Send(send) => send_command(&self.sender(&item)?, &send, self.parts.tickets.as_ref())?,
             Op::Ack(ack) => ack_command(&self.sender(&item)?, &ack)?,
             Op::Read(read) => read_command(&self.sender(&item)?, &read)?,
@@ -112,27 +117,39 @@ impl Reader {
         Ok(())
     }
 
-    /// Handles a sign of typing. It gets no answer, and is dropped if it would have to wait.
-    fn typing(&self, sender: &Sender<'_>, typing: &TypingOp, map_version: i64) -> Result<(), Failed> {
-        let chat = ChatId::from_slice(&typing.chat_id)?;
-        metrics::typing_in();
-        if self.parts.shedding.level() >= Level::Typing {
-            self.parts.shedding.gave_up(Level::Typing);
-            metrics::typing_dropped("shed");
+    /// Handles a notice. It gets no answer, and is dropped if it would have to wait. One of a kind that this version does
+    /// not know is ignored.
+    fn notice(&self, sender: &Sender<'_>, op: NoticeOp, map_version: i64) -> Result<(), Failed> {
+        let chat = ChatId::from_slice(&op.chat_id)?;
+        let event = ServerEvent::decode(op.event)
+            .map_err(|_| Failed::Malformed)?
+            .event;
+        let Some((user, notice)) = event.as_ref().and_then(notice::of_event) else {
+            return Ok(());
+        };
+        if user != sender.user {
+            return Err(Failed::Malformed);
+        }
+        let kind = notice.kind();
+        metrics::notice_in(kind);
+        let level = Level::drops(kind);
+        if self.parts.shedding.level() >= level {
+            self.parts.shedding.gave_up(level);
+            metrics::notice_dropped(kind, "shed");
             return Ok(());
         }
         if self.parts.ownership.check(chat, map_version).is_err() {
-            metrics::typing_dropped("not_owner");
+            metrics::notice_dropped(kind, "not_owner");
             return Ok(());
         }
-        let event = Event::Typing {
+        let event = Event::Notice {
             chat,
-            user: sender.user,
-            stopped: typing.stopped,
+            user,
+            notice,
             at: Clock::monotonic(),
         };
         if !self.parts.shards.offer(chat, event) {
-            metrics::typing_dropped("shard");
+            metrics::notice_dropped(kind, "shard");
         }
         Ok(())
     }
@@ -256,7 +273,8 @@ fn read_command(sender: &Sender<'_>, read: &ReadOp) -> Result<Command, Failed> {
 
 /// The reason why an item goes to no shard.
 enum Failed {
-    /// The gateway broke the link's protocol: an id is missing, malformed, or that of nobody.
+    /// The gateway broke the link's protocol: an id is missing, malformed, or that of nobody, or a notice is malformed
+    /// or another user's.
     Malformed,
     /// The item, a message, is refused, and its origin is told so.
     Refused(Origin, Refusal),

@@ -147,8 +147,8 @@ impl World {
             | Effect::Sign { .. }
             | Effect::Watch(_)
             | Effect::Read { .. }
-            | Effect::Typing { .. }
-            | Effect::TypingThrottled => {}
+            | Effect::Notice { .. }
+            | Effect::NoticeThrottled(_) => {}
         }
     }
 

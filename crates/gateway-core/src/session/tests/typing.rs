@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tern_proto::v1::{self, send_message};
-use tern_types::{ChatId, UserId};
+use tern_types::{ChatId, Notice, UserId};
 
 use super::{Talk, talk};
 use crate::session::{Effect, Item};
@@ -14,18 +14,18 @@ fn chat() -> ChatId {
 
 impl Talk {
     fn typing(self, chat: ChatId, stopped: bool) -> Self {
-        self.item(Item::Typing(v1::Typing {
-            chat_id: chat.to_string(),
-            stopped,
-        }))
+        self.item(Item::Notice(chat.to_string(), Notice::Typing { stopped }))
     }
 
     /// Returns for each typing notice that went up whether it says that the user stopped, and `None` for one that was
     /// throttled.
     fn went_up(&mut self) -> Vec<Option<bool>> {
         let typing = |effect: Effect| match effect {
-            Effect::Typing { stopped, .. } => Some(Some(stopped)),
-            Effect::TypingThrottled => Some(None),
+            Effect::Notice {
+                notice: Notice::Typing { stopped },
+                ..
+            } => Some(Some(stopped)),
+            Effect::NoticeThrottled(_) => Some(None),
             _ => None,
         };
         self.wants.drain(..).filter_map(typing).collect()
@@ -94,10 +94,7 @@ fn an_item_whose_chat_is_none_is_ignored() {
                 chat_id: chat_id(),
                 seq: 1,
             }),
-            Item::Typing(v1::Typing {
-                chat_id: chat_id(),
-                stopped: false,
-            }),
+            Item::Notice(chat_id(), Notice::Typing { stopped: false }),
         ];
         for item in items {
             let mut talk = talk().opened();

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
