@@ -339,7 +339,9 @@ mod tests {
     use std::collections::HashSet;
     use std::sync::Mutex;
 
-    use metrics::{Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
+    use metrics::{
+        Counter, Gauge, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder,
+    };
 
     use super::*;
 
