@@ -30,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::drain::Drain;
 use crate::links::BackOff;
 use crate::map::{ClusterMap, MapHandle, Node, Role};
-use crate::membership::{Key, Listed, Membership};
+use crate::membership::{Key, Listed, Membership, Recorded};
 use crate::standing::Standing;
 
 pub use obituaries::Obituaries;
@@ -230,9 +230,6 @@ async fn timely<T>(call: impl Future<Output = Result<T, etcd_client::Error>>) ->
     }
 }
 
-/// A revision of etcd, and all records at that revision.
-pub type Recorded = (i64, Vec<(Role, Node)>);
-
 /// The records of etcd, kept up to date.
 #[derive(Debug, Clone)]
 pub struct Records(watch::Receiver<Arc<Recorded>>);
@@ -257,7 +254,7 @@ impl Out {
         crate::metrics::map(&map, membership.held());
         // The records are published first, so that a node that uses a map can always tell others the records it is
         // made of.
-        if self.records.borrow().0 != map.version() {
+        if !membership.are_known(&self.records.borrow()) {
             self.records.send_replace(Arc::new(membership.records()));
         }
         self.map.send_if_modified(|current| {

@@ -7,6 +7,7 @@ use tern_proto::internal::{
 };
 use tern_proto::v1::NodeAnswer;
 use tern_types::{Clock, Timestamp};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use crate::NodeContext;
@@ -58,16 +59,20 @@ impl NodeInfo for Info {
         request: Request<GetRecordsRequest>,
     ) -> Result<Response<GetRecordsResponse>, Status> {
         let current = self.records.current();
-        let (revision, nodes) = &*current;
-        let news = *revision > request.get_ref().known_revision;
-        let records = nodes.iter().filter(|_| news).map(|(role, node)| NodeRecord {
-            role: role.as_str().to_owned(),
-            name: node.name.clone(),
-            value: serde_json::to_vec(node).unwrap_or_default().into(),
-        });
+        let news = current.revision > request.get_ref().known_revision;
+        let records = current
+            .nodes
+            .iter()
+            .filter(|_| news)
+            .map(|(role, node)| NodeRecord {
+                role: role.as_str().to_owned(),
+                name: node.name.clone(),
+                value: serde_json::to_vec(node).unwrap_or_default().into(),
+            });
         Ok(Response::new(GetRecordsResponse {
-            revision: *revision,
+            revision: current.revision,
             records: records.collect(),
+            cautious: current.cautious_until.is_some_and(|until| Instant::now() < until),
         }))
     }
 

@@ -44,6 +44,16 @@ pub(crate) struct Listed {
     pub nodes: Vec<(Role, Node)>,
 }
 
+/// The records of etcd as one node knows them, for nodes that cannot reach etcd.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recorded {
+    /// The revision of the last change of the records.
+    pub revision: i64,
+    pub nodes: Vec<(Role, Node)>,
+    /// The time until which every node that vanishes is held, because etcd was out of sight. `None`: there is none.
+    pub cautious_until: Option<Instant>,
+}
+
 /// The nodes that are in the map at present.
 #[derive(Debug, Default)]
 pub struct Membership {
@@ -91,11 +101,15 @@ impl Membership {
     }
 
     /// Takes the whole list from a node that sees etcd while this one does not. Returns `false`, and changes nothing,
-    /// if the list is not newer than what this node knows. Unlike [`Self::list`] it does not begin a time of caution:
-    /// the other node has seen etcd all along, so the nodes that vanished there are really gone.
-    pub fn told(&mut self, revision: i64, nodes: Vec<(Role, Node)>, now: Instant) -> bool {
+    /// if the list is not newer than what this node knows. If the other node has seen etcd all along, the nodes that
+    /// vanished there are really gone. If it is cautious, since etcd was away for it too, this node becomes cautious as
+    /// well: otherwise it would take itself out of the map, and forget what it knows, while all others keep it.
+    pub fn told(&mut self, revision: i64, nodes: Vec<(Role, Node)>, cautious: bool, now: Instant) -> bool {
         let news = revision > self.revision;
         if news {
+            if cautious {
+                self.cautious_until = Some(now + LEASE);
+            }
             (self.revision, self.guessed) = (revision, false);
             self.replace(by_key(nodes), now);
         }
@@ -167,11 +181,20 @@ impl Membership {
         self.held.len()
     }
 
-    /// Returns the newest revision that is known, and the records of etcd at it.
-    pub fn records(&self) -> (i64, Vec<(Role, Node)>) {
+    /// Returns the records of etcd, without the nodes that are held.
+    pub fn records(&self) -> Recorded {
         let records = self.records.iter();
         let records = records.map(|((role, _), node)| (*role, node.clone()));
-        (self.revision, records.collect())
+        Recorded {
+            revision: self.revision,
+            nodes: records.collect(),
+            cautious_until: self.cautious_until,
+        }
+    }
+
+    /// Returns whether these are the records that [`Self::records`] would return now.
+    pub(crate) fn are_known(&self, records: &Recorded) -> bool {
+        (records.revision, records.cautious_until) == (self.revision, self.cautious_until)
     }
 
     /// Returns the map of the nodes that are in use at present.
@@ -350,14 +373,18 @@ mod tests {
         let now = Instant::now();
         let mut membership = members(2, now);
         membership.list(listed(5, 5, &["chat-0", "chat-1"]), now);
-        assert!(!membership.told(5, vec![], now) && !membership.told(4, vec![], now));
+        assert!(!membership.told(5, vec![], false, now) && !membership.told(4, vec![], false, now));
         let later = now + LEASE;
-        assert!(membership.told(9, vec![(Role::Chat, node("chat-1"))], later));
+        assert!(membership.told(9, vec![(Role::Chat, node("chat-1"))], false, later));
         assert_eq!(
             (names(&membership), membership.held()),
             (vec!["chat-1".to_owned()], 0)
         );
-        assert_eq!(membership.records(), (9, vec![(Role::Chat, node("chat-1"))]));
+        let records = membership.records();
+        assert_eq!(
+            (records.revision, records.nodes),
+            (9, vec![(Role::Chat, node("chat-1"))])
+        );
         assert_eq!(membership.map().version(), 9);
     }
 
@@ -367,7 +394,27 @@ mod tests {
         let mut membership = members(2, now);
         membership.change(2, [delete("chat-0"), delete("chat-1")], now);
         assert_eq!(membership.held(), 1);
-        assert_eq!(membership.records(), (2, vec![]));
+        let records = membership.records();
+        assert_eq!((records.revision, records.nodes), (2, vec![]));
+    }
+
+    /// etcd was away for all, and ended all leases. One node read it again, and tells another what it found before that
+    /// one has registered again.
+    #[test]
+    fn who_hears_from_a_cautious_node_holds_what_that_node_holds() {
+        let now = Instant::now();
+        let mut reads = members(2, now);
+        reads.list(listed(5, 4, &["chat-0"]), now);
+        assert_eq!(names(&reads), ["chat-0", "chat-1"]);
+        let told = reads.records();
+        assert_eq!(told.cautious_until, Some(now + LEASE));
+        let mut hears = members(2, now);
+        assert!(hears.told(told.revision, told.nodes.clone(), true, now));
+        assert_eq!(names(&hears), ["chat-0", "chat-1"]);
+        // Whoever asks this node hears that too.
+        assert_eq!(hears.records(), told);
+        hears.expire(now + LEASE);
+        assert_eq!(names(&hears), ["chat-0"]);
     }
 
     #[test]

@@ -259,16 +259,23 @@ impl Platform {
                 Role::Presence | Role::Accounts | Role::Media => continue,
             };
             let what = format!("{} is linked", node.name);
-            until::holds(&what, MAP_WITHIN, || async {
+            until::some(&what, MAP_WITHIN, || async {
                 let page = self.metrics(&node.name).await?;
-                let count = |metric, role: Role| metrics::sum(&page, metric, &[("role", role.as_str())]);
-                let counts = &self.builder.counts;
-                let known =
-                    |(role, wanted): (&Role, &usize)| count("tern_node_map_nodes", *role) == *wanted as f64;
-                Ok(counts.iter().all(known)
-                    && roles
-                        .iter()
-                        .all(|role| count(metric, *role) == counts[role] as f64))
+                let all = |metric, role: Role, wanted: usize| {
+                    let found = metrics::sum(&page, metric, &[("role", role.as_str())]);
+                    anyhow::ensure!(
+                        found == wanted as f64,
+                        "{metric} of {} is {found}, not {wanted}",
+                        role.as_str()
+                    );
+                    Ok(())
+                };
+                for (role, wanted) in &self.builder.counts {
+                    all("tern_node_map_nodes", *role, *wanted)?;
+                }
+                roles
+                    .iter()
+                    .try_for_each(|role| all(metric, *role, self.builder.counts[role]))
             })
             .await?;
         }
@@ -430,14 +437,22 @@ impl Drop for Platform {
     #[allow(clippy::print_stderr, reason = "a failing test speaks by standard error")]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for node in self.nodes.values() {
-                eprintln!(
-                    "---- {} ({}) ----\n{}",
-                    node.name,
-                    node.process.log().display(),
-                    node.process.tail(TAIL)
-                );
-            }
+            eprint!("{}", self.tails());
         }
+    }
+}
+
+impl Platform {
+    /// Returns the last lines of each node's log.
+    pub(crate) fn tails(&self) -> String {
+        let tail = |node: &NodeProcess| {
+            format!(
+                "---- {} ({}) ----\n{}\n",
+                node.name,
+                node.process.log().display(),
+                node.process.tail(TAIL)
+            )
+        };
+        self.nodes.values().map(tail).collect()
     }
 }

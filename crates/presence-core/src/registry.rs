@@ -84,6 +84,8 @@ pub struct Registry {
     /// The number of sessions of all users.
     sessions: usize,
     owned: SlotSet,
+    /// True if this node owned slots before and owns none now: by its own map it has left.
+    has_left: bool,
     /// The gateways that the newest map has, whether they are linked or not.
     in_map: HashSet<Gateway>,
     gateways: HashMap<Gateway, GatewayState>,
@@ -98,6 +100,7 @@ impl Default for Registry {
             users: IdMap::default(),
             sessions: 0,
             owned: SlotSet::empty(),
+            has_left: false,
             in_map: HashSet::new(),
             gateways: HashMap::new(),
             arrivals: 0,
@@ -349,6 +352,11 @@ impl Registry {
             effects.extend(self.forget_gateway(gateway));
         }
         self.in_map = in_map;
+        if self.has_left && !owned.is_empty() {
+            self.has_left = false;
+            effects.extend(self.end_links());
+        }
+        self.has_left |= owned.is_empty() && !self.owned.is_empty();
         if self.owned != owned {
             self.owned = owned;
             let owned = self.owned.clone();
@@ -356,6 +364,18 @@ impl Registry {
             self.retain(|session| owned.contains(Slot::of_user(session.user)));
         }
         effects
+    }
+
+    /// Ends all links, so that the gateways announce all their sessions again. A node that comes back after it had left by
+    /// its own map has forgotten them, while the gateways' maps may have had it all along, so that they would not.
+    fn end_links(&self) -> Vec<Effect> {
+        let linked = self.gateways.iter().filter_map(|(gateway, state)| {
+            Some(Effect::EndLink {
+                gateway: gateway.clone(),
+                link: state.link.as_ref()?.id,
+            })
+        });
+        linked.collect()
     }
 
     fn tick(&mut self, now: Timestamp) -> Vec<Effect> {

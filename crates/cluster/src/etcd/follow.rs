@@ -61,7 +61,7 @@ async fn hear(others: &Option<(Peers, Standing)>, membership: &mut Membership, o
     };
     let now = Instant::now();
     if let Some(news) = news
-        && membership.told(news.revision, news.nodes, now)
+        && membership.told(news.revision, news.nodes, news.cautious, now)
     {
         metrics::map_told();
         tracing::info!(revision = news.revision, "cluster map heard of from another node");

@@ -39,6 +39,8 @@ pub(super) struct News {
     pub revision: i64,
     /// The records.
     pub nodes: Vec<(Role, Node)>,
+    /// True if the node that told them holds nodes that vanished.
+    pub cautious: bool,
 }
 
 impl Peers {
@@ -107,5 +109,6 @@ fn parse(answer: GetRecordsResponse) -> News {
     News {
         revision: answer.revision,
         nodes: records.collect(),
+        cautious: answer.cautious,
     }
 }

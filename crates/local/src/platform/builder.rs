@@ -277,8 +277,10 @@ impl Builder {
                 platform.nodes.values().all(|node| map.has(node.role, &node.name))
             })
             .await?;
-        platform.linked().await?;
-        Ok(platform)
+        match platform.linked().await {
+            Ok(()) => Ok(platform),
+            Err(error) => anyhow::bail!("{error:#}\n{}", platform.tails()),
+        }
     }
 
     /// Starts the private servers, or takes the shared ones. Returns them, and the URL of the platform's database.

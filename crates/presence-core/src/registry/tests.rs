@@ -275,6 +275,22 @@ fn the_sessions_of_a_gateway_go_when_it_leaves_the_map() {
     assert_eq!(it.found(), [20]);
 }
 
+/// The node was out of its own map for a moment. The gateways may not have noticed.
+#[test]
+fn a_node_that_comes_back_into_its_map_has_everything_announced_again() {
+    let mut this = Fixture::new();
+    this.announce("g1", 1, 1);
+    assert_eq!(this.map(SlotSet::empty(), &["g1", "g2"]), []);
+    let mut ended = this.map(SlotSet::all(), &["g1", "g2"]);
+    ended.sort_by_key(|effect| format!("{effect:?}"));
+    let end = |name, link| Effect::EndLink {
+        gateway: gateway(name, 1),
+        link: LinkId(link),
+    };
+    assert_eq!(ended, [end("g1", 1), end("g2", 2)]);
+    assert_eq!(this.map(SlotSet::all(), &["g1", "g2"]), [], "once");
+}
+
 #[test]
 fn the_sessions_of_a_gateway_stay_when_its_link_breaks_and_it_is_in_the_map() {
     let mut it = Fixture::new();
