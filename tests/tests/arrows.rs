@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     // These crates are what roles share.
     ("telemetry", &[&["types"]]),
     ("identity", &[&["types", "proto"]]),
-    ("store", &[&["proto", "telemetry"]]),
+    ("store", &[&["proto", "telemetry", "types"]]),
     ("transport", &[&["types", "proto", "telemetry"]]),
     ("cluster", &[&["types", "proto", "telemetry", "transport"]]),
     // A role knows its core and what roles share, and no other role.

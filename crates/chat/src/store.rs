@@ -13,7 +13,7 @@
 //! - [`entries`]: reads windows of logs for devices, and history for people
 //! - [`listing`]: reads chats as their members see them
 //! - [`devices`]: links a device to its user's chats, or revokes it
-//! - [`written`]: finds out who has written to whom
+//! - [`people`]: reads and locks users, devices, blocks and contacts; [`written`]: finds out who has written to whom
 //! - [`inspect`]: answers the questions of operators
 //! - [`seal`]: encrypts bodies at rest
 
@@ -30,6 +30,7 @@ pub mod inspect;
 pub mod joining;
 pub mod listing;
 pub mod load;
+pub mod people;
 pub mod seal;
 pub mod settle;
 pub mod strangers;

@@ -14,17 +14,20 @@ use std::time::Duration;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::{Clock, Timestamp};
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::lifetimes::{CONDEMNED_FOR, UPLOAD_TTL, URL_GRACE, USAGE_KEPT, ticketed_before};
 use crate::metrics;
 use crate::s3::{S3, S3Error};
 use crate::store::Store;
-use crate::store::collect::Condemned;
+use crate::store::collect::{Condemned, Cursor};
 use crate::store::uploads::Upload;
 
 /// The most rows that one step of a round handles. A row may mean several calls to the object store.
 const BATCH: i64 = 200;
+/// The most batches of media that a round looks at. A batch takes some milliseconds.
+const LOOKS: usize = 100;
 
 /// A collector, which deletes uploads and media that nobody needs any more.
 #[derive(Clone)]
@@ -33,6 +36,8 @@ pub struct Collector {
     pub store: Store,
     /// The object store.
     pub s3: S3,
+    /// The place after which the next round looks for media that nothing refers to.
+    place: Arc<Mutex<Cursor>>,
 }
 
 /// The numbers of uploads and media that one round changed.
@@ -51,6 +56,15 @@ pub struct Collected {
 }
 
 impl Collector {
+    /// Makes a collector that begins with the media whose tickets ended first.
+    pub fn new(store: Store, s3: S3) -> Self {
+        Self {
+            store,
+            s3,
+            place: Arc::default(),
+        }
+    }
+
     /// Runs a round every `interval`, until `stop` is cancelled.
     pub async fn run(self: Arc<Self>, interval: Duration, stop: CancellationToken) {
         // Counters start at 0, so that a metric is visible before its first event.
@@ -78,7 +92,7 @@ impl Collector {
         }
     }
 
-    /// Runs one round, which does each step for one batch of rows. Returns `Err` if Postgres or the object store is
+    /// Runs one round, which does each step for one batch of rows, and looks at up to [`LOOKS`] batches of media. Returns `Err` if Postgres or the object store is
     /// away; the next round continues.
     pub async fn round(&self, now: Timestamp) -> Result<Collected, ApiError> {
         let mut round = Collected {
@@ -98,7 +112,7 @@ impl Collector {
                 round.deleted += ended(self.delete(&condemned).await)?;
             }
         }
-        round.condemned = self.store.condemn(ticketed_before(now), now, BATCH).await?;
+        round.condemned = self.condemn(now).await?;
         for upload in self.store.done_in_parts(now - UPLOAD_TTL, BATCH).await? {
             ended(self.tidy(&upload).await)?;
         }
@@ -106,6 +120,25 @@ impl Collector {
         self.store.forget_usage(now - USAGE_KEPT).await?;
         count(&round);
         Ok(round)
+    }
+
+    /// Marks media that nothing refers to, and returns how many. It looks at the media in turn, and goes on where the
+    /// round before stopped: most media are referred to, and there may be millions.
+    async fn condemn(&self, now: Timestamp) -> Result<u64, ApiError> {
+        let mut condemned = 0;
+        for _ in 0..LOOKS {
+            let place = *self.place.lock().await;
+            let looked = self
+                .store
+                .condemn(ticketed_before(now), now, place, BATCH)
+                .await?;
+            condemned += looked.condemned;
+            *self.place.lock().await = looked.next.unwrap_or_default();
+            if looked.next.is_none() {
+                break;
+            }
+        }
+        Ok(condemned)
     }
 
     /// Deletes what an upload has in the object store, and then its row if it failed. It may be called only when nobody

@@ -46,10 +46,7 @@ pub async fn start(
     routes.add_service(MediaServer::new(Service::new(media.clone(), calls.clone())));
 
     let stop = CancellationToken::new();
-    let collector = Arc::new(Collector {
-        store: media.store.clone(),
-        s3: media.s3.clone(),
-    });
+    let collector = Arc::new(Collector::new(media.store.clone(), media.s3.clone()));
     let collect = collector.run(config.media_collect_interval, stop.clone());
     tokio::spawn(collect.instrument(tracing::info_span!("collector")));
     let done = async move {

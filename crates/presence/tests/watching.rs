@@ -17,6 +17,7 @@ use tern_proto::internal::{
     UserPresence, WatchRequests,
 };
 use tern_store::postgres::{self, PostgresArgs};
+use tern_store::schema;
 use tern_types::{Clock, DeviceId, Timestamp, UserId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -40,10 +41,9 @@ impl Store {
     async fn start() -> Self {
         let servers = Shared::get().await.unwrap();
         let url = servers.database().await.unwrap();
-        let pool = postgres::pool(&PostgresArgs::from_url(&url).unwrap())
-            .await
-            .unwrap();
-        postgres::migrate(&pool).await.unwrap();
+        let args = PostgresArgs::from_url(&url).unwrap();
+        schema::migrate(&args, None).await.unwrap();
+        let pool = postgres::pool(&args).await.unwrap();
         Self {
             pool,
             url,

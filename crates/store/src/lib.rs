@@ -1,12 +1,14 @@
 //! Gives every role its access to Postgres. The statements of a role are in the role's own `store`.
 //!
-//! - [`postgres`]: flags, pools, the options of hot connections, migrations, and whether Postgres is durable
+//! - [`postgres`]: flags, pools, the options of hot connections, and whether Postgres is durable
+//! - [`schema`]: makes the schemas of the store, and brings them up to date
 //! - [`error`]: decides what a failed statement means for the caller
 //! - [`metrics`]: the metrics of the store
 
 pub mod error;
 pub mod metrics;
 pub mod postgres;
+pub mod schema;
 
 pub use error::StoreError;
 

@@ -1,13 +1,10 @@
-//! Connects every role to Postgres: pools, the options of hot connections, migrations, and a check whether Postgres is
-//! durable.
+//! Connects every role to Postgres: pools, the options of hot connections, and a check whether Postgres is durable.
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::Context;
-use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
 use tokio::time::{sleep, timeout};
@@ -31,16 +28,8 @@ const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// this serves nobody.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// The SQLSTATE of a table that does not exist.
-const UNDEFINED_TABLE: &str = "42P01";
-
-/// The migrations. Those that a newer version of the program has run besides are no error: an older node that starts
-/// again, or comes back by a rollback, has nothing to add to them.
-static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
-    let mut migrator = sqlx::migrate!("./migrations");
-    migrator.set_ignore_missing(true);
-    migrator
-});
+/// Begins a transaction that only reads, at one moment.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// The flags that say how to reach Postgres. Each role that needs Postgres flattens them; a process with several such
 /// roles has them once.
@@ -152,7 +141,15 @@ fn connect_options(args: &PostgresArgs) -> PgConnectOptions {
         ("idle_in_transaction_session_timeout", idle.as_str()),
         // Compiling a statement takes 200 ms, longer than any of our statements runs.
         ("jit", "off"),
+        ("search_path", "people,tern,public"),
     ])
+}
+
+/// Returns the options of a connection that migrates one schema, to which unqualified names belong. A migration may
+/// take as long as it needs.
+pub(crate) fn migration_options(args: &PostgresArgs, schema: &str) -> PgConnectOptions {
+    let url = args.database_url.0.clone().application_name("tern migrate");
+    url.options([("search_path", schema), ("statement_timeout", "0")])
 }
 
 /// Returns the options of connections whose statements are prepared while tables may still be empty: their plans must
@@ -172,10 +169,10 @@ pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
 /// Begins a transaction on a connection of the pool. It is rolled back when the returned value is dropped, and also
 /// when the caller's future is dropped while it waits for this function.
 ///
-/// `Pool::begin` is banned (clippy.toml) because it does not keep the second promise: when its future is dropped
-/// after BEGIN was sent, sqlx 0.9 puts the connection back into the pool with the transaction still open. Whatever
-/// the connection's next users write is then confirmed to them and never committed. Here a task of its own sends
-/// BEGIN, and is not dropped with the caller.
+/// `Pool::begin` and `Pool::begin_with` are banned (clippy.toml) because they do not keep the second promise: when
+/// their future is dropped after BEGIN was sent, sqlx 0.9 puts the connection back into the pool with the transaction
+/// still open. Whatever the connection's next users write is then confirmed to them and never committed. Here a task of
+/// its own sends BEGIN, and is not dropped with the caller.
 pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
     let pool = pool.clone();
     #[expect(
@@ -186,44 +183,16 @@ pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>
     begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
-/// Brings the schema up to date. It is safe while nodes of the previous version run, and while another process
-/// migrates. Returns `Err` if a migration fails.
-pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
-    let mut connection = pool.acquire().await?.detach();
-    // A migration may take as long as it needs. The setting ends with the connection.
-    sqlx::query("SET statement_timeout = 0")
-        .execute(&mut connection)
-        .await?;
-    MIGRATOR
-        .run(&mut connection)
-        .await
-        .context("the migration failed")?;
-    connection.close().await?;
-    Ok(())
-}
-
-/// Checks that [`migrate`] has run. Returns `Err` if the schema is older than this program needs; a newer one is
-/// accepted.
-pub async fn require_schema(pool: &PgPool) -> anyhow::Result<()> {
-    let wanted = MIGRATOR
-        .iter()
-        .map(|migration| migration.version)
-        .max()
-        .unwrap_or(0);
-    let found: Result<Option<i64>, sqlx::Error> =
-        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-            .fetch_one(pool)
-            .await;
-    let found = match found {
-        // The table of migrations does not exist, so nothing was ever migrated.
-        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => 0,
-        other => other?.unwrap_or(0),
-    };
-    anyhow::ensure!(
-        found >= wanted,
-        "the schema has version {found}, {wanted} is needed: run `tern migrate` first"
-    );
-    Ok(())
+/// Begins a transaction that only reads, and whose statements all see the same moment. It is rolled back as [`begin`]
+/// says.
+pub async fn snapshot(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let pool = pool.clone();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the task is not dropped with the caller"
+    )]
+    let begun = tokio::spawn(async move { pool.begin_with(SNAPSHOT).await });
+    begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
 /// The settings of Postgres that decide whether a confirmed commit is durable.

@@ -11,6 +11,8 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tern_local::{Shared, until};
 use tern_store::postgres::{self, PostgresArgs};
+use tern_store::schema;
+use tern_types::Cells;
 
 /// A number that is larger than the number of polls that beginning a transaction takes.
 const MOST_POLLS: usize = 50;
@@ -69,15 +71,15 @@ async fn a_caller_dropped_while_a_transaction_begins_leaves_none_open() {
 async fn an_older_program_accepts_what_a_newer_one_has_migrated() {
     let servers = Shared::get().await.unwrap();
     let args = PostgresArgs::from_url(&servers.database().await.unwrap()).unwrap();
+    schema::migrate(&args, None).await.unwrap();
     let pool = postgres::pool(&args).await.unwrap();
-    postgres::migrate(&pool).await.unwrap();
     sqlx::query(
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+        "INSERT INTO cell_02._sqlx_migrations (version, description, success, checksum, execution_time)
          VALUES (99999, 'of a newer version', true, '', 0)",
     )
     .execute(&pool)
     .await
     .unwrap();
-    postgres::migrate(&pool).await.unwrap();
-    postgres::require_schema(&pool).await.unwrap();
+    schema::migrate(&args, None).await.unwrap();
+    assert_eq!(schema::require(&pool).await.unwrap(), Cells::DEFAULT);
 }

@@ -20,8 +20,8 @@ use tern_cluster::links::BackOff;
 use tern_cluster::shedding::Shedding;
 use tern_cluster::wellness::{self, Reached};
 use tern_cluster::{Drain, Node, NodeContext};
-use tern_store::postgres;
-use tern_store::postgres::{Durability, PostgresArgs};
+use tern_store::postgres::{self, Durability, PostgresArgs};
+use tern_store::schema;
 use tern_transport::admin::Readiness;
 use tern_transport::channels::Channels;
 use tern_transport::internal_tls::InternalTls;
@@ -297,7 +297,7 @@ async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result
     Durability::read(&pool)
         .await?
         .enforce(profile == Profile::Production)?;
-    postgres::require_schema(&pool).await?;
+    schema::require(&pool).await?;
     pool.close().await;
     Ok(())
 }

@@ -71,16 +71,31 @@ async fn migrating_again_or_at_once_changes_nothing() {
     let before = epoch().await.unwrap();
     operator.prints(&["migrate"]).await;
     assert_eq!(epoch().await.unwrap(), before);
-    assert!(tern_store::postgres::require_schema(&pool).await.is_ok());
+    assert!(tern_store::schema::require(&pool).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_number_of_cells_that_no_store_can_have_is_refused() {
+    let operator = Operator::new().await;
+    for cells in ["0", "3", "512", "many"] {
+        let said = operator.refused(&["migrate", "--cells", cells]).await;
+        assert!(said.contains("power of two"), "{cells}: {said}");
+    }
+    let pool = operator.pool().await;
+    assert!(
+        tern_store::schema::require(&pool).await.is_err(),
+        "nothing was made"
+    );
+    operator.prints(&["migrate", "--cells", "2"]).await;
+    assert_eq!(tern_store::schema::require(&pool).await.unwrap().count(), 2);
+    let said = operator.refused(&["migrate", "--cells", "4"]).await;
+    assert!(said.contains("has 2 cells"), "{said}");
 }
 
 #[tokio::test]
 async fn a_database_that_was_never_migrated_is_refused() {
     let pool = Operator::new().await.pool().await;
-    let refused = tern_store::postgres::require_schema(&pool)
-        .await
-        .unwrap_err()
-        .to_string();
+    let refused = tern_store::schema::require(&pool).await.unwrap_err().to_string();
     assert!(refused.contains("tern migrate"), "{refused}");
 }
 

@@ -131,8 +131,8 @@ async fn a_node_waits_for_etcd_and_stops_when_told_to() {
 async fn one_process_may_have_several_roles() {
     let place = Place::new().await;
     let database = place.shared.database().await.unwrap();
-    let pool = sqlx::PgPool::connect(&database).await.unwrap();
-    tern_store::postgres::migrate(&pool).await.unwrap();
+    let args = tern_store::postgres::PostgresArgs::from_url(&database).unwrap();
+    tern_store::schema::migrate(&args, None).await.unwrap();
     let secrets = Secrets::in_dir(place.logs.path()).unwrap();
     let cluster = place.cluster().await;
     let mut map = cluster.map();

@@ -3,6 +3,7 @@
 //! - [`id`]: users, devices, chats, sessions, requests
 //! - [`seq`]: a place in a chat's log
 //! - [`slot`]: the parts into which chats and users are hashed, each owned by one node
+//! - [`Cells`]: the parts of the store
 //! - [`time`]: milliseconds since the epoch, and the two clocks that they come from
 //! - [`trace`]: a place in a distributed trace
 //! - [`strangers`]: the limit on how many new strangers a person may reach in a day
@@ -13,10 +14,12 @@
 //!
 //! Numbers in comments ("rule 5") are those of `docs/delivery.md`.
 
+mod cell;
 mod id;
 pub mod limits;
 mod map;
 mod notice;
+mod partition_hash;
 mod seq;
 pub mod slot;
 pub mod strangers;
@@ -24,6 +27,7 @@ mod time;
 mod trace;
 pub mod typing;
 
+pub use cell::{Cell, Cells};
 pub use id::{ChatId, DeviceId, IdError, MediaId, RequestId, SessionId, UploadId, UserId};
 pub use map::{IdMap, IdSet};
 pub use notice::{Notice, NoticeKind};

@@ -33,6 +33,7 @@ use tern_proto::v1::users_client::UsersClient;
 use tern_proto::v1::users_server::UsersServer;
 use tern_proto::v1::{self, ErrorReason};
 use tern_store::postgres::{self, PostgresArgs};
+use tern_store::schema;
 use tern_types::{ChatId, DeviceId, RequestId, UserId};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -64,10 +65,9 @@ impl World {
     pub async fn start() -> Self {
         let servers = Shared::get().await.unwrap();
         let database_url = servers.database().await.unwrap();
-        let pool = postgres::pool(&PostgresArgs::from_url(&database_url).unwrap())
-            .await
-            .unwrap();
-        postgres::migrate(&pool).await.unwrap();
+        let args = PostgresArgs::from_url(&database_url).unwrap();
+        schema::migrate(&args, None).await.unwrap();
+        let pool = postgres::pool(&args).await.unwrap();
 
         let chat = Chat::new(&pool);
         let gateways = Gateways::default();

@@ -8,7 +8,7 @@ use tern_types::{DeviceId, UserId};
 use tonic::metadata::MetadataMap;
 
 use super::store_away;
-use crate::store::listing;
+use crate::store::people;
 
 /// The user that a call acts as, and the device that it comes from, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +121,7 @@ impl Callers {
 
     /// Returns whether the caller turned read receipts off. Fails if there is no such user, or the store is away.
     async fn read_receipts_off(&self, caller: Caller) -> Result<bool, ApiError> {
-        let off = listing::read_receipts_off(&self.pool, caller.user).await;
+        let off = people::read_receipts_off(&self.pool, caller.user).await;
         off.map_err(store_away)?.ok_or_else(|| {
             ApiError::new(
                 ErrorReason::ActingUserNotFound,

@@ -15,7 +15,7 @@ use super::store_away;
 use super::writes::Writes;
 use crate::answer;
 use crate::store::seal::MasterKey;
-use crate::store::{entries, listing};
+use crate::store::{entries, listing, people};
 
 /// The number of events in a page if the caller names no size.
 const PAGE: u32 = 100;
@@ -49,9 +49,7 @@ impl InboxService {
             .await
             .map_err(store_away)?;
         let Some((_, inbox)) = inboxes.into_iter().next() else {
-            let revoked = listing::revoked(&self.pool, &[device])
-                .await
-                .map_err(store_away)?;
+            let revoked = people::revoked(&self.pool, &[device]).await.map_err(store_away)?;
             return Err(match revoked.is_empty() {
                 false => ApiError::new(v1::ErrorReason::DeviceRevoked, "the device was revoked"),
                 true => ApiError::new(v1::ErrorReason::TokenInvalid, "the device is not known"),

@@ -23,7 +23,7 @@ use super::writes::Writes;
 use crate::answer;
 use crate::epoch::StoreEpoch;
 use crate::store::listing::Inbox;
-use crate::store::{devices, listing, written};
+use crate::store::{devices, listing, people, written};
 
 /// The most devices of one request.
 const MAX_DEVICES: usize = 64;
@@ -58,7 +58,7 @@ impl NodeService {
         if gone.is_empty() {
             return Ok(Vec::new());
         }
-        let revoked = listing::revoked(&self.pool, &gone).await.map_err(store_away)?;
+        let revoked = people::revoked(&self.pool, &gone).await.map_err(store_away)?;
         let answer = |device: &DeviceId| DeviceInbox {
             device_id: device.to_vec().into(),
             active: false,

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::heads::{Heads, lock_heads};
 
-/// Locks a user against being added to a chat at the same time: see `joining::share_users`.
+/// Locks a user against being added to a chat at the same time: see `people::share`.
 pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
 
 /// Makes a device active. It changes no row if the device is not this user's or was revoked.

@@ -11,49 +11,34 @@ use uuid::Uuid;
 use tern_chat_core::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
 use tern_chat_core::receipts::Watermark;
 
-use super::load::blocked;
 use super::seal::MasterKey;
-use super::strangers;
-
-/// Selects the users among $1 who exist, whether they are locked or not.
-pub const EXISTING_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1)";
+use super::{people, strangers};
 
 /// Selects the chats among $1 that exist. A retry finds its chat here, and so locks nobody.
 pub const EXISTING: &str =
     "SELECT c.chat_id FROM unnest($1::uuid[]) AS n(chat_id) JOIN chats c ON c.chat_id = n.chat_id";
 
-/// Locks users as `joining::SHARE_USERS` does, but leaves out those that another transaction has locked. A user whose
-/// device is being linked to thousands of chats must not delay others who want to make chats.
-pub const SHARE_FREE_USERS: &str =
-    "SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR SHARE SKIP LOCKED";
-
-/// Selects the chats among those to be made ($1) in which one of the two people ($2, $3) has blocked the other.
-pub const BLOCKED: &str = concat!(
-    "SELECT n.chat_id FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS n(chat_id, user_low, user_high) WHERE ",
-    blocked!("n.user_low", "n.user_high"),
-);
-
-/// Makes the chats. An earlier statement of the transaction must have locked the people (fine print 11). This statement
-/// then sees a device that was linked before the lock, and a device that is linked later waits and then finds the chat.
-/// Chats are inserted in ascending order of chat_id, so that two nodes that make the same chats wait for each other in
-/// one direction only. A chat that exists, or comes to exist meanwhile, stays as it is. The result has the chats that
-/// this statement made, with their keys.
+/// Makes the chats. The people's devices ($8, $9) are arrays as text, and the people are locked against linking. Chats
+/// are inserted in ascending order of chat_id, so that two nodes that make the same chats wait for each other in one
+/// direction only. A chat that exists, or comes to exist meanwhile, stays as it is. The result has the chats that this
+/// statement made, with their keys.
 pub const MAKE: &str = "
 WITH new AS (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[])
-        AS new(chat_id, creator, user_low, user_high, wrapped_key)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[], $8::text[], $9::text[])
+        AS new(chat_id, creator, user_low, user_high, wrapped_key, devices_low, devices_high)
 ), made AS (
     INSERT INTO chats (chat_id, kind, created_by, user_low, user_high, wrapped_key)
     SELECT chat_id, $6, creator, user_low, user_high, wrapped_key FROM new ORDER BY chat_id
     ON CONFLICT DO NOTHING
-    RETURNING chat_id, user_low, user_high, wrapped_key
+    RETURNING chat_id, wrapped_key
 ), heads AS (
     INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) SELECT chat_id, 0, 0 FROM made
 ), people AS (
     INSERT INTO members (chat_id, user_id, joined_seq, role, read_seq, devices)
-    SELECT made.chat_id, person.user_id, 1, $7, 0,
-           ARRAY(SELECT d.device_id FROM devices d WHERE d.user_id = person.user_id AND d.active ORDER BY d.device_id)
-    FROM made CROSS JOIN LATERAL (VALUES (made.user_low), (made.user_high)) AS person(user_id)
+    SELECT new.chat_id, person.user_id, 1, $7, 0, person.devices::uuid[]
+    FROM new CROSS JOIN LATERAL
+        (VALUES (new.user_low, new.devices_low), (new.user_high, new.devices_high)) AS person(user_id, devices)
+    WHERE (new.chat_id IN (SELECT chat_id FROM made)) IS TRUE
 )
 SELECT chat_id, wrapped_key FROM made";
 
@@ -99,7 +84,7 @@ pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx:
     let (free, held) = if people.is_empty() {
         Default::default()
     } else {
-        share(&mut tx, people).await?
+        people::share_free(&mut tx, people).await?
     };
     let possible = |new: &&NewDirect| {
         let people = [new.people.0, new.people.1];
@@ -112,15 +97,17 @@ pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx:
         let there = |person: &UserId| free.contains(person) || held.contains(person);
         uncounted.contains(&new.people.0) || people.iter().all(there)
     };
-    let blocked = blocked(&mut tx, new.iter().filter(possible)).await?;
-    let welcome = |new: &&NewDirect| possible(new) && !blocked.contains(&new.chat.0);
+    let pairs: Vec<_> = new.iter().filter(possible).map(|new| new.people).collect();
+    let blocked = people::blocked(&mut *tx, &pairs).await?;
+    let welcome = |new: &&NewDirect| possible(new) && !blocked.contains(&new.people);
     let limited = meet_strangers(&mut tx, new.iter().filter(welcome)).await?;
     let taken = |new: &&NewDirect| welcome(new) && !limited.contains_key(&new.people);
-    let mut made = insert(&mut tx, master, new.iter().filter(taken)).await?;
+    let taken: Vec<_> = new.iter().filter(taken).collect();
+    let mut made = insert(&mut tx, master, &taken).await?;
     tx.commit().await?;
     let outcome = |new: &NewDirect| match (made.remove(&new.chat), limited.get(&new.people)) {
         (Some(key), _) => Made::New(snapshot(new, key)),
-        (None, _) if blocked.contains(&new.chat.0) => Made::Blocked,
+        (None, _) if blocked.contains(&new.people) => Made::Blocked,
         (None, Some(after)) => Made::Limited(*after),
         (None, None) if existing.contains(&new.chat.0) || possible(&new) => Made::Before,
         (None, None) if is_held(new) => Made::Held,
@@ -165,54 +152,20 @@ async fn meet_strangers(
     Ok(limited)
 }
 
-/// Locks the people against linking. Returns those that are locked now, and those that exist but are locked by
-/// another transaction.
-async fn share(
-    db: &mut PgConnection,
-    people: HashSet<UserId>,
-) -> sqlx::Result<(HashSet<UserId>, HashSet<UserId>)> {
-    let mut ids: Vec<Uuid> = people.into_iter().map(|person| person.0).collect();
-    let free: Vec<Uuid> = sqlx::query_scalar(SHARE_FREE_USERS)
-        .bind(&ids)
-        .fetch_all(&mut *db)
-        .await?;
-    let free: HashSet<UserId> = free.into_iter().map(UserId).collect();
-    ids.retain(|id| !free.contains(&UserId(*id)));
-    if ids.is_empty() {
-        return Ok((free, HashSet::new()));
-    }
-    let held: Vec<Uuid> = sqlx::query_scalar(EXISTING_USERS).bind(ids).fetch_all(db).await?;
-    Ok((free, held.into_iter().map(UserId).collect()))
-}
-
-/// Returns the chats in which one person has blocked the other. The people must be locked.
-async fn blocked(
-    db: &mut PgConnection,
-    new: impl Iterator<Item = &NewDirect>,
-) -> sqlx::Result<HashSet<Uuid>> {
-    let (mut ids, mut lows, mut highs) = (vec![], vec![], vec![]);
-    for new in new {
-        let [low, high] = new.ordered();
-        ids.push(new.chat.0);
-        lows.push(low.0);
-        highs.push(high.0);
-    }
-    if ids.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let blocked = sqlx::query_scalar(BLOCKED).bind(ids).bind(lows).bind(highs);
-    Ok(blocked.fetch_all(db).await?.into_iter().collect())
-}
-
 /// Inserts the chats, and returns the keys of those that this call made. If two transactions try to make the same chat,
 /// the store has the key of only one of them.
 async fn insert(
     db: &mut PgConnection,
     master: &MasterKey,
-    new: impl Iterator<Item = &NewDirect>,
+    new: &[&NewDirect],
 ) -> sqlx::Result<HashMap<ChatId, ChatKey>> {
+    if new.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let devices = people::devices(db, new.iter().flat_map(|new| new.ordered())).await?;
     let mut keys: HashMap<ChatId, (ChatKey, Vec<u8>)> = HashMap::new();
     let (mut ids, mut creators, mut lows, mut highs, mut wrapped) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut of_lows, mut of_highs) = (vec![], vec![]);
     for new in new {
         if keys.contains_key(&new.chat) {
             continue;
@@ -224,10 +177,9 @@ async fn insert(
         lows.push(low.0);
         highs.push(high.0);
         wrapped.push(key.1.clone());
+        of_lows.push(devices.array(low));
+        of_highs.push(devices.array(high));
         keys.insert(new.chat, key);
-    }
-    if ids.is_empty() {
-        return Ok(HashMap::new());
     }
     let rows: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(MAKE)
         .bind(ids)
@@ -237,6 +189,8 @@ async fn insert(
         .bind(wrapped)
         .bind(ChatKind::Direct as i16)
         .bind(Role::Member as i16)
+        .bind(of_lows)
+        .bind(of_highs)
         .fetch_all(db)
         .await?;
     let made = rows.into_iter().filter_map(|(chat, stored)| {

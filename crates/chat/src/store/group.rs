@@ -13,9 +13,9 @@ use tern_store::postgres;
 use tern_types::{ChatId, Clock, Seq, Slot, Timestamp, UserId};
 
 use super::ReadError;
-use super::joining::{add_members, share_users};
+use super::joining::add_members;
 use super::seal::{MasterKey, Sealer};
-use super::{joining, strangers};
+use super::{people, strangers};
 
 /// Inserts a group, unless the chat exists.
 pub(crate) const NEW_CHAT: &str = "
@@ -91,7 +91,7 @@ pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> 
             .chain(members.iter().copied())
             .collect()
     };
-    if let Some(unknown) = share_users(&mut tx, &with_owner(group.members)).await? {
+    if let Some(unknown) = people::share(&mut tx, &with_owner(group.members)).await? {
         return Ok(Created::UserNotFound(unknown));
     }
     let (members, entry) = group.without_blockers(&mut tx).await?;
@@ -100,11 +100,22 @@ pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> 
     {
         return Ok(Created::Limited(after));
     }
+    let members_with_owner = with_owner(&members);
+    let devices = people::devices(&mut tx, members_with_owner.iter().copied()).await?;
     let Some(sealer) = group.insert(&mut tx, master).await? else {
         // Another transaction has made the chat meanwhile, for the same request.
         return Ok(group.before(&mut tx).await?.unwrap_or(Created::RequestIdReused));
     };
-    add_members(&mut tx, group.chat, &with_owner(&members), Seq(1), Role::Member).await?;
+    let joined = Seq(1);
+    add_members(
+        &mut tx,
+        group.chat,
+        &members_with_owner,
+        &devices,
+        joined,
+        Role::Member,
+    )
+    .await?;
     sqlx::query(SET_OWNER)
         .bind(group.chat.0)
         .bind(group.owner.0)
@@ -156,7 +167,7 @@ impl NewGroup<'_> {
     /// Returns the members without those who have blocked the owner, and an entry that names only them. The entry's
     /// fingerprint is still that of all members that were asked for, so that a retry matches it.
     async fn without_blockers(&self, db: &mut PgConnection) -> sqlx::Result<(Vec<UserId>, NewEntry)> {
-        let blockers = joining::blockers(db, self.owner, self.members).await?;
+        let blockers = people::blockers(db, self.owner, self.members).await?;
         let welcome = self.members.iter().copied();
         let members: Vec<UserId> = welcome.filter(|user| !blockers.contains(user)).collect();
         let mut entry = self.entry.clone();

@@ -1,16 +1,16 @@
 //! Answers the questions of operators: about one chat, one message, or all that waits. No message waits for these
 //! statements. [`chat`] and [`message`] each read one snapshot.
 
-use sqlx::{PgPool, PgTransaction, Row};
+use sqlx::{PgConnection, PgPool, Row};
 use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
-use tern_store::millis;
+use tern_store::{millis, postgres};
 
-use super::ReadError;
 use super::entries::entry;
 use super::seal::{MasterKey, Sealer};
+use super::{ReadError, people};
 
 /// The number of slots in each range of [`unsettled`].
 pub(crate) const SLOTS_A_RANGE: u16 = 256;
@@ -66,21 +66,15 @@ pub(crate) const UNSETTLED_SINCE: &str = concat!(
 /// Selects the devices that are entitled to an entry, a row for each. A user without a device has one row, in which the
 /// device is null.
 pub(crate) const RECIPIENTS: &str = concat!(
-    "SELECT m.user_id, m.left_seq IS NOT NULL AS left_since, d.device_id, dev.display_name,
-    coalesce(dev.active, false) AS active, coalesce(",
-    millis!("dev.linked_at"),
-    ", 0) AS linked_at, i.from_seq, ",
+    "SELECT m.user_id, m.left_seq IS NOT NULL AS left_since, d.device_id, i.from_seq, ",
     millis!("i.since"),
     " AS since, ",
     millis!("i.notified_at"),
-    " AS notified_at, coalesce(p.suspended_at IS NOT NULL, false) AS suspended
+    " AS notified_at
 FROM members m
 LEFT JOIN LATERAL unnest(m.devices) AS d(device_id) ON true
-LEFT JOIN devices dev ON dev.device_id = d.device_id
 LEFT JOIN inbox i ON i.chat_id = m.chat_id AND i.device_id = coalesce(d.device_id, m.user_id)
-LEFT JOIN users p ON p.user_id = m.user_id
-WHERE m.chat_id = $1 AND m.joined_seq <= $2 AND coalesce(m.left_seq, $2) >= $2
-ORDER BY m.user_id, dev.linked_at, d.device_id"
+WHERE m.chat_id = $1 AND m.joined_seq <= $2 AND coalesce(m.left_seq, $2) >= $2"
 );
 
 /// Selects, for each range of $1 slots that has unsettled commits, their number and the age of the oldest in
@@ -209,7 +203,7 @@ pub struct InboxSize {
 
 /// Reads a chat; `None` if there is no such chat.
 pub async fn chat(pool: &PgPool, chat: ChatId) -> sqlx::Result<Option<ChatFacts>> {
-    let mut tx = snapshot(pool).await?;
+    let mut tx = postgres::snapshot(pool).await?;
     let Some(row) = sqlx::query(CHAT).bind(chat.0).fetch_optional(&mut *tx).await? else {
         return Ok(None);
     };
@@ -257,7 +251,7 @@ pub async fn message(
     chat: ChatId,
     seq: Seq,
 ) -> Result<Option<MessageFacts>, ReadError> {
-    let mut tx = snapshot(pool).await?;
+    let mut tx = postgres::snapshot(pool).await?;
     let row = sqlx::query(MESSAGE).bind(chat.0).bind(seq.to_i64());
     let Some(row) = row.fetch_optional(&mut *tx).await? else {
         return Ok(None);
@@ -279,8 +273,29 @@ pub async fn message(
         kind: row.try_get("kind")?,
         head: Seq::from_i64(row.try_get("head_seq")?),
         unsettled_since: since.map(Timestamp),
-        recipients: recipients.iter().map(recipient).collect::<sqlx::Result<_>>()?,
+        recipients: described(
+            &mut tx,
+            recipients.iter().map(recipient).collect::<sqlx::Result<_>>()?,
+        )
+        .await?,
     }))
+}
+
+/// Fills in what the store knows of the recipients' users and devices, and sorts them by user and the time at which the
+/// device was linked.
+async fn described(db: &mut PgConnection, mut recipients: Vec<Recipient>) -> sqlx::Result<Vec<Recipient>> {
+    let suspended = people::suspended(db, recipients.iter().map(|to| to.user)).await?;
+    let devices = people::described(db, recipients.iter().filter_map(|to| to.device)).await?;
+    for to in &mut recipients {
+        to.suspended = suspended.contains(&to.user);
+        if let Some(device) = to.device.and_then(|device| devices.get(&device)) {
+            to.name = device.name.clone();
+            to.active = device.active;
+            to.linked_at = device.linked_at;
+        }
+    }
+    recipients.sort_by_key(|to| (to.user, to.linked_at, to.device));
+    Ok(recipients)
 }
 
 /// Counts the unsettled commits, by ranges of slots.
@@ -319,12 +334,7 @@ pub(crate) async fn inbox_size(pool: &PgPool) -> sqlx::Result<InboxSize> {
     })
 }
 
-/// Begins a transaction whose statements all see the same moment.
-async fn snapshot(pool: &PgPool) -> sqlx::Result<PgTransaction<'static>> {
-    pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        .await
-}
-
+/// Reads a row of [`RECIPIENTS`], which says nothing of the user and of the device.
 fn recipient(row: &sqlx::postgres::PgRow) -> sqlx::Result<Recipient> {
     let owes = row.try_get::<Option<i64>, _>("from_seq")?;
     let since = Timestamp(row.try_get::<Option<i64>, _>("since")?.unwrap_or_default());
@@ -332,13 +342,11 @@ fn recipient(row: &sqlx::postgres::PgRow) -> sqlx::Result<Recipient> {
     Ok(Recipient {
         user: UserId(row.try_get("user_id")?),
         left: row.try_get("left_since")?,
-        suspended: row.try_get("suspended")?,
+        suspended: false,
         device: row.try_get::<Option<Uuid>, _>("device_id")?.map(DeviceId),
-        name: row
-            .try_get::<Option<String>, _>("display_name")?
-            .unwrap_or_default(),
-        active: row.try_get("active")?,
-        linked_at: Timestamp(row.try_get("linked_at")?),
+        name: String::new(),
+        active: false,
+        linked_at: Timestamp(0),
         owes: owes.map(|from| Owes {
             from: Seq::from_i64(from),
             since,

@@ -14,9 +14,9 @@ use tern_chat_core::receipts::Watermark;
 
 use tern_store::millis;
 
-use super::ReadError;
 use super::entries::{budget, entry, more};
 use super::seal::{MasterKey, Sealer, Turn};
+use super::{ReadError, people};
 
 /// Selects a chat as one member ($1) with a device ($2) sees it. `$which` is a further condition.
 ///
@@ -81,18 +81,13 @@ pub const ORDINALS: &str = "
 SELECT r.chat_id, m.ordinal FROM unnest($1::uuid[], $2::int8[]) AS r(chat_id, seq)
 CROSS JOIN LATERAL (SELECT m.ordinal FROM messages m WHERE m.chat_id = r.chat_id AND m.seq = r.seq LIMIT 1) AS m";
 
-/// Selects the inbox rows of the active devices among $1, and their users' settings (docs/delivery.md, step 11). A
-/// device without inbox rows has one row in which the chat is null. A row from the future was written before the
+/// Selects the inbox rows of devices ($1; docs/delivery.md, step 11). A row from the future was written before the
 /// store's clock was set back. Its age is its distance from now; otherwise it would count as young for as long as the
 /// clock lags.
 pub const INBOX: &str = "
-SELECT d.device_id, d.user_id, u.read_receipts_off, u.suspended_at IS NOT NULL, i.chat_id, i.from_seq,
-       abs(extract(epoch FROM now() - i.since) * 1000)::int8 AS age
-FROM unnest($1::uuid[]) AS w(device_id)
-JOIN devices d ON d.device_id = w.device_id AND d.active
-JOIN users u ON u.user_id = d.user_id
-LEFT JOIN inbox i ON i.device_id = d.device_id
-ORDER BY d.device_id, i.since";
+SELECT i.device_id, i.chat_id, i.from_seq, abs(extract(epoch FROM now() - i.since) * 1000)::int8 AS age
+FROM unnest($1::uuid[]) AS w(device_id) JOIN inbox i ON i.device_id = w.device_id
+ORDER BY i.device_id, i.since";
 
 /// Selects the store's epoch.
 pub const EPOCH: &str = "SELECT epoch FROM store WHERE single";
@@ -119,14 +114,6 @@ ORDER BY m.user_id";
 pub const MEMBERS: &str = "
 SELECT user_id, role, joined_seq FROM members
 WHERE chat_id = $1 AND left_seq IS NULL AND user_id > $2 ORDER BY user_id LIMIT $3";
-
-/// Selects whether a member turned read receipts off; no row if the user is no member.
-pub const READ_RECEIPTS_OFF_OF_MEMBER: &str = "
-SELECT u.read_receipts_off FROM members m JOIN users u ON u.user_id = m.user_id
-WHERE m.chat_id = $1 AND m.user_id = $2 AND m.left_seq IS NULL";
-
-/// Selects whether a user turned read receipts off, for callers without a session that knows it.
-pub const READ_RECEIPTS_OFF: &str = "SELECT read_receipts_off FROM users WHERE user_id = $1";
 
 /// Selects the sender and the kind of an entry.
 pub const MESSAGE: &str = "SELECT sender_user, kind FROM messages WHERE chat_id = $1 AND seq = $2";
@@ -274,10 +261,6 @@ pub async fn show_marks(
     Ok(())
 }
 
-/// A row of [`INBOX`]: device, user, whether they turned read receipts off, whether they are suspended, chat,
-/// from_seq, age in milliseconds.
-type InboxRow = (Uuid, Uuid, bool, bool, Option<Uuid>, Option<i64>, Option<i64>);
-
 /// The inbox of one device.
 #[derive(Debug, Clone)]
 pub struct Inbox {
@@ -293,37 +276,25 @@ pub struct Inbox {
 
 /// Reads the inboxes of these devices. The result leaves out a device that is not active.
 pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(DeviceId, Inbox)>> {
-    let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
-    let rows: Vec<InboxRow> = sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
-    let mut inboxes: Vec<(DeviceId, Inbox)> = Vec::new();
-    for (device, user, read_receipts_off, suspended, chat, from, age) in rows {
-        let device = DeviceId(device);
-        if inboxes.last().is_none_or(|(last, _)| *last != device) {
-            let inbox = Inbox {
-                user: UserId(user),
-                rows: Vec::new(),
-                read_receipts_off,
-                suspended,
-            };
-            inboxes.push((device, inbox));
-        }
-        if let (Some(chat), Some(from), Some(age), Some((_, inbox))) = (chat, from, age, inboxes.last_mut()) {
-            inbox.rows.push((ChatId(chat), Seq::from_i64(from), age));
-        }
+    // A device becomes active in the transaction that writes its first rows. So these are read after that is known.
+    let active = people::active(pool, devices).await?;
+    let ids: Vec<Uuid> = active.iter().map(|active| active.device.0).collect();
+    let rows: Vec<(Uuid, Uuid, i64, i64)> = sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
+    let mut by_device: HashMap<DeviceId, Vec<(ChatId, Seq, i64)>> = HashMap::new();
+    for (device, chat, from, age) in rows {
+        let row = (ChatId(chat), Seq::from_i64(from), age);
+        by_device.entry(DeviceId(device)).or_default().push(row);
     }
-    Ok(inboxes)
-}
-
-/// Selects the devices among $1 that were revoked.
-pub const REVOKED: &str =
-    "SELECT device_id FROM devices WHERE device_id = ANY($1) AND revoked_at IS NOT NULL";
-
-/// Returns those of these devices that were revoked. Of a device that is neither active nor revoked the store knows
-/// nothing: it was linked after the backup that the store was restored from.
-pub async fn revoked(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<DeviceId>> {
-    let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
-    let revoked: Vec<Uuid> = sqlx::query_scalar(REVOKED).bind(ids).fetch_all(pool).await?;
-    Ok(revoked.into_iter().map(DeviceId).collect())
+    let inbox = |active: people::Active| {
+        let inbox = Inbox {
+            user: active.user,
+            rows: by_device.remove(&active.device).unwrap_or_default(),
+            read_receipts_off: active.read_receipts_off,
+            suspended: active.suspended,
+        };
+        (active.device, inbox)
+    };
+    Ok(active.into_iter().map(inbox).collect())
 }
 
 /// Reads the store's epoch: see `tern.v1.Opened.store_epoch`.
@@ -386,27 +357,6 @@ pub async fn is_member(pool: &PgPool, chat: ChatId, user: UserId) -> sqlx::Resul
         .bind(chat.0)
         .bind(user.0)
         .fetch_one(pool)
-        .await
-}
-
-/// Returns whether the member turned read receipts off; `None` if the user is no member.
-pub(crate) async fn read_receipts_off_of_member(
-    pool: &PgPool,
-    chat: ChatId,
-    user: UserId,
-) -> sqlx::Result<Option<bool>> {
-    sqlx::query_scalar(READ_RECEIPTS_OFF_OF_MEMBER)
-        .bind(chat.0)
-        .bind(user.0)
-        .fetch_optional(pool)
-        .await
-}
-
-/// Returns whether the user turned read receipts off; `None` if there is no such user.
-pub async fn read_receipts_off(pool: &PgPool, user: UserId) -> sqlx::Result<Option<bool>> {
-    sqlx::query_scalar(READ_RECEIPTS_OFF)
-        .bind(user.0)
-        .fetch_optional(pool)
         .await
 }
 

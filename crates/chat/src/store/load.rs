@@ -1,8 +1,8 @@
 //! Loads a chat in one snapshot.
 
 use sqlx::postgres::PgRow;
-use sqlx::{Connection, PgPool, Row};
-use tern_store::millis;
+use sqlx::{PgPool, Row};
+use tern_store::{millis, postgres};
 use tern_types::{ChatId, MediaId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -11,52 +11,19 @@ use tern_chat_core::entry::Fingerprint;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::recent::Placed;
 
-use super::ReadError;
 use super::listing::{RECEIPTS, kind, role, watermark};
 use super::seal::MasterKey;
+use super::{ReadError, people};
 
-/// Begins a transaction whose statements all see the same moment.
-pub(crate) const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-
-/// The SQL condition that one of two people has blocked the other. Its arguments are the columns or parameters with
-/// their ids.
-macro_rules! blocked {
-    ($one:literal, $other:literal) => {
-        concat!(
-            "(EXISTS (SELECT FROM blocks WHERE user_id = ",
-            $one,
-            " AND blocked_id = ",
-            $other,
-            ")
-       OR EXISTS (SELECT FROM blocks WHERE user_id = ",
-            $other,
-            " AND blocked_id = ",
-            $one,
-            "))"
-        )
-    };
-}
-pub(super) use blocked;
-
-/// Selects a chat with its head and its lowest unsettled seq. Only direct chats have user_low and user_high, so
-/// `blocked` is false for every other chat.
-pub const CHAT: &str = concat!(
-    "
-SELECT c.kind, c.title, c.picture, c.wrapped_key, h.head_seq, h.head_ordinal,
-       (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled,
-       ",
-    blocked!("c.user_low", "c.user_high"),
-    " AS blocked
+/// Selects a chat with its head and its lowest unsettled seq.
+pub const CHAT: &str = "
+SELECT c.kind, c.title, c.picture, c.wrapped_key, c.user_low, c.user_high, h.head_seq, h.head_ordinal,
+       (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled
 FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
-WHERE c.chat_id = $1"
-);
+WHERE c.chat_id = $1";
 
-/// Selects whether the chat is a direct one and one of the two people has blocked the other.
-pub(crate) const IS_BLOCKED: &str = concat!(
-    "SELECT ",
-    blocked!("c.user_low", "c.user_high"),
-    " FROM chats c WHERE c.chat_id = $1"
-);
+/// Selects the two people of a direct chat; NULL for other chats.
+pub(crate) const PEOPLE: &str = "SELECT user_low, user_high FROM chats WHERE chat_id = $1";
 
 /// Selects the requests of a chat above seq $2, and those that wait for an answer ($3, $4), however old they are
 /// (rule 5).
@@ -88,8 +55,7 @@ pub async fn chat(
     chat: ChatId,
     requests: &[(UserId, RequestId)],
 ) -> Result<Option<Snapshot>, ReadError> {
-    let mut db = pool.acquire().await?;
-    let mut tx = db.begin_with(SNAPSHOT).await?;
+    let mut tx = postgres::snapshot(pool).await?;
     let Some(row) = sqlx::query(CHAT).bind(chat.0).fetch_optional(&mut *tx).await? else {
         return Ok(None);
     };
@@ -102,6 +68,8 @@ pub async fn chat(
         .bind(requests.iter().map(|(_, request)| request.0).collect::<Vec<_>>())
         .fetch_all(&mut *tx)
         .await?;
+    let people = pair(row.try_get("user_low")?, row.try_get("user_high")?);
+    let blocked = people::blocked(&mut *tx, people.as_slice()).await?;
     tx.commit().await?;
 
     let wrapped: Vec<u8> = row.try_get("wrapped_key")?;
@@ -125,17 +93,22 @@ pub async fn chat(
             .unwrap_or_default(),
         placed,
         looked_up: requests.to_vec(),
-        blocked: row.try_get("blocked")?,
+        blocked: !blocked.is_empty(),
     }))
 }
 
 /// Returns whether the chat is a direct one and one of the two people has blocked the other.
 pub async fn is_blocked(pool: &PgPool, chat: ChatId) -> sqlx::Result<bool> {
-    let blocked: Option<bool> = sqlx::query_scalar(IS_BLOCKED)
-        .bind(chat.0)
-        .fetch_optional(pool)
-        .await?;
-    Ok(blocked.unwrap_or_default())
+    let people: Option<(Option<Uuid>, Option<Uuid>)> =
+        sqlx::query_as(PEOPLE).bind(chat.0).fetch_optional(pool).await?;
+    let people = people.and_then(|(low, high)| pair(low, high));
+    let blocked = people::blocked(pool, people.as_slice()).await?;
+    Ok(!blocked.is_empty())
+}
+
+/// Returns the two people of a direct chat, whose columns of the chat's row these are.
+fn pair(low: Option<Uuid>, high: Option<Uuid>) -> Option<(UserId, UserId)> {
+    low.zip(high).map(|(low, high)| (UserId(low), UserId(high)))
 }
 
 /// Reads the member from a row of [`RECEIPTS`]; `None` if this version does not know the role. Entries up to the seq

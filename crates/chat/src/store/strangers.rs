@@ -6,12 +6,11 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
-use tern_types::strangers::{STRANGER_FOR, admit, until_room};
-use tern_types::{ChatId, Timestamp, UserId};
-
-use tern_chat_core::EntryKind;
-
 use tern_store::millis;
+use tern_types::strangers::{STRANGER_FOR, admit, until_room};
+use tern_types::{Timestamp, UserId};
+
+use super::{people, written};
 
 /// Locks the counts with these keys ($1) until the transaction ends, and returns the keys that it locked. It leaves out
 /// those that another transaction has locked, because a transaction for many people must wait for nobody. It must come
@@ -20,15 +19,6 @@ pub(crate) const TRY_LOCK: &str = "SELECT k FROM unnest($1::int8[]) AS k WHERE p
 
 /// Locks the count of one person, and waits for it.
 pub const LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
-
-/// Selects the pairs ($1, $2) in which the second person exists and is a stranger to the first: the second neither has
-/// the first among their contacts, nor has written to them in their direct chat ($3). $4 is the kind of messages.
-pub const STRANGERS: &str = "
-SELECT a.user_id, a.other_id FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS a(user_id, other_id, chat_id)
-WHERE EXISTS (SELECT FROM users u WHERE u.user_id = a.other_id)
-  AND NOT EXISTS (SELECT FROM contacts c WHERE c.user_id = a.other_id AND c.contact_id = a.user_id)
-  AND NOT EXISTS (SELECT FROM messages m
-                  WHERE m.chat_id = a.chat_id AND m.sender_user = a.other_id AND m.kind = $4)";
 
 /// Selects the strangers that these people ($1) met after $2 (milliseconds since 1970), and deletes those that they met
 /// earlier.
@@ -125,25 +115,14 @@ pub(crate) async fn meet_all(
     Ok(Ok(()))
 }
 
-/// Returns the pairs in which the second person is a stranger to the first, in the order of `pairs`, each once.
+/// Returns the pairs in which the second person exists and is a stranger to the first: the second neither has the first
+/// among their contacts, nor has written to them in their direct chat. They are in the order of `pairs`, each once.
 async fn strangers(db: &mut PgConnection, pairs: &[(UserId, UserId)]) -> sqlx::Result<Vec<(UserId, UserId)>> {
-    let (mut users, mut others, mut chats) = (vec![], vec![], vec![]);
-    for (user, other) in pairs {
-        users.push(user.0);
-        others.push(other.0);
-        chats.push(ChatId::direct(*user, *other).0);
+    let mut found = people::no_contacts(&mut *db, pairs).await?;
+    let others: Vec<_> = found.iter().map(|(user, other)| (*other, *user)).collect();
+    for (other, user) in written::written(db, others).await? {
+        found.remove(&(user, other));
     }
-    let rows = sqlx::query(STRANGERS)
-        .bind(users)
-        .bind(others)
-        .bind(chats)
-        .bind(EntryKind::Message.number())
-        .fetch_all(db)
-        .await?;
-    let found = rows
-        .iter()
-        .map(|row| Ok((UserId(row.try_get(0)?), UserId(row.try_get(1)?))));
-    let mut found = found.collect::<sqlx::Result<HashSet<_>>>()?;
     Ok(pairs.iter().copied().filter(|pair| found.remove(pair)).collect())
 }
 

@@ -1,6 +1,6 @@
 //! Tests linking and revoking devices, and the reserved device.
 
-use tern_chat::store::{commit, devices, listing};
+use tern_chat::store::{commit, devices, listing, people};
 use tern_chat_core::change::Action;
 use tern_types::{DeviceId, Seq, UserId};
 
@@ -123,7 +123,7 @@ async fn an_inbox_tells_the_setting_of_its_user() {
         assert_eq!(inbox.map(|(_, inbox)| inbox.read_receipts_off), Some(off));
     }
     for (user, off) in [(a, Some(false)), (b, Some(true)), (UserId::random(), None)] {
-        assert_eq!(listing::read_receipts_off(&store.pool, user).await.unwrap(), off);
+        assert_eq!(people::read_receipts_off(&store.pool, user).await.unwrap(), off);
     }
 }
 

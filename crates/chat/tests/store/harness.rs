@@ -14,7 +14,8 @@ use tern_chat_core::chat::{Batch, ChatKey, Snapshot};
 use tern_chat_core::shard::{AckWrite, SettleChat};
 use tern_chat_core::{Entry, EntryKind, Making, Missing, NewEntry, Origin, Sending};
 use tern_local::Shared;
-use tern_store::postgres::{PostgresArgs, hot_connect_options, migrate};
+use tern_store::postgres::{PostgresArgs, hot_connect_options};
+use tern_store::schema;
 use tern_types::{ChatId, Clock, DeviceId, MediaId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
@@ -65,7 +66,7 @@ impl Store {
         let url = shared.database().await.unwrap();
         let args = PostgresArgs::from_url(&url).unwrap();
         let pool = tern_store::postgres::pool(&args).await.unwrap();
-        migrate(&pool).await.unwrap();
+        schema::migrate(&args, None).await.unwrap();
         let master = MasterKey::from_hex(&"a7".repeat(32)).unwrap();
         Self {
             pool,

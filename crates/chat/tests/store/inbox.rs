@@ -2,7 +2,7 @@
 
 use sqlx::Connection;
 use tern_chat::store::heads::Heads;
-use tern_chat::store::{commit, joining, listing, settle};
+use tern_chat::store::{commit, joining, listing, people, settle};
 use tern_chat_core::EntryKind;
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::Role;
@@ -162,9 +162,10 @@ async fn fine_print_2_an_acknowledgement_that_waits_while_its_user_is_added_agai
     let mut tx = other.begin().await.unwrap();
     let batch = chat.batch(vec![new_entry(a, EntryKind::MembersAdded, b"again")]);
     let added = batch.head();
-    joining::share_users(&mut tx, &[b]).await.unwrap();
+    people::share(&mut tx, &[b]).await.unwrap();
+    let its = people::devices(&mut tx, [b]).await.unwrap();
     assert_eq!(commit::commit(&mut tx, &[batch]).await.unwrap().len(), 1);
-    joining::add_members(&mut tx, chat.id, &[b], added, Role::Member)
+    joining::add_members(&mut tx, chat.id, &[b], &its, added, Role::Member)
         .await
         .unwrap();
 

@@ -23,17 +23,19 @@ pub enum Through {
 /// Returns whether a user exists.
 pub const HAS_USER: &str = "SELECT EXISTS (SELECT FROM users WHERE user_id = $1)";
 
-/// Reads a media for a present member of the chat $3, if an entry of the chat refers to it that lies in one of the
-/// member's intervals (rule 7: nothing from before they joined), or if it is the group's picture. It reads one
-/// partition of each table.
+/// Selects whether a present member $1 of the chat $3 may read the media $2: an entry of the chat refers to it that lies
+/// in one of the member's intervals (rule 7: nothing from before they joined), or it is the group's picture. It reads
+/// one partition of each table.
 pub const IN_CHAT: &str = "
-SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id FROM media m
-WHERE m.media_id = $2
-  AND EXISTS (SELECT FROM members WHERE chat_id = $3 AND user_id = $1 AND left_seq IS NULL)
+SELECT EXISTS (SELECT FROM members WHERE chat_id = $3 AND user_id = $1 AND left_seq IS NULL)
   AND (EXISTS (SELECT FROM media_refs r JOIN members i ON i.chat_id = r.chat_id AND i.user_id = $1
                WHERE r.chat_id = $3 AND r.media_id = $2
                  AND r.seq >= i.joined_seq AND (i.left_seq IS NULL OR r.seq <= i.left_seq))
        OR EXISTS (SELECT FROM chats WHERE chat_id = $3 AND picture = $2))";
+
+/// Reads a media.
+pub const MEDIA: &str =
+    "SELECT media_id, length, content_type, object_key, content_id FROM media WHERE media_id = $1";
 
 /// Reads a media that the user has uploaded.
 pub const OWN: &str = "
@@ -41,27 +43,33 @@ SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id
 FROM media m JOIN media_uploaders u ON u.media_id = m.media_id AND u.user_id = $1
 WHERE m.media_id = $2 AND m.condemned_at IS NULL";
 
-/// Reads the picture of the user $3. That user may read it, and so may people who are in a chat with that user or among
-/// that user's contacts, unless one of the two has blocked the other.
+/// Reads the picture of the user $3 for a person, unless one of the two has blocked the other. The last column is true if
+/// the person is that user or among that user's contacts. Others may read it only if they [`SHARE_A_CHAT`].
 pub const PICTURE_OF: &str = "
-SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id
+SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id,
+       $1 = $3 OR EXISTS (SELECT FROM contacts c WHERE c.user_id = $3 AND c.contact_id = $1)
 FROM media m JOIN user_pictures p ON p.media_id = m.media_id AND p.user_id = $3
 WHERE m.media_id = $2
   AND ($1 = $3
        OR NOT EXISTS (SELECT FROM blocks b WHERE b.user_id = $3 AND b.blocked_id = $1)
-          AND NOT EXISTS (SELECT FROM blocks b WHERE b.user_id = $1 AND b.blocked_id = $3)
-          AND (EXISTS (SELECT FROM contacts c WHERE c.user_id = $3 AND c.contact_id = $1)
-               OR EXISTS (SELECT FROM members a JOIN members b ON b.chat_id = a.chat_id
-                          WHERE a.user_id = $1 AND a.left_seq IS NULL AND b.user_id = $3 AND b.left_seq IS NULL)))";
+          AND NOT EXISTS (SELECT FROM blocks b WHERE b.user_id = $1 AND b.blocked_id = $3))";
 
-/// Finds a media with the same content that the user has uploaded, or may download through one of their chats. A
-/// media that the collector has marked is not `canonical`, and so is not found.
+/// Selects whether two people are present members of the same chat.
+pub const SHARE_A_CHAT: &str = "
+SELECT EXISTS (SELECT FROM members a JOIN members b ON b.chat_id = a.chat_id
+               WHERE a.user_id = $1 AND a.left_seq IS NULL AND b.user_id = $2 AND b.left_seq IS NULL)";
+
+/// Finds the media with a content, and whether the user has uploaded it. A media that the collector has marked is not
+/// `canonical`, and so is not found.
 pub const STORED_FOR: &str = "
-SELECT m.media_id FROM media m
-WHERE m.content_id = $2 AND m.length = $3 AND m.content_type = $4 AND m.canonical
-  AND (EXISTS (SELECT FROM media_uploaders u WHERE u.media_id = m.media_id AND u.user_id = $1)
-       OR EXISTS (SELECT FROM members n JOIN media_refs r ON r.chat_id = n.chat_id AND r.media_id = m.media_id
-                  WHERE n.user_id = $1 AND n.left_seq IS NULL AND r.seq >= n.joined_seq))";
+SELECT m.media_id,
+       EXISTS (SELECT FROM media_uploaders u WHERE u.media_id = m.media_id AND u.user_id = $1)
+FROM media m WHERE m.content_id = $2 AND m.length = $3 AND m.content_type = $4 AND m.canonical";
+
+/// Selects whether the user may download the media $2 through one of their chats.
+pub const IN_ANY_CHAT: &str = "
+SELECT EXISTS (SELECT FROM members n JOIN media_refs r ON r.chat_id = n.chat_id AND r.media_id = $2
+               WHERE n.user_id = $1 AND n.left_seq IS NULL AND r.seq >= n.joined_seq)";
 
 /// Notes that a ticket is about to be given, so that the collector leaves the media alone until that ticket has ended.
 /// It changes nothing if the collector has marked the media already.
@@ -85,26 +93,59 @@ impl Store {
         media: MediaId,
         through: Through,
     ) -> Result<Option<Media>> {
-        let query = match through {
-            Through::Chat(chat) => sqlx::query(IN_CHAT).bind(user.0).bind(media.0).bind(chat.0),
-            Through::OwnUpload => sqlx::query(OWN).bind(user.0).bind(media.0),
-            Through::PictureOf(owner) => sqlx::query(PICTURE_OF).bind(user.0).bind(media.0).bind(owner.0),
+        let row = match through {
+            Through::Chat(chat) => {
+                let granted = sqlx::query_scalar(IN_CHAT)
+                    .bind(user.0)
+                    .bind(media.0)
+                    .bind(chat.0);
+                if !granted.fetch_one(&self.pool).await? {
+                    return Ok(None);
+                }
+                let row = sqlx::query(MEDIA).bind(media.0);
+                row.fetch_optional(&self.pool).await?
+            }
+            Through::OwnUpload => {
+                let row = sqlx::query(OWN).bind(user.0).bind(media.0);
+                row.fetch_optional(&self.pool).await?
+            }
+            Through::PictureOf(owner) => self.picture_of(user, media, owner).await?,
         };
-        let row = query.fetch_optional(&self.pool).await?;
         row.map(|row| read(&row)).transpose()
+    }
+
+    /// Returns the row of the picture of `owner`, or `None` if the user may not see it.
+    async fn picture_of(&self, user: UserId, media: MediaId, owner: UserId) -> Result<Option<PgRow>> {
+        let picture = sqlx::query(PICTURE_OF).bind(user.0).bind(media.0).bind(owner.0);
+        let Some(picture) = picture.fetch_optional(&self.pool).await? else {
+            return Ok(None);
+        };
+        if picture.try_get(5)? {
+            return Ok(Some(picture));
+        }
+        let shared = sqlx::query_scalar(SHARE_A_CHAT).bind(user.0).bind(owner.0);
+        let shared: bool = shared.fetch_one(&self.pool).await?;
+        Ok(shared.then_some(picture))
     }
 
     /// Returns the media with this content that the user has uploaded before or may download, or `None` if there is
     /// none.
     pub async fn stored_for(&self, user: UserId, declared: &Declared) -> Result<Option<MediaId>> {
-        let id: Option<Uuid> = sqlx::query_scalar(STORED_FOR)
+        let found: Option<(Uuid, bool)> = sqlx::query_as(STORED_FOR)
             .bind(user.0)
             .bind(declared.content_id().to_vec())
             .bind(bytes(declared.length))
             .bind(&declared.content_type)
             .fetch_optional(&self.pool)
             .await?;
-        Ok(id.map(MediaId))
+        let Some((id, uploaded)) = found else {
+            return Ok(None);
+        };
+        let readable = uploaded || {
+            let in_chat = sqlx::query_scalar(IN_ANY_CHAT).bind(user.0).bind(id);
+            in_chat.fetch_one(&self.pool).await?
+        };
+        Ok(readable.then_some(MediaId(id)))
     }
 
     /// Notes that a ticket is about to be given. Returns `false` if the collector has marked or deleted the media.

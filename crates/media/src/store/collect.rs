@@ -1,6 +1,9 @@
 //! Finds and deletes what nothing refers to any more. Each step is one statement or one call to the object store, and
 //! each may be repeated: whatever a collector that is killed between two steps leaves undone, the next round does.
 
+use std::collections::HashSet;
+
+use tern_store::millis;
 use tern_types::{MediaId, Timestamp, UploadId};
 use uuid::Uuid;
 
@@ -8,38 +11,39 @@ use super::uploads::{COLUMNS, Upload, upload};
 use super::{Result, Store, at};
 use crate::domain::upload::State;
 
-/// The SQL condition that something refers to the media `m`: a message, or a picture of a person or a group.
-macro_rules! referred_to {
-    () => {
-        "(EXISTS (SELECT FROM media_refs r WHERE r.media_id = m.media_id)
-          OR EXISTS (SELECT FROM user_pictures p WHERE p.media_id = m.media_id)
-          OR EXISTS (SELECT FROM chats c WHERE c.picture = m.media_id))"
-    };
-}
-
-/// Marks media that nothing refers to and whose tickets have all ended. The conditions on the row itself are repeated
-/// outside the subquery, so that they are checked again if another transaction has just changed the row (by a ticket,
-/// or an upload of the same content).
-pub(crate) const CONDEMN: &str = concat!(
-    "UPDATE media SET condemned_at = ",
-    at!("$2"),
-    ", canonical = false
-     WHERE media_id IN (SELECT m.media_id FROM media m
-                        WHERE m.condemned_at IS NULL AND m.ticketed_at < ",
+/// Selects media that are no person's picture and whose tickets have all ended: those after ($2, $3) in the order of
+/// their last tickets, at most $4.
+pub(crate) const TICKETS_ENDED: &str = concat!(
+    "SELECT m.media_id, ",
+    millis!("m.ticketed_at"),
+    " FROM media m WHERE m.condemned_at IS NULL AND m.ticketed_at < ",
     at!("$1"),
-    " AND NOT ",
-    referred_to!(),
-    "
-                        ORDER BY m.ticketed_at LIMIT $3)
-       AND condemned_at IS NULL AND ticketed_at < ",
-    at!("$1")
+    " AND (m.ticketed_at, m.media_id) > (",
+    at!("$2"),
+    ", $3) AND NOT EXISTS (SELECT FROM user_pictures p WHERE p.media_id = m.media_id)
+     ORDER BY m.ticketed_at, m.media_id LIMIT $4"
 );
 
-/// Returns the media that were marked before $1, and whether something refers to them by now.
+/// Selects the media among $1 to which a message refers, or that are the picture of a group.
+pub const REFERRED_TO: &str = "
+SELECT m.media_id FROM unnest($1::uuid[]) AS m(media_id)
+WHERE EXISTS (SELECT FROM media_refs r WHERE r.media_id = m.media_id)
+   OR EXISTS (SELECT FROM chats c WHERE c.picture = m.media_id)";
+
+/// Marks media ($3) to which no message and no group refers. The other conditions are checked again, because a ticket
+/// may have been given meanwhile, or the media may have become a person's picture.
+pub(crate) const CONDEMN: &str = concat!(
+    "UPDATE media m SET condemned_at = ",
+    at!("$2"),
+    ", canonical = false WHERE media_id = ANY($3) AND condemned_at IS NULL AND ticketed_at < ",
+    at!("$1"),
+    " AND NOT EXISTS (SELECT FROM user_pictures p WHERE p.media_id = m.media_id)"
+);
+
+/// Returns the media that were marked before $1, and whether they are a person's picture by now.
 pub(crate) const CONDEMNED: &str = concat!(
-    "SELECT media_id, object_key, ",
-    referred_to!(),
-    " FROM media m WHERE condemned_at < ",
+    "SELECT media_id, object_key, EXISTS (SELECT FROM user_pictures p WHERE p.media_id = m.media_id)
+     FROM media m WHERE condemned_at < ",
     at!("$1"),
     " ORDER BY condemned_at LIMIT $2"
 );
@@ -87,6 +91,31 @@ pub(crate) const FORGET_USAGE: &str = concat!(
     " AT TIME ZONE 'UTC')::date"
 );
 
+/// A place in the list of media, in the order of their last tickets. The default is the beginning.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cursor {
+    ticketed: Timestamp,
+    media: MediaId,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self {
+            ticketed: Timestamp(0),
+            media: MediaId(Uuid::nil()),
+        }
+    }
+}
+
+/// The result of looking at some media.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// The number of media that were marked.
+    pub condemned: u64,
+    /// The place after which there may be more; `None` if these were the last.
+    pub next: Option<Cursor>,
+}
+
 /// A media that was marked for deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condemned {
@@ -99,14 +128,42 @@ pub struct Condemned {
 }
 
 impl Store {
-    /// Marks media whose tickets were all given before `ticketed_before` and that nothing refers to. Returns how many
-    /// were marked.
-    pub(crate) async fn condemn(&self, ticketed_before: Timestamp, now: Timestamp, most: i64) -> Result<u64> {
-        let done = sqlx::query(CONDEMN)
+    /// Looks at the next media, at most `most`, whose tickets were all given before `ticketed_before`, and marks those
+    /// that nothing refers to. It goes on after `cursor`, and returns where to go on the next time.
+    pub(crate) async fn condemn(
+        &self,
+        ticketed_before: Timestamp,
+        now: Timestamp,
+        cursor: Cursor,
+        most: i64,
+    ) -> Result<Looked> {
+        let rows: Vec<(Uuid, i64)> = sqlx::query_as(TICKETS_ENDED)
             .bind(ticketed_before.0)
-            .bind(now.0)
-            .bind(most);
-        Ok(done.execute(&self.pool).await?.rows_affected())
+            .bind(cursor.ticketed.0)
+            .bind(cursor.media.0)
+            .bind(most)
+            .fetch_all(&self.pool)
+            .await?;
+        let last = rows.last().map(|(media, ticketed)| Cursor {
+            ticketed: Timestamp(*ticketed),
+            media: MediaId(*media),
+        });
+        let mut candidates: Vec<Uuid> = rows.into_iter().map(|(media, _)| media).collect();
+        let is_last = i64::try_from(candidates.len()).unwrap_or(most) < most;
+        let referred = self.referred_to(&candidates).await?;
+        candidates.retain(|media| !referred.contains(media));
+        let mut condemned = 0;
+        if !candidates.is_empty() {
+            let done = sqlx::query(CONDEMN)
+                .bind(ticketed_before.0)
+                .bind(now.0)
+                .bind(candidates);
+            condemned = done.execute(&self.pool).await?.rows_affected();
+        }
+        Ok(Looked {
+            condemned,
+            next: last.filter(|_| !is_last),
+        })
     }
 
     /// Returns at most `most` media that were marked before `before`.
@@ -116,14 +173,28 @@ impl Store {
             .bind(most)
             .fetch_all(&self.pool)
             .await?;
+        let ids: Vec<Uuid> = rows.iter().map(|(media, ..)| *media).collect();
+        let referred = self.referred_to(&ids).await?;
         Ok(rows
             .into_iter()
-            .map(|(media, object_key, referred_to)| Condemned {
+            .map(|(media, object_key, is_picture)| Condemned {
                 media: MediaId(media),
                 object_key,
-                referred_to,
+                referred_to: is_picture || referred.contains(&media),
             })
             .collect())
+    }
+
+    /// Returns the media among `media` to which a message refers, or that are the picture of a group.
+    async fn referred_to(&self, media: &[Uuid]) -> Result<HashSet<Uuid>> {
+        if media.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let referred: Vec<Uuid> = sqlx::query_scalar(REFERRED_TO)
+            .bind(media)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(referred.into_iter().collect())
     }
 
     /// Unmarks a media.

@@ -26,6 +26,7 @@ use tern_media::store::uploads::Quota;
 use tern_proto::ApiError;
 use tern_proto::v1::{ErrorReason, MediaPurpose};
 use tern_store::postgres::{self, PostgresArgs};
+use tern_store::schema;
 use tern_types::limits::MEDIA_PART_BYTES;
 use tern_types::{ChatId, Clock, MediaId, RequestId, Timestamp, UploadId, UserId};
 use tokio::net::{TcpListener, TcpStream};
@@ -109,10 +110,9 @@ impl World {
     pub async fn on(endpoint: &str, process: Option<tern_local::Process>) -> Self {
         let servers = Shared::get().await.unwrap();
         let url = servers.database().await.unwrap();
-        let pool = postgres::pool(&PostgresArgs::from_url(&url).unwrap())
-            .await
-            .unwrap();
-        postgres::migrate(&pool).await.unwrap();
+        let postgres_args = PostgresArgs::from_url(&url).unwrap();
+        schema::migrate(&postgres_args, None).await.unwrap();
+        let pool = postgres::pool(&postgres_args).await.unwrap();
         let proxy = Proxy::start(endpoint).await.unwrap();
         let args = S3Args {
             media_s3_endpoint: Some(proxy.endpoint()),
@@ -147,7 +147,7 @@ impl World {
         Self {
             pool,
             media: Arc::new(media),
-            collector: Collector { store, s3 },
+            collector: Collector::new(store, s3),
             proxy,
             direct,
             objects: None,

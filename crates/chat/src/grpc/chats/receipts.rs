@@ -21,7 +21,7 @@ use crate::grpc::message_receipts::{self, After};
 use crate::grpc::parsed::no_chat;
 use crate::grpc::writes::Writes;
 use crate::grpc::{store_away, views};
-use crate::store::{listing, load};
+use crate::store::{listing, load, people};
 
 /// Each present member, the seq at which they joined, and their watermark in the store.
 type Stored = Vec<(UserId, Seq, Watermark)>;
@@ -79,7 +79,13 @@ impl Receipts {
         let call = self.calls.open(request, Who::Person, Scope::ChatsWrite).await?;
         let chat = self.calls.owned_chat(&call)?;
         let (user, seq) = (call.caller.user, Seq(call.request.seq));
-        let off = listing::read_receipts_off_of_member(&self.pool, chat, user).await;
+        if !listing::is_member(&self.pool, chat, user)
+            .await
+            .map_err(store_away)?
+        {
+            return Err(no_chat().into());
+        }
+        let off = people::read_receipts_off(&self.pool, user).await;
         let off = off.map_err(store_away)?.ok_or_else(no_chat)?;
         let mark = |origin| Event::MarkRead {
             origin,

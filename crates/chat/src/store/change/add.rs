@@ -8,7 +8,7 @@ use tern_types::UserId;
 use tern_chat_core::{Refusal, Role};
 
 use super::{At, Statements};
-use crate::store::joining;
+use crate::store::{joining, people};
 
 /// The refusal if it has changed who may be added. The same request, sent again, decides anew.
 const REFUSED_MEANWHILE: Refusal = Refusal::Unavailable {
@@ -22,7 +22,7 @@ impl Statements for Add<'_> {
     /// Refuses to add a user who does not exist, or who has blocked the actor or left the group since the caller
     /// looked. Blocking somebody locks the row of the one who blocks, and those rows are locked here.
     async fn before(&self, db: &mut PgConnection, at: &At) -> sqlx::Result<Option<Refusal>> {
-        if let Some(unknown) = joining::share_users(db, self.0).await? {
+        if let Some(unknown) = people::share(db, self.0).await? {
             return Ok(Some(Refusal::UserNotFound(unknown)));
         }
         if at.actor == UserId::SYSTEM {
@@ -33,6 +33,7 @@ impl Statements for Add<'_> {
     }
 
     async fn write(&self, db: &mut PgConnection, at: &At) -> sqlx::Result<()> {
-        joining::add_members(db, at.chat, self.0, at.seq, Role::Member).await
+        let devices = people::devices(db, self.0.iter().copied()).await?;
+        joining::add_members(db, at.chat, self.0, &devices, at.seq, Role::Member).await
     }
 }

@@ -1,0 +1,268 @@
+//! Makes the store's schemas and brings them up to date.
+//!
+//! - `tern`: facts about the store as a whole, in one row of `tern.store`
+//! - `people`: everything that belongs to a user
+//! - `cell_00` and so on: everything about the chats of one cell
+//! - `public`: for each table of the cells a parent, whose hash partitions the cells' tables are. People and tools see
+//!   one table there; no node uses it.
+//!
+//! Each schema records its own migrations in `_sqlx_migrations`. A migration that was interrupted goes on when it is run
+//! again.
+
+mod legacy;
+
+use std::sync::LazyLock;
+
+use anyhow::Context;
+use futures::{StreamExt, stream};
+use sqlx::migrate::Migrator;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, PgPool};
+use tern_types::{Cell, Cells};
+
+use crate::postgres::{PostgresArgs, migration_options};
+
+/// The migrations of the schema `people`, and those of each cell. Those that a newer version of the program has run
+/// besides are no error: an older node that starts again, or comes back by a rollback, has nothing to add to them.
+static PEOPLE: LazyLock<Migrator> = LazyLock::new(|| of(sqlx::migrate!("./migrations/people")));
+static CELLS: LazyLock<Migrator> = LazyLock::new(|| of(sqlx::migrate!("./migrations/cells")));
+
+fn of(mut migrator: Migrator) -> Migrator {
+    // One lock is held over all schemas, see [`migrate`].
+    migrator.set_ignore_missing(true).set_locking(false);
+    migrator
+}
+
+/// The tables of a cell.
+const CELL_TABLES: [&str; 7] = [
+    "chats",
+    "chat_heads",
+    "members",
+    "messages",
+    "unsettled",
+    "inbox",
+    "media_refs",
+];
+
+/// The number of cells that are migrated at a time.
+const CELLS_AT_ONCE: usize = 4;
+
+/// The key of the lock that a migration holds, so that two do not run at the same time.
+const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('tern migrate', 0))";
+
+/// Makes what is about the store as a whole.
+const STORE: &str = "
+CREATE TABLE IF NOT EXISTS tern.store (
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
+    -- Changed by an operator after a restore or a failover with loss: devices' cursors belong to it.
+    epoch  uuid NOT NULL DEFAULT gen_random_uuid(),
+    -- The number of cells, which never changes.
+    cells  int2 NOT NULL
+);
+-- The order of streams: each draws a number when it is opened, and of a device's streams the one with the highest is the
+-- newest, whatever the clocks of the gateways say.
+CREATE SEQUENCE IF NOT EXISTS tern.stream_numbers AS bigint";
+
+/// Makes unqualified names mean the same on all connections of this role as on Tern's own, for operators' sessions.
+const DEFAULT_PATH: &str = "
+DO $$ BEGIN
+    EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET search_path = people, tern, public', current_database());
+END $$";
+
+/// Brings the schema up to date. A new store gets `cells` cells, or [`Cells::DEFAULT`]. It is safe while nodes of the
+/// previous version run, and while another process migrates. Only a store of version 0.1 is refused while anybody uses
+/// it, because its tables are moved.
+///
+/// # Errors
+///
+/// A statement fails, the store has another number of cells than `cells`, or it is of version 0.1 and in use.
+pub async fn migrate(args: &PostgresArgs, cells: Option<Cells>) -> anyhow::Result<()> {
+    let mut db = connect(args, "public").await?;
+    db.execute(LOCK).await?;
+    legacy::adopt(&mut db, cells).await?;
+    make_schema(&mut db, "tern").await?;
+    make_schema(&mut db, "people").await?;
+    db.execute(STORE)
+        .await
+        .context("the table tern.store cannot be made")?;
+    let cells = settle_cells(&mut db, cells).await?;
+    run(args, "people", &PEOPLE).await?;
+    let all = stream::iter(cells.all().map(|cell| migrate_cell(args, cells, cell)));
+    // A cell that fails does not stop the others in the middle of a statement.
+    let done: Vec<_> = all.buffer_unordered(CELLS_AT_ONCE).collect().await;
+    done.into_iter().collect::<anyhow::Result<()>>()?;
+    attach(&mut db, cells).await?;
+    legacy::forget(&mut db).await?;
+    db.execute(DEFAULT_PATH).await?;
+    db.close().await?;
+    Ok(())
+}
+
+/// Returns whether the store is of version 0.1, whose tables [`migrate`] moves.
+///
+/// # Errors
+///
+/// Postgres cannot be reached.
+pub async fn is_of_0_1(args: &PostgresArgs) -> anyhow::Result<bool> {
+    let mut db = connect(args, "public").await?;
+    let legacy = legacy::is_legacy(&mut db).await?;
+    db.close().await?;
+    Ok(legacy)
+}
+
+/// Records the number of cells of a new store, and returns that of an old one.
+async fn settle_cells(db: &mut PgConnection, wanted: Option<Cells>) -> anyhow::Result<Cells> {
+    let count = wanted.unwrap_or(Cells::DEFAULT).count();
+    sqlx::query("INSERT INTO tern.store (cells) VALUES ($1) ON CONFLICT DO NOTHING")
+        .bind(i16::try_from(count)?)
+        .execute(&mut *db)
+        .await?;
+    let cells = cells(db).await?;
+    anyhow::ensure!(
+        wanted.is_none_or(|wanted| wanted == cells),
+        "this store has {} cells, which cannot be changed: leave --cells out, or give --cells {0}",
+        cells.count()
+    );
+    Ok(cells)
+}
+
+/// Reads the number of cells.
+async fn cells(db: &mut PgConnection) -> anyhow::Result<Cells> {
+    let count: i16 = sqlx::query_scalar("SELECT cells FROM tern.store")
+        .fetch_one(db)
+        .await?;
+    let cells = u16::try_from(count).ok().and_then(Cells::new);
+    cells.with_context(|| format!("the store says that it has {count} cells, which is not possible"))
+}
+
+async fn migrate_cell(args: &PostgresArgs, cells: Cells, cell: Cell) -> anyhow::Result<()> {
+    let schema = cell.schema();
+    let mut db = connect(args, "public").await?;
+    make_schema(&mut db, &schema).await?;
+    run(args, &schema, &CELLS).await?;
+    legacy::move_cell(&mut db, cells, cell).await?;
+    db.close().await?;
+    Ok(())
+}
+
+/// Makes a schema that is not there. That needs the right to make schemas, which a role for whom the schemas were made
+/// does not have.
+async fn make_schema(db: &mut PgConnection, schema: &str) -> anyhow::Result<()> {
+    let exists: bool = sqlx::query_scalar("SELECT to_regnamespace($1) IS NOT NULL")
+        .bind(schema)
+        .fetch_one(&mut *db)
+        .await?;
+    if !exists {
+        let made = db.execute(AssertSqlSafe(format!("CREATE SCHEMA {schema}"))).await;
+        made.with_context(|| format!("the schema {schema} cannot be made"))?;
+    }
+    Ok(())
+}
+
+/// Runs the migrations of one schema that it does not have yet.
+async fn run(args: &PostgresArgs, schema: &str, migrator: &Migrator) -> anyhow::Result<()> {
+    let mut db = connect(args, schema).await?;
+    let done = migrator.run(&mut db).await;
+    done.with_context(|| format!("a migration of the schema {schema} failed"))?;
+    db.close().await?;
+    Ok(())
+}
+
+/// Returns the cells' tables that are partitions of their parents, with their schemas.
+async fn attached(db: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+    sqlx::query_scalar(
+        "SELECT format('%s.%s', leaf.relnamespace::regnamespace, leaf.relname)
+         FROM pg_inherits JOIN pg_class parent ON parent.oid = inhparent JOIN pg_class leaf ON leaf.oid = inhrelid
+         WHERE parent.relnamespace = 'public'::regnamespace AND parent.relkind = 'p' AND leaf.relkind = 'r'
+             AND parent.relname = ANY($1)",
+    )
+    .bind(&CELL_TABLES[..])
+    .fetch_all(db)
+    .await
+}
+
+/// Makes the parents of the cells' tables, and the cells' tables their partitions. Postgres checks that each row is in
+/// the right one.
+async fn attach(db: &mut PgConnection, cells: Cells) -> anyhow::Result<()> {
+    let attached = attached(db).await?;
+    for table in CELL_TABLES {
+        let parent = format!(
+            "CREATE TABLE IF NOT EXISTS public.{table} (LIKE {}.{table} INCLUDING DEFAULTS INCLUDING INDEXES)
+             PARTITION BY HASH (chat_id)",
+            Cell::FIRST.schema()
+        );
+        db.execute(AssertSqlSafe(parent)).await?;
+        for cell in cells.all() {
+            let leaf = format!("{}.{table}", cell.schema());
+            if attached.contains(&leaf) {
+                continue;
+            }
+            let attach = format!(
+                "ALTER TABLE public.{table} ATTACH PARTITION {leaf} FOR VALUES WITH (MODULUS {}, REMAINDER {})",
+                cells.count(),
+                cell.number()
+            );
+            db.execute(AssertSqlSafe(attach))
+                .await
+                .with_context(|| format!("{leaf} has rows of another cell"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens a connection on which unqualified names are those of one schema. Its statements may take any time.
+async fn connect(args: &PostgresArgs, schema: &str) -> anyhow::Result<PgConnection> {
+    let connection = migration_options(args, schema).connect().await;
+    connection.with_context(|| format!("cannot connect to Postgres at {:?}", args.database_url))
+}
+
+/// Checks that [`migrate`] has run, and returns the number of cells. A schema that is newer than this program is
+/// accepted.
+///
+/// # Errors
+///
+/// The schema is older than this program needs, or a migration was interrupted.
+pub async fn require(pool: &PgPool) -> anyhow::Result<Cells> {
+    const MIGRATE: &str = "run `tern migrate` first";
+    let mut db = pool.acquire().await?;
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass('tern.store') IS NOT NULL")
+        .fetch_one(&mut *db)
+        .await?;
+    anyhow::ensure!(exists, "the database has no schema of this version: {MIGRATE}");
+    let cells = cells(&mut db).await?;
+    anyhow::ensure!(
+        !legacy::is_moving(&mut db).await?,
+        "the tables of version 0.1 were moved only in part: {MIGRATE}"
+    );
+    let schemas = cells.all().map(|cell| (cell.schema(), &*CELLS));
+    for (schema, migrator) in schemas.chain([("people".to_owned(), &*PEOPLE)]) {
+        let wanted = migrator
+            .iter()
+            .map(|migration| migration.version)
+            .max()
+            .unwrap_or(0);
+        let found = version(&mut db, &schema).await?;
+        anyhow::ensure!(
+            found >= wanted,
+            "the schema {schema} has version {found}, {wanted} is needed: {MIGRATE}"
+        );
+    }
+    let attached = attached(&mut db).await?.len();
+    anyhow::ensure!(
+        attached == CELL_TABLES.len() * usize::from(cells.count()),
+        "not all tables of the cells are attached to their parents: {MIGRATE}"
+    );
+    Ok(cells)
+}
+
+/// Reads the version of a schema; 0 if nothing was ever migrated there.
+async fn version(db: &mut PgConnection, schema: &str) -> anyhow::Result<i64> {
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(format!("{schema}._sqlx_migrations"))
+        .fetch_one(&mut *db)
+        .await?;
+    if !exists {
+        return Ok(0);
+    }
+    let select = format!("SELECT coalesce(max(version), 0) FROM {schema}._sqlx_migrations WHERE success");
+    Ok(sqlx::query_scalar(AssertSqlSafe(select)).fetch_one(db).await?)
+}
