@@ -168,8 +168,8 @@ class Flags(unittest.TestCase):
             for role in ["gateway", "media"]:
                 filled -= set(yaml.safe_load(VALUES[values])[role].get("flags", []))
         self.assertLessEqual(filled, set(own))
-        said = refusal(VALUES["least"], "--set", "chat.flags.chat-shards=3")
-        self.assertIn("--chat-shards is filled in by the chart", said)
+        said = refusal(VALUES["least"], "--set", "chat.flags.database-pool-size=3")
+        self.assertIn("--database-pool-size is filled in by the chart", said)
 
     def test_values_become_what_the_program_reads(self):
         args = chart.args(find(rendered(VALUES["everything"]), "Deployment", "tern-gateway"))
@@ -338,7 +338,7 @@ class Hooks(unittest.TestCase):
 
 class Schema(unittest.TestCase):
     def test_values_that_make_no_sense_are_refused_with_words(self):
-        cases = [("gateway.replicas=0", "replicas"), ("chat.shards=65", "shards"), ("profile=prod", "profile"),
+        cases = [("gateway.replicas=0", "replicas"), ("migration.cells=3", "cells"), ("profile=prod", "profile"),
                  ("gatway.replicas=3", "gatway"), ("gateway.service.cloud=oracle", "cloud"),
                  ("graceMargin=3", "graceMargin"), ("etcd.endpoints={https://etcd:2379}", "endpoints"),
                  ("image.digest=latest", "digest"), ("pods.antiAffinity=yes", "antiAffinity")]

@@ -13,9 +13,6 @@ pub struct Config {
     /// The key of media tickets. Without it, messages with attachments are refused.
     #[command(flatten)]
     pub tickets: TicketArgs,
-    /// Shards: each is one loop with two database connections. More than the machine's cores gain nothing
-    #[arg(long, env = "TERN_CHAT_SHARDS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub chat_shards: u16,
     /// File with the master key that wraps the chats' data keys: 64 hexadecimal digits. The same on every chat node
     #[arg(long, env = "TERN_CHAT_MASTER_KEY_FILE")]
     pub chat_master_key_file: Option<PathBuf>,

@@ -16,7 +16,8 @@ use tern_proto::internal::chat_node_server::ChatNodeServer;
 use tern_proto::internal::chat_shards_server::ChatShardsServer;
 use tern_proto::v1::chats_server::ChatsServer;
 use tern_proto::v1::inbox_server::InboxServer;
-use tern_store::postgres::hot_connect_options;
+use tern_store::postgres::{cell_connect_options, hot_connect_options};
+use tern_store::schema;
 use tern_transport::serve::Running;
 use tern_types::limits::MAX_REQUEST_BYTES;
 use tonic::service::RoutesBuilder;
@@ -92,7 +93,7 @@ impl ChatNode {
         let pool = PgPoolOptions::new()
             .max_connections(config.postgres.database_pool_size)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(hot.clone())
+            .connect_with(hot)
             .await
             .context("cannot connect to Postgres")?;
         let ownership = Ownership::new(ctx.clone());
@@ -100,7 +101,9 @@ impl ChatNode {
         let loads = loads_at_a_time(config);
         let loader = Loader::new(pool.clone(), master.clone(), loads, new_strangers);
         let effects = effects(&ctx, loader, ownership.clone());
-        let shards = Shards::start(vec![hot; usize::from(config.chat_shards)], &effects);
+        let cells = schema::require(&pool).await?;
+        let connect = |cell| cell_connect_options(&config.postgres, cell);
+        let shards = Shards::start(cells, connect, &effects);
         Ok(Self {
             epoch: StoreEpoch::new(pool.clone(), shards.clone()),
             ctx,

@@ -1,6 +1,7 @@
-//! Runs the shards of a node. A shard is one loop that waits in one place, decides in [`ShardState`], and performs the
-//! effects. It has a share of the slots and, through its two [`writer`]s, two Postgres connections. Its queue of inputs
-//! is bounded: a full queue makes senders wait, and thereby holds the gateways' links back.
+//! Runs the shards of a node, one for each cell of the store. A shard is one loop that waits in one place, decides in
+//! [`ShardState`], and performs the effects. It has the chats of its cell in this node's slots and, through its two
+//! [`writer`]s, two Postgres connections. Its queue of inputs is bounded: a full queue makes senders wait, and thereby
+//! holds the gateways' links back.
 //!
 //! - [`writer`]: a connection that does one job at a time
 //! - [`effects`]: performs loads, answers, pushes and wakes
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tern_cluster::shedding::{Level, Meter, Shedding};
-use tern_types::{ChatId, Clock, Seq, Slot, Timestamp, UserId};
+use tern_types::{Cell, Cells, ChatId, Clock, Seq, Slot, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
@@ -61,9 +62,12 @@ pub enum Input {
     Quiet(oneshot::Sender<()>),
 }
 
-/// The shards of a node. It is cheap to clone.
+/// The shards of a node, in the order of their cells. It is cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Shards(Arc<[mpsc::Sender<Input>]>);
+pub struct Shards {
+    inputs: Arc<[mpsc::Sender<Input>]>,
+    cells: Cells,
+}
 
 /// The error that the shard's loop has ended, because the node is stopping.
 #[derive(Debug, thiserror::Error)]
@@ -71,15 +75,20 @@ pub struct Shards(Arc<[mpsc::Sender<Input>]>);
 pub struct Ended;
 
 impl Shards {
-    /// Starts one shard for each of these connection settings.
-    pub fn start(shards: Vec<writer::Connect>, effects: &Effects) -> Self {
-        let shards = shards.into_iter().enumerate().map(|(number, connect)| {
+    /// Starts one shard for each cell of the store. `connect` gives the settings of its connections, which are opened
+    /// when there is something to write: a node whose slots are all in other cells has none.
+    pub fn start(cells: Cells, connect: impl Fn(Cell) -> writer::Connect, effects: &Effects) -> Self {
+        let shards = cells.all().map(|cell| {
             let (inputs, receiver) = mpsc::channel(INPUTS);
+            let number = usize::from(cell.number());
             let span = tracing::info_span!("shard", number);
-            tokio::spawn(run(number, receiver, connect, effects.clone()).instrument(span));
+            tokio::spawn(run(number, receiver, connect(cell), effects.clone()).instrument(span));
             inputs
         });
-        Self(shards.collect())
+        Self {
+            inputs: shards.collect(),
+            cells,
+        }
     }
 
     /// Sends an event to the chat's shard. It waits for room, and so holds back a sender that brings more than the
@@ -109,11 +118,11 @@ impl Shards {
         user: UserId,
         chats: impl IntoIterator<Item = ChatId>,
     ) -> Vec<(ChatId, Seq, u32)> {
-        let mut by_shard: Vec<Vec<ChatId>> = vec![Vec::new(); self.0.len()];
+        let mut by_shard: Vec<Vec<ChatId>> = vec![Vec::new(); self.inputs.len()];
         for chat in chats {
             by_shard[self.number(chat)].push(chat);
         }
-        let asked = by_shard.into_iter().zip(self.0.iter());
+        let asked = by_shard.into_iter().zip(self.inputs.iter());
         let asked = asked.filter(|(chats, _)| !chats.is_empty());
         let answers = asked.map(|(chats, shard)| async move {
             let (answer, answered) = oneshot::channel();
@@ -132,8 +141,8 @@ impl Shards {
 
     /// Returns how busy each shard is, in the order of their numbers. It leaves out a shard that has ended.
     pub async fn loads(&self) -> Vec<Load> {
-        let mut loads = Vec::with_capacity(self.0.len());
-        for shard in self.0.iter() {
+        let mut loads = Vec::with_capacity(self.inputs.len());
+        for shard in self.inputs.iter() {
             let (answer, answered) = oneshot::channel();
             if shard.send(Input::Load(answer)).await.is_ok() {
                 loads.extend(answered.await);
@@ -144,21 +153,21 @@ impl Shards {
 
     /// Tells every shard which slots are this node's.
     pub async fn owned(&self, slots: &Arc<HashSet<Slot>>) {
-        for shard in self.0.iter() {
+        for shard in self.inputs.iter() {
             let _ended = shard.send(Input::Event(Event::Owned(slots.clone()))).await;
         }
     }
 
     /// Makes every shard forget its chats. An event that is sent afterwards finds its chat as the store has it.
     pub async fn restored(&self) {
-        for shard in self.0.iter() {
+        for shard in self.inputs.iter() {
             let _ended = shard.send(Input::Event(Event::Restored)).await;
         }
     }
 
     /// Waits until every shard has nothing under way and has answered everything.
     pub async fn quiet(&self) {
-        for shard in self.0.iter() {
+        for shard in self.inputs.iter() {
             let (quiet, is_quiet) = oneshot::channel();
             if shard.send(Input::Quiet(quiet)).await.is_ok() {
                 let _ended = is_quiet.await;
@@ -167,11 +176,11 @@ impl Shards {
     }
 
     fn of(&self, chat: ChatId) -> &mpsc::Sender<Input> {
-        &self.0[self.number(chat)]
+        &self.inputs[self.number(chat)]
     }
 
     fn number(&self, chat: ChatId) -> usize {
-        Slot::of_chat(chat).index() % self.0.len()
+        usize::from(self.cells.of_chat(chat).number())
     }
 }
 

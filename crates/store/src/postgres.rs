@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
+use tern_types::Cell;
 use tokio::time::{sleep, timeout};
 
 use crate::metrics;
@@ -43,7 +44,7 @@ pub struct PostgresArgs {
         default_value = "postgres://tern@127.0.0.1:5432/tern"
     )]
     pub database_url: DatabaseUrl,
-    /// Connections of a role's pool. The connections of chat shards come on top
+    /// Connections of a role's pool. The connections of chat shards, two a cell of the store, come on top
     #[arg(long, env = "TERN_DATABASE_POOL_SIZE", default_value_t = 8)]
     pub database_pool_size: u32,
 }
@@ -161,9 +162,17 @@ pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
-        // Planning over 16 partitions takes milliseconds, and the plan is always the same.
+        // Planning over the cells takes milliseconds, and the plan is always the same.
         ("plan_cache_mode", "force_generic_plan"),
     ])
+}
+
+/// Returns the options of the connections that commit and settle in one cell. They are those of
+/// [`hot_connect_options`], but the names of tables of chats mean those of the cell.
+pub fn cell_connect_options(args: &PostgresArgs, cell: Cell) -> PgConnectOptions {
+    // Of two settings of the same name the later one counts.
+    let path = format!("{},people", cell.schema());
+    hot_connect_options(args).options([("search_path", path.as_str())])
 }
 
 /// Begins a transaction on a connection of the pool. It is rolled back when the returned value is dropped, and also

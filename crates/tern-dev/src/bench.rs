@@ -80,9 +80,9 @@ pub struct Common {
     /// Chat nodes to start
     #[arg(long = "start-chats", global = true, default_value_t = 1)]
     start_chats: usize,
-    /// Shards of each chat node that is started
-    #[arg(long, global = true, default_value_t = 1)]
-    shards: u16,
+    /// Cells of the store that is made: a power of two from 1 to 256
+    #[arg(long, global = true, default_value_t = 4)]
+    cells: u16,
     /// Connect to the started gateways in plain text instead of TLS
     #[arg(long, global = true)]
     plain: bool,

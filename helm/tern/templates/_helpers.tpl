@@ -50,7 +50,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{/* The flags that the chart fills in itself, which the values may not set again. */}}
 {{- define "tern.ownFlags" -}}
 node-name internal-listen internal-advertise internal-tls-cert internal-tls-key internal-tls-ca internal-tls-name internal-plaintext admin-listen drain-timeout profile etcd-endpoints etcd-prefix database-url
-database-pool-size token-key-file token-verify-files chat-master-key-file chat-shards gateway-listen gateway-tls-cert
+database-pool-size token-key-file token-verify-files chat-master-key-file gateway-listen gateway-tls-cert
 gateway-tls-key gateway-plaintext media-ticket-key-file media-s3-endpoint media-s3-public-endpoint media-s3-region
 media-s3-bucket media-s3-path-style media-s3-access-key-id media-s3-secret-access-key media-cdn-url media-cdn-key-file
 {{- end -}}

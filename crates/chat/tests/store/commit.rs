@@ -1,10 +1,11 @@
 //! Tests commits (rules 2 and 5; fine print 3 and 10).
 
-use sqlx::Connection;
+use sqlx::{ConnectOptions, Connection};
 use tern_chat::store::{change, commit};
 use tern_chat_core::change::Action;
 use tern_chat_core::{EntryKind, MediaRef};
-use tern_types::{MediaId, Seq, Timestamp, UserId};
+use tern_store::postgres::cell_connect_options;
+use tern_types::{Cells, MediaId, Seq, Timestamp, UserId};
 
 use crate::harness::{Store, new_entry};
 
@@ -21,6 +22,25 @@ async fn rule_2_a_stale_owner_s_batch_matches_no_row() {
     assert!(commit::commit(&mut db, &[late]).await.unwrap().is_empty());
     assert_eq!(store.log(chat.id).await, [1]);
     assert_eq!(store.unsettled(chat.id).await, [1]);
+}
+
+/// The shard of another cell does not even see the chat.
+#[tokio::test]
+async fn a_shard_reaches_the_chats_of_its_cell_only() {
+    let store = Store::with_cells(None).await;
+    let (a, b) = (store.user().await, store.user().await);
+    let chat = store.direct(a, b).await;
+    for cell in Cells::DEFAULT.all() {
+        let mut db = cell_connect_options(&store.args, cell).connect().await.unwrap();
+        let batch = chat.batch(vec![new_entry(a, EntryKind::Message, b"hello")]);
+        let stored = commit::commit(&mut db, &[batch]).await.unwrap();
+        assert_eq!(
+            !stored.is_empty(),
+            cell == Cells::DEFAULT.of_chat(chat.id),
+            "{cell}"
+        );
+    }
+    assert_eq!(store.log(chat.id).await, [1]);
 }
 
 #[tokio::test]

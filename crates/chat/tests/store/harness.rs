@@ -14,9 +14,9 @@ use tern_chat_core::chat::{Batch, ChatKey, Snapshot};
 use tern_chat_core::shard::{AckWrite, SettleChat};
 use tern_chat_core::{Entry, EntryKind, Making, Missing, NewEntry, Origin, Sending};
 use tern_local::Shared;
-use tern_store::postgres::{PostgresArgs, hot_connect_options};
+use tern_store::postgres::{PostgresArgs, cell_connect_options};
 use tern_store::schema;
-use tern_types::{ChatId, Clock, DeviceId, MediaId, RequestId, Seq, UserId};
+use tern_types::{Cell, Cells, ChatId, Clock, DeviceId, MediaId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
 /// A database of the test's own, and the master key of its chats.
@@ -61,12 +61,18 @@ async fn two() -> (Store, [UserId; 2], [DeviceId; 2]) {
 }
 
 impl Store {
+    /// Makes a store of one cell, so that every chat is in reach of [`Store::shard`].
     pub async fn new() -> Self {
+        Self::with_cells(Cells::new(1)).await
+    }
+
+    /// Makes a store with this number of cells; `None`: as many as there are by default.
+    pub async fn with_cells(cells: Option<Cells>) -> Self {
         let shared = Shared::get().await.unwrap();
         let url = shared.database().await.unwrap();
         let args = PostgresArgs::from_url(&url).unwrap();
         let pool = tern_store::postgres::pool(&args).await.unwrap();
-        schema::migrate(&args, None).await.unwrap();
+        schema::migrate(&args, cells).await.unwrap();
         let master = MasterKey::from_hex(&"a7".repeat(32)).unwrap();
         Self {
             pool,
@@ -76,9 +82,12 @@ impl Store {
         }
     }
 
-    /// Opens a connection with the settings of a shard.
+    /// Opens a connection with the settings of the shard of the first cell.
     pub async fn shard(&self) -> PgConnection {
-        hot_connect_options(&self.args).connect().await.unwrap()
+        cell_connect_options(&self.args, Cell::FIRST)
+            .connect()
+            .await
+            .unwrap()
     }
 
     /// Opens a connection that is no node's. It may keep its locks for as long as it likes.

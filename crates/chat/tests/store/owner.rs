@@ -12,8 +12,8 @@ use tern_chat_core::change::Action;
 use tern_chat_core::shard::{Effect, Event, GATHER_RECEIPTS, Job, JobDone, Lane, ShardState};
 use tern_chat_core::{Change, NewEntry, Origin, Outcome, Sending};
 use tern_cluster::shedding::Shedding;
-use tern_store::postgres::hot_connect_options;
-use tern_types::{ChatId, Clock, DeviceId, RequestId, UserId};
+use tern_store::postgres::cell_connect_options;
+use tern_types::{Cell, ChatId, Clock, DeviceId, RequestId, UserId};
 use tokio::sync::mpsc;
 
 use crate::harness::Store;
@@ -220,7 +220,8 @@ impl<'a> Owner<'a> {
 /// Starts one of a shard's two writers.
 pub fn writer(store: &Store, lane: Lane, results: mpsc::Sender<Event>) -> mpsc::Sender<Job> {
     let (meter, times) = (Shedding::off().meter("commit"), JobTimes::new(0));
-    writer::spawn(hot_connect_options(&store.args), lane, meter, times, results)
+    let connect = cell_connect_options(&store.args, Cell::FIRST);
+    writer::spawn(connect, lane, meter, times, results)
 }
 
 /// Runs one job on a new writer.

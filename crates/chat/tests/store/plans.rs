@@ -1,11 +1,12 @@
 //! Tests the plans of all hot statements, on empty and on filled tables: they use indexes only. A statement that is
 //! prepared while a table is empty must not keep a sequential scan.
 
-use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, Row};
 use tern_chat::store::{
     ack, change, commit, devices, direct, entries, heads, joining, listing, load, people, settle, strangers,
     written,
 };
+use tern_store::postgres::hot_connect_options;
 use tern_types::Seq;
 
 use crate::harness::Store;
@@ -101,15 +102,50 @@ async fn plan(db: &mut PgConnection, name: &str, sql: &'static str, first: &str)
     plan
 }
 
+/// The statements of [`HOT`] that shards run, on the tables of one cell.
+const OF_SHARDS: &[&str] = &[
+    "commit",
+    "commit with media",
+    "share users",
+    "devices of users",
+    "blockers",
+    "addable",
+    "add members",
+    "remove member",
+    "settle",
+    "lock heads",
+    "lock free heads",
+    "lock free heads to commit",
+    "held members",
+    "close",
+    "ack",
+    "reads",
+];
+
+/// Checks the plans on the connection of a shard.
+async fn assert_plans_of_shards(db: &mut PgConnection, tables: &str) {
+    let of_shards = |(name, _): &&(&str, _)| OF_SHARDS.contains(name);
+    assert_eq!(HOT.iter().filter(of_shards).count(), OF_SHARDS.len());
+    for &(name, sql) in HOT.iter().filter(of_shards) {
+        assert_no_seq_scan(&plan(db, name, sql, "NULL").await, name, tables);
+    }
+    let commit = plan(db, "commit", commit::COMMIT, "NULL").await;
+    assert_probes(&commit, 1, &format!("commit on {tables} tables of a cell"));
+}
+
+fn assert_no_seq_scan(plan: &[String], name: &str, tables: &str) {
+    let bad: Vec<&String> = plan.iter().filter(|line| line.contains("Seq Scan")).collect();
+    assert!(
+        bad.is_empty(),
+        "{name} on {tables} tables: {bad:?}\n{}",
+        plan.join("\n")
+    );
+}
+
+/// Checks the plans on the tables of all cells.
 async fn assert_plans(db: &mut PgConnection, tables: &str) {
     for &(name, sql) in HOT {
-        let plan = plan(db, name, sql, "NULL").await;
-        let bad: Vec<&String> = plan.iter().filter(|line| line.contains("Seq Scan")).collect();
-        assert!(
-            bad.is_empty(),
-            "{name} on {tables} tables: {bad:?}\n{}",
-            plan.join("\n")
-        );
+        assert_no_seq_scan(&plan(db, name, sql, "NULL").await, name, tables);
     }
     let commit = plan(db, "commit", commit::COMMIT, "NULL").await;
     assert_probes(&commit, 4, &format!("commit on {tables} tables"));
@@ -123,7 +159,7 @@ async fn assert_plans(db: &mut PgConnection, tables: &str) {
 fn assert_probes(plan: &[String], partitions: usize, what: &str) {
     let scans = plan.iter().zip(&plan[1..]).filter(|(scan, _)| {
         let table = scan.split(" on messages ").nth(1);
-        table.is_some_and(|table| table.starts_with("m_"))
+        table.is_some_and(|table| table == "m" || table.starts_with("m_"))
     });
     let mut probes = 0;
     for (scan, condition) in scans {
@@ -158,9 +194,11 @@ async fn assert_chats_are_looked_up(db: &mut PgConnection) {
 
 #[tokio::test]
 async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
-    let store = Store::new().await;
-    let mut db = store.shard().await;
+    let store = Store::with_cells(None).await;
+    let mut db = hot_connect_options(&store.args).connect().await.unwrap();
+    let mut shard = store.shard().await;
     assert_plans(&mut db, "empty").await;
+    assert_plans_of_shards(&mut shard, "empty").await;
     db.execute("ANALYZE").await.unwrap();
     assert_plans(&mut db, "empty, analysed").await;
 
@@ -177,6 +215,7 @@ async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
     }
     db.execute("ANALYZE").await.unwrap();
     assert_plans(&mut db, "filled").await;
+    assert_plans_of_shards(&mut shard, "filled").await;
 
     // The tables are filled as in the first days of a platform: one message in each chat, one chat for each user and
     // device.
@@ -196,5 +235,6 @@ async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
     db.execute(one_chat_a_device).await.unwrap();
     db.execute("ANALYZE").await.unwrap();
     assert_plans(&mut db, "young").await;
+    assert_plans_of_shards(&mut shard, "young").await;
     assert_chats_are_looked_up(&mut db).await;
 }

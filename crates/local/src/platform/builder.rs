@@ -37,6 +37,7 @@ pub struct Builder {
     pub(super) plain_clients: bool,
     pub(super) internal_tls: bool,
     pub(super) wired: BTreeSet<Role>,
+    cells: Option<u16>,
     pub(super) s3: Option<Access>,
     cuttable: Vec<String>,
     shared: Option<Shared>,
@@ -73,6 +74,7 @@ impl Builder {
             plain_clients: false,
             internal_tls: false,
             wired: BTreeSet::new(),
+            cells: None,
             s3: None,
             cuttable: Vec::new(),
             shared: None,
@@ -190,6 +192,14 @@ impl Builder {
         self
     }
 
+    /// Sets the number of cells of the store, if it is made: a power of two from 1 to 256. Without it there are as many
+    /// as `tern migrate` makes by itself.
+    #[must_use]
+    pub fn cells(mut self, cells: u16) -> Self {
+        self.cells = Some(cells);
+        self
+    }
+
     /// Puts a proxy that a test can cut before each node of this role. See [`Platform::wire`].
     #[must_use]
     pub fn wired(mut self, role: Role) -> Self {
@@ -243,7 +253,12 @@ impl Builder {
             secrets.certify_nodes(&authority, authority.pem())?;
         }
         let (servers, database_url) = self.servers(beside.as_ref()).await?;
-        self.run(&database_url, &secrets, &["migrate"])
+        let cells = self.cells.map(|cells| cells.to_string());
+        let migrate: &[&str] = match &cells {
+            Some(cells) => &["migrate", "--cells", cells],
+            None => &["migrate"],
+        };
+        self.run(&database_url, &secrets, migrate)
             .await
             .context("tern migrate")?;
         let api_key = match beside {
