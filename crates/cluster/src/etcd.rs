@@ -10,9 +10,9 @@
 //! [`crate::standing`] says how certain this node's own place in the map is.
 //!
 //! The version of a map is the etcd revision of the last change of a node's key. So all nodes number the same map alike,
-//! also if others write to the same etcd. A list does not show when a key was deleted; a node that learns of a deletion
-//! by a list takes the revision of the list, which may be too high, and writes its own key anew soon after, so that all
-//! nodes have the same version again.
+//! also if others write to the same etcd. A list does not show when a key was deleted; a node that cannot tell from it when
+//! the last change was has a version that may be another, and writes its own key anew soon after, so that all nodes have
+//! the same version again.
 
 mod follow;
 mod obituaries;

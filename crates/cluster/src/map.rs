@@ -150,13 +150,13 @@ impl ClusterMap {
         self.version
     }
 
-    /// Says that the version may be above that of the last change, so that other nodes may have the same map under a
-    /// lower version.
+    /// Says that the version may not be that of the last change, so that other nodes may have the same map under another
+    /// version.
     pub(crate) fn guess_version(&mut self) {
         self.guessed = true;
     }
 
-    /// Returns whether the version may be above that of the last change.
+    /// Returns whether the version may not be that of the last change.
     pub(crate) fn has_guessed_version(&self) -> bool {
         self.guessed
     }

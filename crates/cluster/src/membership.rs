@@ -59,7 +59,7 @@ pub struct Recorded {
 pub struct Membership {
     /// The revision of the last change of the records.
     revision: i64,
-    /// True if `revision` may be too high: a list showed that a record was deleted, but not when.
+    /// True if `revision` may not be that of the last change: a list does not show when a record was deleted.
     guessed: bool,
     /// The records that etcd has, as far as this node knows them. Nodes that cannot reach etcd ask for them.
     records: BTreeMap<Key, Node>,
@@ -92,10 +92,11 @@ impl Membership {
             (listed.revision, false)
         } else if deleted || restored {
             (listed.revision, true)
-        } else if listed.changed > before {
-            (listed.changed, false)
         } else {
-            (before, guessed)
+            // If etcd is at a later revision, a key may have been written and deleted since the last list.
+            let version = listed.changed.max(before);
+            let same = guessed && version == before;
+            (version, same || listed.revision > version)
         };
         self.replace(nodes, now);
     }
@@ -464,12 +465,14 @@ mod tests {
         membership.change(7, [Change::Put(Role::Chat, node("chat-1"))], now);
         let cases = [
             // (revision, changed, names, version, guessed)
-            (90, 7, vec!["chat-0", "chat-1"], 7, false),
-            (100, 95, vec!["chat-0", "chat-1"], 95, false),
+            (7, 7, vec!["chat-0", "chat-1"], 7, false),
+            // A key may have come and gone, or others wrote.
+            (90, 7, vec!["chat-0", "chat-1"], 7, true),
+            (100, 100, vec!["chat-0", "chat-1"], 100, false),
             // When chat-1 was deleted is not known.
-            (110, 95, vec!["chat-0"], 110, true),
-            (120, 95, vec!["chat-0"], 110, true),
-            (130, 125, vec!["chat-0"], 125, false),
+            (110, 100, vec!["chat-0"], 110, true),
+            (110, 100, vec!["chat-0"], 110, true),
+            (125, 125, vec!["chat-0"], 125, false),
             // etcd was restored from a backup.
             (20, 3, vec!["chat-0"], 20, true),
         ];

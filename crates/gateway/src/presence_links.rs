@@ -182,8 +182,9 @@ impl PresenceLinks {
         async_stream::stream! {
             let mut rest: VecDeque<SessionId> = VecDeque::new();
             loop {
-                let map = self.ctx.map.current();
                 let Some((said, all)) = queue.take(link, GATHER) else { return };
+                // The map is read now: it is at least the one because of which all is due.
+                let map = self.ctx.map.current();
                 let (mut items, mut activities, mut opened) = (Vec::new(), Vec::new(), Vec::new());
                 for said in said {
                     match said {

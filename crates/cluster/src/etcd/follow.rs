@@ -7,8 +7,10 @@ use std::time::Duration;
 use etcd_client::{EventType, KeyValue, WatchOptions, WatchResponse, WatchStream};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::peers::News;
 use super::{EtcdError, Out, Peers, Store, timely};
 use crate::links::BackOff;
+use crate::map::ClusterMap;
 use crate::membership::{Change, Membership};
 use crate::metrics;
 use crate::standing::Standing;
@@ -38,27 +40,33 @@ pub(super) async fn follow(
         revision = loop {
             tokio::time::sleep(back_off.next(lived)).await;
             lived = Duration::ZERO;
-            let (listed, ()) = tokio::join!(store.list(), hear(&others, &mut membership, &out));
+            let (listed, news) = tokio::join!(store.list(), ask(&others, membership.map()));
             match listed {
+                // What others say may be newer than the list, but then the watch will say it too.
                 Ok(listed) => {
                     metrics::map_listed();
                     let revision = listed.revision;
                     membership.list(listed, Instant::now());
                     break revision;
                 }
-                Err(error) => tracing::debug!(%error, "etcd does not answer"),
+                Err(error) => {
+                    tracing::debug!(%error, "etcd does not answer");
+                    hear(news, &mut membership, &out);
+                }
             }
         };
         tracing::info!(revision, "cluster map read again");
     }
 }
 
-/// Asks other nodes for etcd's records, and applies them if they are newer than this node's.
-async fn hear(others: &Option<(Peers, Standing)>, membership: &mut Membership, out: &Out) {
-    let news = match others {
-        Some((peers, standing)) => peers.ask(&membership.map(), standing).await,
-        None => None,
-    };
+/// Asks other nodes for etcd's records, and returns them if they are newer than `map`.
+async fn ask(others: &Option<(Peers, Standing)>, map: ClusterMap) -> Option<News> {
+    let (peers, standing) = others.as_ref()?;
+    peers.ask(&map, standing).await
+}
+
+/// Applies the records of another node, if there are some.
+fn hear(news: Option<News>, membership: &mut Membership, out: &Out) {
     let now = Instant::now();
     if let Some(news) = news
         && membership.told(news.revision, news.nodes, news.cautious, now)

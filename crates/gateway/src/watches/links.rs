@@ -81,8 +81,9 @@ impl Watches {
         async_stream::stream! {
             let mut rest: Vec<UserId> = Vec::new();
             loop {
-                let map = self.ctx.map.current();
                 let Some((said, all)) = queue.take(link, GATHER) else { return };
+                // The map is read now: it is at least the one because of which all is due.
+                let map = self.ctx.map.current();
                 if all {
                     rest = self.table().people().filter(|user| map.owns(Role::Presence, &node, Slot::of_user(*user))).collect();
                 }
