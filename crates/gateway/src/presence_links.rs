@@ -20,7 +20,7 @@ use tern_cluster::links::identify;
 use tern_cluster::{ClusterMap, Node, NodeContext, Role, links};
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{Activity, AnnounceReplies, Announcement, Announcements, OpenedStream};
-use tern_types::{Clock, SessionId, Slot};
+use tern_types::{Clock, SLOTS, SessionId, Slot};
 use tokio::sync::Notify;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
@@ -181,6 +181,8 @@ impl PresenceLinks {
     ) -> impl Stream<Item = Announcements> {
         async_stream::stream! {
             let mut rest: VecDeque<SessionId> = VecDeque::new();
+            // The slots of the node and the map's version, from when all is due until all is announced.
+            let mut slots: Option<(Vec<u8>, i64)> = None;
             loop {
                 let Some((said, all)) = queue.take(link, GATHER) else { return };
                 // The map is read now: it is at least the one because of which all is due.
@@ -196,15 +198,28 @@ impl PresenceLinks {
                 if all {
                     let of_node = |session: &Handle| map.owns(Role::Presence, &node, session.slot());
                     rest = self.registry.sessions(of_node).iter().map(|session| session.id).collect();
+                    let of_node = Slot::all().filter(|slot| map.owns(Role::Presence, &node, *slot));
+                    slots = Some((bitmap(of_node), map.version()));
                 }
                 while items.len() < GATHER && let Some(id) = rest.pop_front() {
                     // The session is looked up now: its end may have been announced meanwhile, and must not be
                     // followed by its beginning.
                     items.extend(self.registry.get(id).map(|session| announcement(&session, false)));
                 }
-                if !items.is_empty() || !activities.is_empty() || !opened.is_empty() {
+                let (said_slots, said_map_version) = slots.take_if(|_| rest.is_empty()).unwrap_or_default();
+                let says_nothing = items.is_empty() && activities.is_empty() && opened.is_empty();
+                if !says_nothing || !said_slots.is_empty() {
                     let (map_version, now_ms) = (map.version(), Clock::monotonic().0);
-                    yield Announcements { map_version, items, activities, opened, now_ms };
+                    let said_slots = said_slots.into();
+                    yield Announcements {
+                        map_version,
+                        items,
+                        activities,
+                        opened,
+                        now_ms,
+                        said_slots,
+                        said_map_version,
+                    };
                 } else if rest.is_empty() {
                     queue.news.notified().await;
                 }
@@ -322,6 +337,15 @@ impl PresenceLinks {
             }
         }
     }
+}
+
+/// Encodes slots as `said_slots` of presence.proto has them.
+fn bitmap(slots: impl Iterator<Item = Slot>) -> Vec<u8> {
+    let mut bits = vec![0; usize::from(SLOTS) / 8];
+    for slot in slots {
+        bits[slot.index() / 8] |= 1 << (slot.index() % 8);
+    }
+    bits
 }
 
 fn announcement(session: &Handle, ended: bool) -> Announcement {

@@ -8,8 +8,11 @@
 //!   restarted or a slot moved, sessions are announced in any order.
 //! - A session is removed when it ends, when its gateway's incarnation leaves the map, and when its user's slot goes
 //!   to another node.
+//! - A gateway says when it has announced all its sessions of some slots. A look-up is sure only if every gateway in the
+//!   map has said the user's slot since this node has owned it. So it does not matter whose map changed when.
 
 mod event;
+mod said;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -21,6 +24,7 @@ use std::time::Duration;
 use tern_types::{DeviceId, IdMap, SessionId, Slot, Timestamp, UserId};
 
 pub use event::{Announcement, Effect, Event, Gateway, LinkId, NotOwner};
+pub use said::AGAIN_AFTER;
 pub use slots::SlotSet;
 
 use crate::activity::Sign;
@@ -74,6 +78,12 @@ struct Link {
     began: Timestamp,
     /// True once the sessions that were not announced again on this stream have been removed.
     swept: bool,
+    /// The slots of this node of which every session was announced on this stream, since this node has owned them.
+    said: SlotSet,
+    /// True once the gateway has said slots.
+    has_said: bool,
+    /// The time since which a slot is not said although the gateway has said slots before. `None`: there is none.
+    lacks_since: Option<Timestamp>,
 }
 
 /// The live sessions of the users in this node's slots.
@@ -84,8 +94,10 @@ pub struct Registry {
     /// The number of sessions of all users.
     sessions: usize,
     owned: SlotSet,
-    /// True if this node owned slots before and owns none now: by its own map it has left.
-    has_left: bool,
+    /// The slots of this node that some gateway in the map has not said: a session may be missing here.
+    unsaid: SlotSet,
+    /// The version of the map by which this node last gained a slot.
+    gained_at: i64,
     /// The gateways that the newest map has, whether they are linked or not.
     in_map: HashSet<Gateway>,
     gateways: HashMap<Gateway, GatewayState>,
@@ -100,7 +112,8 @@ impl Default for Registry {
             users: IdMap::default(),
             sessions: 0,
             owned: SlotSet::empty(),
-            has_left: false,
+            unsaid: SlotSet::empty(),
+            gained_at: 0,
             in_map: HashSet::new(),
             gateways: HashMap::new(),
             arrivals: 0,
@@ -112,8 +125,16 @@ impl Registry {
     /// Applies one event, and returns what has to be done because of it.
     pub fn apply(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
         match event {
-            Event::Linked { gateway, link } => self.linked(gateway, link, now),
-            Event::Unlinked { gateway, link } => self.unlinked(&gateway, link),
+            Event::Linked { gateway, link } => {
+                let effects = self.linked(gateway, link, now);
+                self.cover(now);
+                effects
+            }
+            Event::Unlinked { gateway, link } => {
+                let effects = self.unlinked(&gateway, link);
+                self.cover(now);
+                effects
+            }
             Event::Announced {
                 gateway,
                 link,
@@ -139,7 +160,25 @@ impl Registry {
                 session,
                 number,
             } => self.opened(&gateway, link, user, session, number),
-            Event::MapChanged { owned, gateways } => self.map_changed(owned, gateways),
+            Event::Said {
+                gateway,
+                link,
+                slots,
+                map_version,
+            } => {
+                self.said(&gateway, link, slots, map_version);
+                self.cover(now);
+                Vec::new()
+            }
+            Event::MapChanged {
+                map_version,
+                owned,
+                gateways,
+            } => {
+                let effects = self.map_changed(map_version, owned, gateways);
+                self.cover(now);
+                effects
+            }
             Event::Tick => self.tick(now),
         }
     }
@@ -197,6 +236,9 @@ impl Registry {
             id,
             began: now,
             swept: false,
+            said: SlotSet::empty(),
+            has_said: false,
+            lacks_since: None,
         });
         debug_assert!(
             older.as_ref().is_none_or(|older| older.id < id),
@@ -333,7 +375,7 @@ impl Registry {
         replaced(sessions, &sessions[index])
     }
 
-    fn map_changed(&mut self, owned: SlotSet, in_map: HashSet<Gateway>) -> Vec<Effect> {
+    fn map_changed(&mut self, version: i64, owned: SlotSet, in_map: HashSet<Gateway>) -> Vec<Effect> {
         let mut effects = Vec::new();
         let mut gone = Vec::new();
         for (gateway, state) in &mut self.gateways {
@@ -352,46 +394,17 @@ impl Registry {
             effects.extend(self.forget_gateway(gateway));
         }
         self.in_map = in_map;
-        if self.has_left && !owned.is_empty() {
-            self.has_left = false;
-            effects.extend(self.end_links());
-        }
-        self.has_left |= owned.is_empty() && !self.owned.is_empty();
         if self.owned != owned {
+            if !self.gained(&owned).is_empty() {
+                self.gained_at = version;
+            }
+            for link in self.gateways.values_mut().filter_map(|state| state.link.as_mut()) {
+                link.said.keep(&owned);
+            }
             self.owned = owned;
             let owned = self.owned.clone();
             // The users belong to another node now, so their signs no longer matter here.
             self.retain(|session| owned.contains(Slot::of_user(session.user)));
-        }
-        effects
-    }
-
-    /// Ends all links, so that the gateways announce all their sessions again. A node that comes back after it had left by
-    /// its own map has forgotten them, while the gateways' maps may have had it all along, so that they would not.
-    fn end_links(&self) -> Vec<Effect> {
-        let linked = self.gateways.iter().filter_map(|(gateway, state)| {
-            Some(Effect::EndLink {
-                gateway: gateway.clone(),
-                link: state.link.as_ref()?.id,
-            })
-        });
-        linked.collect()
-    }
-
-    fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
-        let mut due = Vec::new();
-        for (gateway, state) in &mut self.gateways {
-            if let Some(link) = &mut state.link
-                && !link.swept
-                && now.since(link.began) >= STALE_AFTER
-            {
-                link.swept = true;
-                due.push((gateway.clone(), link.id));
-            }
-        }
-        let mut effects = Vec::new();
-        for (gateway, link) in due {
-            effects.extend(self.retain(|session| session.gateway != gateway || session.link == link));
         }
         effects
     }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use tern_presence_core::activity::Arrival;
-use tern_presence_core::registry::{Announcement, Event, Gateway};
+use tern_presence_core::registry::{Announcement, Event, Gateway, SlotSet};
 
 use crate::hub::{Hub, LinkGuard, Patience};
 use crate::last_seen::LastSeen;
@@ -200,6 +200,14 @@ async fn take_announcements(
         let taken = hub.announce(events);
         hub.announce(signs);
         hub.announce(opened);
+        if let Some(slots) = SlotSet::from_bits(&frame.said_slots) {
+            hub.announce([Event::Said {
+                gateway: link.gateway.clone(),
+                link: link.id,
+                slots,
+                map_version: frame.said_map_version,
+            }]);
+        }
         let reply = |(r#ref, taken): (u64, Result<(), _>)| AnnounceReply {
             r#ref,
             not_owner: taken.is_err(),
@@ -346,7 +354,7 @@ async fn answer(
         not_owner: found.is_err(),
         // The standing is read after the look-up: if this node is certain of its place now, it was so during the
         // look-up.
-        unsure: !standing.is_held(),
+        unsure: found == Ok(false) || !standing.is_held(),
     })
 }
 

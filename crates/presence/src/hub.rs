@@ -121,7 +121,11 @@ impl Hub {
         );
         let mut state = self.lock();
         // This event belongs to no user, so it cannot be refused.
-        let _ = state.apply(Event::MapChanged { owned, gateways });
+        let _ = state.apply(Event::MapChanged {
+            map_version: map.version(),
+            owned,
+            gateways,
+        });
         // People who have lost the session with their newest sign may go offline sooner.
         self.due_sooner.notify_one();
         metrics::sessions(state.people.registry().sessions());
@@ -204,9 +208,9 @@ impl Hub {
         taken
     }
 
-    /// Calls `found` for every live session of the users. Returns `Err`, without any call, if one of the users belongs
-    /// to another node.
-    pub fn look_up(&self, users: &[UserId], found: impl FnMut(&Session)) -> Result<(), NotOwner> {
+    /// Calls `found` for every live session of the users. Returns whether it is sure that these are all. Returns `Err`,
+    /// without any call, if one of the users belongs to another node.
+    pub fn look_up(&self, users: &[UserId], found: impl FnMut(&Session)) -> Result<bool, NotOwner> {
         metrics::lookups(1, users.len());
         let state = self.lock();
         state
@@ -215,7 +219,7 @@ impl Hub {
             .look_up(users)
             .inspect_err(|NotOwner| metrics::not_owner("lookup"))?
             .for_each(found);
-        Ok(())
+        Ok(state.people.registry().is_sure(users))
     }
 
     /// Waits until this node follows the sender's map, if that is newer and if, by this node's own map, one of the

@@ -134,12 +134,21 @@ impl Gateway {
             .send(Announcements {
                 map_version,
                 items,
-                activities: Vec::new(),
-                opened: Vec::new(),
-                now_ms: 0,
+                ..Announcements::default()
             })
             .await
             .unwrap();
+    }
+
+    /// Says that all sessions of all slots are announced.
+    async fn has_said_all(&self, map_version: i64) {
+        let frame = Announcements {
+            map_version,
+            said_slots: vec![u8::MAX; 512].into(),
+            said_map_version: map_version,
+            ..Announcements::default()
+        };
+        self.out.send(frame).await.unwrap();
     }
 
     async fn next(&mut self) -> Option<AnnounceReplies> {
@@ -230,6 +239,22 @@ fn user_where(shared: &ClusterMap, p1_owns: bool) -> UserId {
             == p1_owns
     };
     std::iter::repeat_with(UserId::random).find(owned).unwrap()
+}
+
+#[tokio::test]
+async fn nobody_is_said_for_sure_before_every_gateway_has_said_its_sessions() {
+    let presence = Presence::start(map(1, &["p1"], &["g1", "g2"])).await;
+    let (user, mut chat) = (UserId::random(), presence.chat("chat-0").await);
+    let (g1, g2) = (presence.gateway("g1").await, presence.gateway("g2").await);
+    g1.has_said_all(1).await;
+    assert!(chat.look_up(1, &[user]).await.unsure, "the user may be on g2");
+    g2.has_said_all(1).await;
+    let sure = async { while chat.look_up(1, &[user]).await.unsure {} };
+    timeout(PATIENCE, sure).await.unwrap();
+    // A gateway that joins has said nothing.
+    presence.follow(map(2, &["p1"], &["g1", "g2", "g3"]));
+    let unsure = async { while !chat.look_up(2, &[user]).await.unsure {} };
+    timeout(PATIENCE, unsure).await.unwrap();
 }
 
 #[tokio::test]

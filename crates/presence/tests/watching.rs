@@ -179,8 +179,8 @@ impl Presence {
             map_version: 1,
             items,
             activities,
-            opened: Vec::new(),
             now_ms: Clock::wall().0,
+            ..Announcements::default()
         };
         self.announce.send(frame).await.unwrap();
     }

@@ -37,7 +37,13 @@ impl Node {
 
     fn map(&mut self, owned: SlotSet, now: u64) -> Vec<Effect> {
         let gateways = [gateway()].into();
-        self.0.apply(Event::MapChanged { owned, gateways }, at(now))
+        let map_version = 1;
+        let event = Event::MapChanged {
+            map_version,
+            owned,
+            gateways,
+        };
+        self.0.apply(event, at(now))
     }
 
     fn announce(&mut self, user: UserId, active: bool, now: u64) -> Vec<Effect> {
@@ -111,6 +117,7 @@ fn a_gateway_that_dies_takes_its_people_offline_as_last_seen_at_their_last_sign(
     let owned = SlotSet::all();
     let effects = node.0.apply(
         Event::MapChanged {
+            map_version: 1,
             owned,
             gateways: HashSet::new(),
         },

@@ -79,8 +79,16 @@ pub enum Event {
         session: SessionId,
         number: NonZeroU64,
     },
+    /// The gateway has announced all its sessions of these slots. `map_version` is the version of its map when it began.
+    Said {
+        gateway: Gateway,
+        link: LinkId,
+        slots: SlotSet,
+        map_version: i64,
+    },
     /// This node follows a newer map, by which it owns these slots and these gateways exist.
     MapChanged {
+        map_version: i64,
         owned: SlotSet,
         gateways: HashSet<Gateway>,
     },
@@ -101,7 +109,8 @@ pub enum Effect {
     /// There is something to take for this watch stream.
     Tell(WatchLink),
     /// This announce stream is to be ended. Either its gateway's incarnation has left the map, perhaps only for a
-    /// while, and has to announce everything again, or the gateway has opened a newer stream.
+    /// while, and has to announce everything again; or the gateway has not said slots for too long; or it has opened a
+    /// newer stream.
     EndLink { gateway: Gateway, link: LinkId },
 }
 

@@ -33,6 +33,28 @@ impl SlotSet {
         self.0[slot.index() / 64] |= 1 << (slot.index() % 64);
     }
 
+    /// Reads a set of which bit n % 8 of byte n / 8 is slot n. `None` if there are not as many bits as slots.
+    pub fn from_bits(bits: &[u8]) -> Option<Self> {
+        if bits.len() != WORDS * 8 {
+            return None;
+        }
+        let mut words = Box::new([0; WORDS]);
+        for (word, bytes) in words.iter_mut().zip(bits.chunks_exact(8)) {
+            *word = bytes
+                .iter()
+                .rev()
+                .fold(0, |word, byte| word << 8 | u64::from(*byte));
+        }
+        Some(Self(words))
+    }
+
+    /// Removes the slots that are not in `other`.
+    pub fn keep(&mut self, other: &Self) {
+        for (word, kept) in self.0.iter_mut().zip(other.0.iter()) {
+            *word &= kept;
+        }
+    }
+
     /// Returns the slots that are in this set and not in `other`.
     pub fn without(&self, other: &Self) -> Self {
         Self(Box::new(std::array::from_fn(|word| {

@@ -62,7 +62,26 @@ impl Fixture {
 
     fn map(&mut self, owned: SlotSet, gateways: &[&str]) -> Vec<Effect> {
         let gateways = gateways.iter().map(|name| gateway(name, 1)).collect();
-        self.apply(Event::MapChanged { owned, gateways })
+        self.apply(Event::MapChanged {
+            map_version: 7,
+            owned,
+            gateways,
+        })
+    }
+
+    /// The gateway has announced all its sessions of all slots, by its map of this version.
+    fn say(&mut self, name: &str, link: u64, map_version: i64) {
+        let effects = self.apply(Event::Said {
+            gateway: gateway(name, 1),
+            link: LinkId(link),
+            slots: SlotSet::all(),
+            map_version,
+        });
+        assert_eq!(effects, []);
+    }
+
+    fn is_sure(&self) -> bool {
+        self.registry.is_sure(&[user(1)])
     }
 
     fn link(&mut self, name: &str, link: u64) -> Vec<Effect> {

@@ -15,20 +15,59 @@ fn the_sessions_of_a_gateway_go_when_it_leaves_the_map() {
     assert_eq!(it.found(), [20]);
 }
 
-/// The node was out of its own map for a moment. The gateways may not have noticed.
 #[test]
-fn a_node_that_comes_back_into_its_map_has_everything_announced_again() {
-    let mut this = Fixture::new();
-    this.announce("g1", 1, 1);
-    assert_eq!(this.map(SlotSet::empty(), &["g1", "g2"]), []);
-    let mut ended = this.map(SlotSet::all(), &["g1", "g2"]);
-    ended.sort_by_key(|effect| format!("{effect:?}"));
-    let end = |name, link| Effect::EndLink {
-        gateway: gateway(name, 1),
-        link: LinkId(link),
+fn a_look_up_is_sure_once_every_gateway_in_the_map_has_said_the_slot() {
+    let mut it = Fixture::new();
+    assert!(!it.is_sure());
+    it.say("g1", 1, 7);
+    assert!(!it.is_sure(), "g2 may have a session");
+    it.say("g2", 2, 7);
+    assert!(it.is_sure());
+    // A gateway that joins or whose stream breaks may have sessions that are not known here.
+    it.map(SlotSet::all(), &["g1", "g2", "g3"]);
+    assert!(!it.is_sure());
+    it.map(SlotSet::all(), &["g1", "g2"]);
+    assert!(it.is_sure());
+    it.link("g2", 3);
+    assert!(!it.is_sure());
+    it.say("g2", 2, 7);
+    assert!(!it.is_sure(), "the older stream counts no more");
+    it.say("g2", 3, 7);
+    assert!(it.is_sure());
+    it.apply(Event::Unlinked {
+        gateway: gateway("g2", 1),
+        link: LinkId(3),
+    });
+    assert!(!it.is_sure());
+}
+
+/// The node was without its slots for a moment, by its own map. The gateways may not have noticed.
+#[test]
+fn what_was_forgotten_with_its_slot_is_asked_for_again() {
+    let mut it = Fixture::new();
+    for (name, link) in [("g1", 1), ("g2", 2)] {
+        it.say(name, link, 7);
+    }
+    it.announce("g1", 10, 1);
+    assert_eq!(it.map(SlotSet::empty(), &["g1", "g2"]), []);
+    assert_eq!(it.map(SlotSet::all(), &["g1", "g2"]), []);
+    assert_eq!((it.found(), it.is_sure()), (vec![], false));
+    // The first says it by itself. What it says by a map of before does not count.
+    it.say("g1", 1, 6);
+    it.say("g2", 2, 7);
+    it.now = it.now + AGAIN_AFTER - Duration::from_millis(1);
+    assert_eq!(it.apply(Event::Tick), []);
+    it.now = it.now + Duration::from_millis(1);
+    let ended = Effect::EndLink {
+        gateway: gateway("g1", 1),
+        link: LinkId(1),
     };
-    assert_eq!(ended, [end("g1", 1), end("g2", 2)]);
-    assert_eq!(this.map(SlotSet::all(), &["g1", "g2"]), [], "once");
+    assert_eq!(it.apply(Event::Tick), [ended]);
+    assert_eq!(it.apply(Event::Tick), [], "once");
+    it.link("g1", 4);
+    it.announce_on("g1", 4, 10, 1);
+    it.say("g1", 4, 7);
+    assert_eq!((it.found(), it.is_sure()), (vec![10], true));
 }
 
 #[test]
@@ -64,6 +103,7 @@ fn a_new_incarnation_of_a_gateway_takes_the_sessions_of_the_old_one_away() {
     it.announce("g1", 10, 1);
     let gateways = HashSet::from([gateway("g1", 2), gateway("g2", 1)]);
     it.apply(Event::MapChanged {
+        map_version: 7,
         owned: SlotSet::all(),
         gateways,
     });
