@@ -170,7 +170,7 @@ pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
 /// Returns the options of the connections that commit and settle in one cell. They are those of
 /// [`hot_connect_options`], but the names of tables of chats mean those of the cell.
 pub fn cell_connect_options(args: &PostgresArgs, cell: Cell) -> PgConnectOptions {
-    // Of two settings of the same name the later one counts.
+    // Postgres takes the later one of two settings of the same name.
     let path = format!("{},people", cell.schema());
     hot_connect_options(args).options([("search_path", path.as_str())])
 }

@@ -33,7 +33,7 @@ fn of(mut migrator: Migrator) -> Migrator {
 }
 
 /// The tables of a cell.
-const CELL_TABLES: [&str; 7] = [
+pub const CELL_TABLES: [&str; 7] = [
     "chats",
     "chat_heads",
     "members",

@@ -42,7 +42,7 @@ pub(super) async fn follow(
             lived = Duration::ZERO;
             let (listed, news) = tokio::join!(store.list(), ask(&others, membership.map()));
             match listed {
-                // What others say may be newer than the list, but then the watch will say it too.
+                // The news of others is not needed: if it is newer than the list, the watch brings it too.
                 Ok(listed) => {
                     metrics::map_listed();
                     let revision = listed.revision;

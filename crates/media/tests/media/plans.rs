@@ -38,7 +38,7 @@ async fn what_clients_wait_for_goes_by_indexes() {
             .execute(&mut *db)
             .await
             .unwrap();
-        // Of a partitioned table, an argument that is NULL leaves no partition.
+        // Postgres leaves out all partitions of a table if the chat's id is NULL, so that no plan would be seen.
         let value = match name {
             "in_chat" => "'00000000-0000-0000-0000-000000000000'",
             _ => "NULL",

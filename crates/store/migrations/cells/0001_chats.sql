@@ -35,9 +35,10 @@ CREATE TABLE members (
     -- The user's devices while the interval is open; as they were at its end afterwards.
     devices    uuid[] NOT NULL,
     read_seq   int8 NOT NULL DEFAULT 0,
-    -- As the user's last mark in the chat said: others are not told of read_seq.
+    -- True if the user's last mark in the chat came with read receipts turned off: others are not told of read_seq.
     read_receipts_off boolean NOT NULL DEFAULT false,
-    -- What the member sent after their own read mark and others have to read: not unread to them.
+    -- The number of the member's own messages after their read mark. They count as unread for others, not for the
+    -- member.
     own_unread int4 NOT NULL DEFAULT 0,
     PRIMARY KEY (chat_id, user_id, joined_seq)
 );
@@ -92,9 +93,10 @@ CREATE TABLE media_refs (
 CREATE INDEX media_refs_media ON media_refs (media_id);
 CREATE INDEX media_refs_entry ON media_refs (chat_id, seq);
 
--- What the planner is to believe whatever ANALYZE counts. Where most chats have one message (a platform's first days) or
--- most people are in one chat, it takes a key's first column to be as good as the whole key, and a statement about one row
--- reads the longest chat, or all chats of the busiest user. So: at least fifty rows each in a table of any size.
+-- These settings tell the planner what to expect, whatever ANALYZE counts. Where most chats have one message (a platform's
+-- first days) or most people are in one chat, the planner takes a key's first column to be as good as the whole key. A
+-- statement about one row then reads the longest chat, or all chats of the busiest user. With these settings it expects
+-- at least fifty rows for each value, in a table of any size.
 ALTER TABLE messages ALTER COLUMN chat_id SET (n_distinct = -0.02);
 ALTER TABLE members ALTER COLUMN user_id SET (n_distinct = -0.02);
 ALTER TABLE inbox ALTER COLUMN device_id SET (n_distinct = -0.02);

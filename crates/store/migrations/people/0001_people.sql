@@ -130,7 +130,7 @@ CREATE TABLE IF NOT EXISTS uploads (
 );
 CREATE INDEX IF NOT EXISTS uploads_by_state ON uploads (state, urls_end_at);
 
--- What a user has begun to upload on a day (UTC).
+-- One row a user and day (UTC): the bytes and the number of uploads that the user began on it.
 CREATE TABLE IF NOT EXISTS media_usage (
     user_id uuid NOT NULL,
     day     date NOT NULL,
