@@ -76,7 +76,9 @@ async fn accept(listener: TcpListener, upstream: SocketAddr, rules: watch::Recei
 
 /// Carries one connection, which comes from the address `from`.
 async fn pass(socket: TcpStream, from: SocketAddr, upstream: SocketAddr, rules: watch::Receiver<Rule>) {
-    let node: Arc<str> = node_at(from).unwrap_or_default().into();
+    // The look at the processes blocks for as long as the machine is busy, and this thread serves other connections.
+    let node = tokio::task::spawn_blocking(move || node_at(from)).await;
+    let node: Arc<str> = node.ok().flatten().unwrap_or_default().into();
     until_open(&node, &mut rules.clone()).await;
     let Ok(node_behind) = TcpStream::connect(upstream).await else {
         return;
@@ -114,7 +116,8 @@ async fn until_open(node: &str, rules: &mut watch::Receiver<Rule>) {
 }
 
 /// Returns the name of the node whose process has this end of a connection on this machine, or `None` if it is no
-/// node's.
+/// node's. It looks at the processes that this process has started, and at no others: of hundreds, each with its open
+/// files, a busy machine would need longer than nodes wait for each other.
 fn node_at(address: SocketAddr) -> Option<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let inode = inode_of(address, &table)?;
@@ -122,12 +125,22 @@ fn node_at(address: SocketAddr) -> Option<String> {
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     let process = processes
         .map(|entry| entry.path())
+        .filter(|process| is_child(process))
         .find(|process| has(process, &link))?;
     let environment = std::fs::read(process.join("environ")).ok()?;
     let name = environment
         .split(|byte| *byte == 0)
         .find_map(|variable| variable.strip_prefix(b"TERN_NODE_NAME="))?;
     Some(String::from_utf8_lossy(name).into_owned())
+}
+
+/// Returns whether this process has started that one. In the process's `stat` the parent's id is the second field after
+/// the name, which is in parentheses.
+fn is_child(process: &Path) -> bool {
+    let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default();
+    let parent = fields.split_whitespace().nth(1);
+    parent.and_then(|id| id.parse().ok()) == Some(std::process::id())
 }
 
 /// Returns whether one of the process's open files is `link`.
