@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
 use tern_cluster::drain::Drain;
 use tern_cluster::map::MapHandle;
+use tern_store::Pools;
 
 use crate::metrics::{self, Backlog};
 use crate::ownership::Ownership;
@@ -15,7 +15,7 @@ use crate::store::inspect;
 const INTERVAL: Duration = Duration::from_secs(15);
 
 /// Sets the metrics every 15 s until the drain begins, and then to 0. On nodes that do not own slot 0 they are 0.
-pub async fn run(pool: PgPool, ownership: Ownership, map: MapHandle, drain: Drain) {
+pub async fn run(pools: Pools, ownership: Ownership, map: MapHandle, drain: Drain) {
     let mut looks = tokio::time::interval(INTERVAL);
     loop {
         tokio::select! {
@@ -26,7 +26,7 @@ pub async fn run(pool: PgPool, ownership: Ownership, map: MapHandle, drain: Drai
             .slots(&map.current())
             .iter()
             .any(|slot| slot.number() == 0);
-        match look(&pool, asks).await {
+        match look(&pools, asks).await {
             Ok(backlog) => metrics::backlog(&backlog),
             Err(error) => tracing::debug!(%error, "cannot look at the inboxes"),
         }
@@ -34,14 +34,14 @@ pub async fn run(pool: PgPool, ownership: Ownership, map: MapHandle, drain: Drai
 }
 
 /// Measures the inboxes if this node asks for all nodes; otherwise returns zeros.
-async fn look(pool: &PgPool, asks: bool) -> sqlx::Result<Backlog> {
+async fn look(pools: &Pools, asks: bool) -> sqlx::Result<Backlog> {
     if !asks {
         return Ok(Backlog::default());
     }
-    let inbox = inspect::inbox_size(pool).await?;
+    let inbox = inspect::inbox_size(pools).await?;
     Ok(Backlog {
         inbox_rows: inbox.rows,
         inbox_oldest: Duration::from_millis(u64::try_from(inbox.oldest_age_ms).unwrap_or(0)),
-        wal_bytes: inspect::wal_bytes(pool).await?,
+        wal_bytes: inspect::wal_bytes(pools).await?,
     })
 }

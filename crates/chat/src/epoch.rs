@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sqlx::PgPool;
+use tern_store::Pools;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ use crate::store::listing;
 /// The follower of the store's epoch. It is cheap to clone.
 #[derive(Clone)]
 pub struct StoreEpoch {
-    pool: PgPool,
+    pools: Pools,
     shards: Shards,
     /// The mark of the epoch that this node knows, as the links carry it; 0: it knows none yet.
     current: Arc<AtomicU64>,
@@ -28,9 +28,9 @@ pub struct StoreEpoch {
 
 impl StoreEpoch {
     /// Creates a follower that knows no epoch yet.
-    pub fn new(pool: PgPool, shards: Shards) -> Self {
+    pub fn new(pools: Pools, shards: Shards) -> Self {
         Self {
-            pool,
+            pools,
             shards,
             current: Arc::default(),
             look: Arc::default(),
@@ -45,7 +45,7 @@ impl StoreEpoch {
     /// Reads the epoch. If it differs from the epoch known before, the shards forget their chats before this returns.
     pub async fn look(&self) -> sqlx::Result<Uuid> {
         let _one = self.look.lock().await;
-        let epoch = listing::epoch(&self.pool).await?;
+        let epoch = listing::epoch(&self.pools).await?;
         let (mark, before) = (mark(epoch), self.current.load(Ordering::Acquire));
         if mark != before {
             if before != 0 {
@@ -61,10 +61,10 @@ impl StoreEpoch {
     /// for the streams that are being opened; otherwise the number is `None`.
     pub async fn read(&self, opens: bool) -> sqlx::Result<(Uuid, Option<u64>)> {
         let (epoch, number) = if opens {
-            let (epoch, number) = listing::opening(&self.pool).await?;
+            let (epoch, number) = listing::opening(&self.pools).await?;
             (epoch, Some(number))
         } else {
-            (listing::epoch(&self.pool).await?, None)
+            (listing::epoch(&self.pools).await?, None)
         };
         if self.is(mark(epoch)) {
             Ok((epoch, number))

@@ -6,11 +6,12 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::PgPool;
+use futures::future::join_all;
 use tern_cluster::drain::Drain;
 use tern_cluster::map::MapHandle;
-use tern_types::{ChatId, Seq, Slot};
-use tokio::sync::Notify;
+use tern_store::Pools;
+use tern_types::{Cell, ChatId, Seq, Slot};
+use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
@@ -54,9 +55,13 @@ impl Owned {
         count
     }
 
-    /// The slots to look at now.
-    fn take_gained(&mut self) -> HashSet<Slot> {
-        std::mem::take(&mut self.gained)
+    /// The gained slots to look at now, of those that `which` accepts.
+    fn take_gained(&mut self, which: impl Fn(Slot) -> bool) -> HashSet<Slot> {
+        let (taken, left) = std::mem::take(&mut self.gained)
+            .into_iter()
+            .partition(|slot| which(*slot));
+        self.gained = left;
+        taken
     }
 
     /// Notes that the store did not answer about slots that [`Self::take_gained`] returned. They have to be looked at
@@ -68,22 +73,48 @@ impl Owned {
 }
 
 /// Follows the map, and tells the shards which slots this node owns. Looks for unsettled entries: at once in slots that
-/// were gained, repeated until the store has answered, and every 10 s in all slots. It returns when the drain has
-/// ended.
+/// were gained, repeated until the store has answered, and every 10 s in all slots. Each cell is looked at by itself,
+/// so that one which hangs holds up no other. It returns when the drain has ended.
 pub async fn run(
-    pool: PgPool,
+    pools: Pools,
     epoch: StoreEpoch,
     ownership: Ownership,
     shards: Shards,
     map: MapHandle,
     drain: Drain,
 ) {
-    let (owned, news) = (Mutex::new(Owned::default()), Notify::new());
-    // Both run side by side, because a look at a store that hangs takes seconds, and the map may change meanwhile.
+    let owned = Mutex::new(Owned::default());
+    let news: Vec<Notify> = pools.count().all().map(|_| Notify::new()).collect();
+    let (rounds, round) = watch::channel(0);
+    let looks = pools.count().all().zip(&news).map(|(cell, news)| {
+        let look = Look {
+            cell,
+            pools: &pools,
+            shards: &shards,
+            owned: &owned,
+        };
+        look.run(news, round.clone())
+    });
+    // All run side by side, because a look at a store that hangs takes seconds, and the map may change meanwhile.
     tokio::select! {
         () = follow(&ownership, &shards, map, &owned, &news) => {}
-        () = look(&pool, &epoch, &shards, &owned, &news) => {}
+        () = begin_rounds(&epoch, &rounds) => {}
+        _ = join_all(looks) => {}
         () = drain.ended() => {}
+    }
+}
+
+/// Begins a look at all slots every [`INTERVAL`], after a check of the store's epoch.
+async fn begin_rounds(epoch: &StoreEpoch, rounds: &watch::Sender<u64>) {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        while let Err(error) = epoch.look().await {
+            tracing::warn!(%error, "cannot read the store's epoch");
+            sleep(RETRY).await;
+        }
+        rounds.send_modify(|round| *round += 1);
     }
 }
 
@@ -93,7 +124,7 @@ async fn follow(
     shards: &Shards,
     mut map: MapHandle,
     owned: &Mutex<Owned>,
-    news: &Notify,
+    news: &[Notify],
 ) {
     let mut current = map.current();
     loop {
@@ -106,68 +137,69 @@ async fn follow(
             let count = slots.len();
             let gained = lock(owned).follow(slots);
             tracing::info!(slots = count, gained, version = current.version(), "slots");
-            news.notify_one();
+            news.iter().for_each(Notify::notify_one);
         }
         current = map.changed().await;
     }
 }
 
-/// Looks for unsettled entries whenever slots were gained, and at all slots every [`INTERVAL`]. It never returns.
-async fn look(pool: &PgPool, epoch: &StoreEpoch, shards: &Shards, owned: &Mutex<Owned>, news: &Notify) {
-    let mut ticks = interval(INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut missed = false;
-    loop {
-        let gained = lock(owned).take_gained();
-        let done = recover(pool, shards, &gained, 0.0).await;
-        if !done {
-            lock(owned).look_again(gained);
+/// The looks at one cell.
+struct Look<'a> {
+    cell: Cell,
+    pools: &'a Pools,
+    shards: &'a Shards,
+    owned: &'a Mutex<Owned>,
+}
+
+impl Look<'_> {
+    /// Looks for unsettled entries whenever slots were gained, and in each round at all slots. It never returns.
+    async fn run(self, news: &Notify, mut round: watch::Receiver<u64>) {
+        let of_cell = |slot| self.pools.count().of(slot) == self.cell;
+        let mut all = false;
+        loop {
+            let gained = lock(self.owned).take_gained(of_cell);
+            let looked = self.recover(&gained, 0.0).await;
+            if !looked {
+                lock(self.owned).look_again(gained);
+            }
+            if all {
+                let slots = lock(self.owned).all.clone();
+                let slots = slots.iter().copied().filter(|slot| of_cell(*slot)).collect();
+                all = !self.recover(&slots, AGE_S).await;
+            }
+            tokio::select! {
+                () = news.notified() => {}
+                Ok(()) = round.changed() => all = true,
+                () = sleep(RETRY), if !looked || all => {}
+            }
         }
-        tokio::select! {
-            () = news.notified() => {}
-            () = sleep(RETRY), if !done || missed => {
-                if missed {
-                    missed = !look_at_all(pool, epoch, shards, owned).await;
+    }
+
+    /// Finds all unsettled entries in these slots that are older than `age_s` seconds, page by page, and tells the
+    /// shards of them. Returns whether the cell answered.
+    async fn recover(&self, slots: &HashSet<Slot>, age_s: f64) -> bool {
+        if slots.is_empty() {
+            return true;
+        }
+        let slots: Vec<i16> = slots.iter().map(|slot| slot.number() as i16).collect();
+        let mut after = Some(ChatId(Uuid::nil()));
+        while let Some(last) = after {
+            let pool = self.pools.cell(self.cell);
+            let chats = match settle::unsettled(pool, &slots, age_s, last, PAGE).await {
+                Ok(chats) => chats,
+                Err(error) => {
+                    tracing::warn!(cell = %self.cell, %error, "cannot look for unsettled entries");
+                    return false;
                 }
+            };
+            metrics::recovered(chats.len());
+            after = last_of_full(&chats, PAGE);
+            for (chat, low, high) in chats {
+                let _ended = self.shards.send(chat, Event::Recover { chat, low, high }).await;
             }
-            _ = ticks.tick() => missed = !look_at_all(pool, epoch, shards, owned).await,
         }
+        true
     }
-}
-
-/// Checks the store's epoch, then looks at all slots of this node. Returns whether the store answered.
-async fn look_at_all(pool: &PgPool, epoch: &StoreEpoch, shards: &Shards, owned: &Mutex<Owned>) -> bool {
-    if let Err(error) = epoch.look().await {
-        tracing::warn!(%error, "cannot read the store's epoch");
-        return false;
-    }
-    let all = lock(owned).all.clone();
-    recover(pool, shards, &all, AGE_S).await
-}
-
-/// Finds all unsettled entries in these slots that are older than `age_s` seconds, page by page, and tells the shards of
-/// them. Returns whether the store answered.
-async fn recover(pool: &PgPool, shards: &Shards, slots: &HashSet<Slot>, age_s: f64) -> bool {
-    if slots.is_empty() {
-        return true;
-    }
-    let slots: Vec<i16> = slots.iter().map(|slot| slot.number() as i16).collect();
-    let mut after = Some(ChatId(Uuid::nil()));
-    while let Some(last) = after {
-        let chats = match settle::unsettled(pool, &slots, age_s, last, PAGE).await {
-            Ok(chats) => chats,
-            Err(error) => {
-                tracing::warn!(%error, "cannot look for unsettled entries");
-                return false;
-            }
-        };
-        metrics::recovered(chats.len());
-        after = last_of_full(&chats, PAGE);
-        for (chat, low, high) in chats {
-            let _ended = shards.send(chat, Event::Recover { chat, low, high }).await;
-        }
-    }
-    true
 }
 
 /// Returns the chat after which the store is asked for more: the last one of a full page, or `None` if the page has
@@ -202,17 +234,19 @@ mod tests {
     fn gained_slots_are_looked_at_until_the_store_has_answered() {
         let mut owned = Owned::default();
         assert_eq!(owned.follow(slots([1, 2, 3])), 3);
-        let asked = owned.take_gained();
+        let asked = owned.take_gained(|_| true);
         assert_eq!(asked, *slots([1, 2, 3]));
         // While the store is asked, a slot is lost and another one gained. Then the store fails.
         assert_eq!(owned.follow(slots([2, 3, 4])), 1);
         owned.look_again(asked);
-        assert_eq!(owned.take_gained(), *slots([2, 3, 4]));
+        assert_eq!(owned.take_gained(|_| true), *slots([2, 3, 4]));
         // The store has answered.
-        assert!(owned.take_gained().is_empty());
+        assert!(owned.take_gained(|_| true).is_empty());
         // A slot that was lost and comes back is looked at again.
         assert_eq!(owned.follow(slots([3])), 0);
         assert_eq!(owned.follow(slots([2, 3])), 1);
-        assert_eq!(owned.take_gained(), *slots([2]));
+        // Each cell takes its own.
+        assert!(owned.take_gained(|slot| slot.number() != 2).is_empty());
+        assert_eq!(owned.take_gained(|_| true), *slots([2]));
     }
 }

@@ -1,11 +1,8 @@
 //! Wires the chat role: the store, the shards, the links and the services.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use sqlx::PgPool;
-use sqlx::postgres::PgPoolOptions;
 use tern_cluster::context::NodeContext;
 use tern_cluster::links::MAX_LINK_MESSAGE_BYTES;
 use tern_cluster::map::Role;
@@ -16,8 +13,8 @@ use tern_proto::internal::chat_node_server::ChatNodeServer;
 use tern_proto::internal::chat_shards_server::ChatShardsServer;
 use tern_proto::v1::chats_server::ChatsServer;
 use tern_proto::v1::inbox_server::InboxServer;
-use tern_store::postgres::{cell_connect_options, hot_connect_options};
-use tern_store::schema;
+use tern_store::Pools;
+use tern_store::postgres::cell_connect_options;
 use tern_transport::serve::Running;
 use tern_types::limits::MAX_REQUEST_BYTES;
 use tonic::service::RoutesBuilder;
@@ -43,9 +40,6 @@ use crate::shard_loop::effects::{Calls, Effects};
 use crate::shard_loop::loader::Loader;
 use crate::store::seal::MasterKey;
 use crate::{backlog, recovery};
-
-/// The longest time that a read waits for a connection of the pool. After it the caller is told to try again.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Starts the role in this process. The returned future ends after a drain: when this node owns no slots any more and
 /// has answered all that was under way, or at the drain's deadline.
@@ -74,7 +68,7 @@ pub async fn start(config: Config, ctx: NodeContext, routes: &mut RoutesBuilder)
 /// The parts that the node's tasks and services share.
 struct ChatNode {
     ctx: NodeContext,
-    pool: PgPool,
+    pools: Pools,
     master: MasterKey,
     tickets: Option<Tickets>,
     ownership: Ownership,
@@ -89,25 +83,17 @@ impl ChatNode {
     async fn build(config: &Config, ctx: NodeContext) -> anyhow::Result<Self> {
         let master = master_key(config)?;
         let tickets = config.tickets.load()?;
-        let hot = hot_connect_options(&config.postgres);
-        let pool = PgPoolOptions::new()
-            .max_connections(config.postgres.database_pool_size)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_with(hot)
-            .await
-            .context("cannot connect to Postgres")?;
+        let pools = Pools::open(&config.postgres).await?;
         let ownership = Ownership::new(ctx.clone());
         let new_strangers = config.chat_new_strangers_a_day as usize;
-        let loads = loads_at_a_time(config);
-        let loader = Loader::new(pool.clone(), master.clone(), loads, new_strangers);
+        let loader = Loader::new(pools.clone(), master.clone(), new_strangers);
         let effects = effects(&ctx, loader, ownership.clone());
-        let cells = schema::require(&pool).await?;
         let connect = |cell| cell_connect_options(&config.postgres, cell);
-        let shards = Shards::start(cells, connect, &effects);
+        let shards = Shards::start(pools.count(), connect, &effects);
         Ok(Self {
-            epoch: StoreEpoch::new(pool.clone(), shards.clone()),
+            epoch: StoreEpoch::new(pools.clone(), shards.clone()),
             ctx,
-            pool,
+            pools,
             master,
             tickets,
             ownership,
@@ -120,7 +106,7 @@ impl ChatNode {
     /// Starts the tasks that run beside the shards and the services.
     fn spawn_tasks(&self) {
         let recovery = recovery::run(
-            self.pool.clone(),
+            self.pools.clone(),
             self.epoch.clone(),
             self.ownership.clone(),
             self.shards.clone(),
@@ -129,7 +115,7 @@ impl ChatNode {
         );
         tokio::spawn(recovery.instrument(tracing::info_span!("recovery")));
         let backlog = backlog::run(
-            self.pool.clone(),
+            self.pools.clone(),
             self.ownership.clone(),
             self.ctx.map.clone(),
             self.ctx.drain.clone(),
@@ -138,14 +124,14 @@ impl ChatNode {
     }
 
     fn add_services(&self, routes: &mut RoutesBuilder) {
-        let (pool, master) = (self.pool.clone(), self.master.clone());
-        let inbox = InboxService::new(self.writes(), pool.clone(), master.clone());
-        let node = NodeService::new(self.writes(), pool.clone(), self.epoch.clone());
+        let (pools, master) = (self.pools.clone(), self.master.clone());
+        let inbox = InboxService::new(self.writes(), pools.clone(), master.clone());
+        let node = NodeService::new(self.writes(), pools.clone(), self.epoch.clone());
         let admin = Arc::new(AdminService {
             ctx: self.ctx.clone(),
             writes: self.writes(),
             lookup: self.effects.fanout.lookup.clone(),
-            pool,
+            pools,
             master,
         });
         routes
@@ -166,13 +152,13 @@ impl ChatNode {
             epoch: self.epoch.clone(),
             tickets: self.tickets.clone(),
         };
-        LinkService::new(parts, self.pool.clone(), self.master.clone())
+        LinkService::new(parts, self.pools.clone(), self.master.clone())
     }
 
     fn chats(&self) -> ChatsService {
-        let (pool, master) = (self.pool.clone(), self.master.clone());
+        let (pools, master) = (self.pools.clone(), self.master.clone());
         let groups = Groups {
-            pool: pool.clone(),
+            pools: pools.clone(),
             master: master.clone(),
             shards: self.shards.clone(),
             pushes: self.effects.fanout.spawn(self.effects.gateways.clone()),
@@ -181,10 +167,10 @@ impl ChatNode {
         let read_marks = ReadMarks {
             ctx: self.ctx.clone(),
             shards: self.shards.clone(),
-            pool: pool.clone(),
+            pools: pools.clone(),
         };
         let tickets = self.tickets.clone();
-        ChatsService::new(self.writes(), groups, read_marks, pool, master, tickets)
+        ChatsService::new(self.writes(), groups, read_marks, pools, master, tickets)
     }
 
     fn writes(&self) -> Writes {
@@ -214,13 +200,6 @@ fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership) -> Effects {
         ownership,
         shedding: ctx.shedding.clone(),
     }
-}
-
-/// Returns how many chats may be loaded at a time: three quarters of the pool's connections, and at least one. The rest
-/// is left to devices that catch up.
-fn loads_at_a_time(config: &Config) -> u32 {
-    let connections = config.postgres.database_pool_size;
-    connections.saturating_sub(connections.div_ceil(4)).max(1)
 }
 
 /// Waits until a drain has begun, all slots are handed over, and the shards have answered everything. It gives up at

@@ -347,6 +347,7 @@ mod tests {
     use sqlx::postgres::PgPoolOptions;
     use tern_chat_core::chat::{ChatKey, ChatKind, Snapshot};
     use tern_cluster::{ClusterMap, MapHandle, NodeContext};
+    use tern_store::Pools;
 
     use super::*;
     use crate::fanout::Fanout;
@@ -358,11 +359,12 @@ mod tests {
     /// Makes the parts of a node that is alone. It has no store: nothing connects before it is asked for.
     fn effects(connect: &writer::Connect) -> Effects {
         let ctx = NodeContext::alone("chat-0", 1, MapHandle::fixed(ClusterMap::default()));
-        let pool = PgPoolOptions::new().connect_lazy_with(connect.clone());
+        let people = PgPoolOptions::new().connect_lazy_with(connect.clone());
+        let pools = Pools::new(people, Cells::DEFAULT, 1, |_| connect.clone());
         let master = MasterKey::from_hex(&"00".repeat(32)).unwrap();
         let gateways = Gateways::default();
         Effects {
-            loader: loader::Loader::new(pool, master, 1, 1),
+            loader: loader::Loader::new(pools, master, 1),
             calls: Arc::default(),
             gateways: gateways.clone(),
             fanout: Fanout {

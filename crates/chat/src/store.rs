@@ -1,7 +1,8 @@
 //! Has the statements for Postgres, and a function for each.
 //!
-//! Every transaction that writes `inbox` first locks the chats' `chat_heads` rows, in ascending order of chat_id, and
-//! reads in a further statement: after waiting for a lock, only a new statement sees what the other transaction did.
+//! Every transaction that writes `inbox` first locks the chats' `chat_heads` rows, in ascending order of cell and
+//! chat_id, and reads in a further statement: after waiting for a lock, only a new statement sees what the other
+//! transaction did.
 //!
 //! - [`commit`]: commits entries, by a compare-and-set of the head; [`change`]: commits an entry together with what it
 //!   changes

@@ -37,8 +37,8 @@ use typing::Typing;
 
 use crate::error::CallError;
 use crate::model::{
-    Chat, Credentials, Entry, Event, ListedChat, Mark, Outgoing, QueuedMessage, SendState, StopReason,
-    StoreEpoch,
+    Chat, ChatList, Credentials, Entry, Event, ListedChat, Mark, Outgoing, QueuedMessage, SendState,
+    StopReason, StoreEpoch,
 };
 
 /// Something that happened, of which the driver tells the engine.
@@ -89,7 +89,7 @@ pub enum Input {
         answer: Box<Input>,
     },
     // These inputs are the answers to calls.
-    Listed(Result<Vec<ListedChat>, CallError>),
+    Listed(Result<ChatList, CallError>),
     LookedUp {
         chat: ChatId,
         result: Result<ListedChat, CallError>,

@@ -366,6 +366,14 @@ pub enum StopReason {
     StoreFailed(String),
 }
 
+/// The user's chats as the server lists them, from all pages.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ChatList {
+    pub chats: Vec<ListedChat>,
+    /// True if the server said that chats are missing.
+    pub partial: bool,
+}
+
 /// A chat as the server lists it, with a field that only the engine needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedChat {

@@ -13,7 +13,7 @@ use tern_types::{ChatId, RequestId, Seq, Timestamp};
 
 use tern_client_core::CallError;
 use tern_client_core::engine::{Call, Effects, Engine, Input, StreamOrder};
-use tern_client_core::model::{Chat, Entry, Event, ListedChat, Outgoing, SendState};
+use tern_client_core::model::{Chat, ChatList, Entry, Event, ListedChat, Outgoing, SendState};
 use tern_client_core::testing::{NOW, credentials, entry, frame, message_content, opened, settings, wire};
 
 use crate::config::StoreLocation;
@@ -42,6 +42,8 @@ pub struct World {
     up: VecDeque<Item>,
     /// The unary calls without an answer yet, each with the engine's generation in which it was made.
     calls: VecDeque<(u64, Call)>,
+    /// The number of times that all chats were listed.
+    lists: usize,
     connected: bool,
     epoch: u128,
     /// The entries that the app was told of, by chat and seq, in order.
@@ -79,6 +81,7 @@ impl World {
             logs,
             up: VecDeque::new(),
             calls: VecDeque::new(),
+            lists: 0,
             connected: false,
             epoch: 1,
             told: Vec::new(),
@@ -314,11 +317,16 @@ impl World {
         };
         let input = match call {
             Call::ListChats if fails => Input::Listed(Err(error)),
-            Call::ListChats => Input::Listed(Ok(self
-                .logs
-                .iter()
-                .map(|(chat, log)| listed(chat, log))
-                .collect())),
+            Call::ListChats => {
+                // Every second list lacks the chats of a part of the store.
+                self.lists += 1;
+                let partial = self.lists % 2 == 1;
+                let logs = self.logs.iter().skip(usize::from(partial));
+                Input::Listed(Ok(ChatList {
+                    chats: logs.map(|(chat, log)| listed(chat, log)).collect(),
+                    partial,
+                }))
+            }
             Call::GetChat(chat) if fails => Input::LookedUp {
                 chat,
                 result: Err(error),

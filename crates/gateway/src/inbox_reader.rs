@@ -61,6 +61,8 @@ struct Read {
     inboxes: Inboxes,
     /// The number for the streams that this answer opens, or 0 if it opens none.
     number: u64,
+    /// True if rows are missing because a part of the store did not answer.
+    partial: bool,
 }
 
 impl InboxReader {
@@ -159,7 +161,11 @@ impl Source {
         let answer = tokio::time::timeout(TIMEOUT, self.query(devices, opens)).await;
         let answer =
             answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("the chat node did not answer")));
-        metrics::inbox_read(answer.is_ok());
+        metrics::inbox_read(match &answer {
+            Ok(read) if read.partial => "partial",
+            Ok(_) => "ok",
+            Err(_) => "failed",
+        });
         answer
     }
 
@@ -169,8 +175,11 @@ impl Source {
         self.make_sure_of(&epoch).await?;
         let inboxes = answer.devices.into_iter();
         Ok(Read {
-            inboxes: inboxes.filter_map(|inbox| parsed(inbox, &epoch)).collect(),
+            inboxes: inboxes
+                .filter_map(|inbox| parsed(inbox, &epoch, answer.partial))
+                .collect(),
             number: answer.stream_number,
+            partial: answer.partial,
         })
     }
 
@@ -198,13 +207,17 @@ impl Source {
         let mut client = ChatNodeClient::new(channel)
             .max_decoding_message_size(tern_cluster::links::MAX_LINK_MESSAGE_BYTES);
         Ok(client
-            .read_inbox(ReadInboxRequest { device_ids, opens })
+            .read_inbox(ReadInboxRequest {
+                device_ids,
+                opens,
+                accept_partial: true,
+            })
             .await?
             .into_inner())
     }
 }
 
-fn parsed(inbox: DeviceInbox, epoch: &str) -> Option<(DeviceId, Inbox)> {
+fn parsed(inbox: DeviceInbox, epoch: &str, partial: bool) -> Option<(DeviceId, Inbox)> {
     let device = DeviceId::from_slice(&inbox.device_id).ok()?;
     let rows = inbox.rows.into_iter().filter_map(|row| {
         let age = Duration::from_millis(u64::try_from(row.age_ms).unwrap_or(0));
@@ -222,6 +235,7 @@ fn parsed(inbox: DeviceInbox, epoch: &str) -> Option<(DeviceId, Inbox)> {
             suspended: inbox.suspended,
             user: UserId::from_slice(&inbox.user_id).ok(),
             rows: rows.collect(),
+            partial,
             store_epoch: epoch.to_owned(),
             read_receipts_off: inbox.read_receipts_off,
         },

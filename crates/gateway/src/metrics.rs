@@ -147,7 +147,7 @@ pub(crate) fn describe() {
     ] {
         counter!(name).absolute(0);
     }
-    for outcome in ["ok", "failed"] {
+    for outcome in ["ok", "partial", "failed"] {
         counter!(INBOX_READS, "outcome" => outcome).absolute(0);
     }
     for kind in ["send", "ack", "read", "window"] {
@@ -243,8 +243,8 @@ pub(crate) fn presence_told(sessions: usize) {
     counter!(PRESENCE_TOLD).increment(sessions as u64);
 }
 
-pub(crate) fn inbox_read(ok: bool) {
-    counter!(INBOX_READS, "outcome" => if ok { "ok" } else { "failed" }).increment(1);
+pub(crate) fn inbox_read(outcome: &'static str) {
+    counter!(INBOX_READS, "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn sweep_found() {

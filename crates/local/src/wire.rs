@@ -170,7 +170,10 @@ fn inode_of(address: SocketAddr, table: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::process::Command;
+
     use super::*;
+    use crate::Process;
 
     #[test]
     fn the_kernels_table_names_the_socket_at_an_address() {
@@ -212,5 +215,36 @@ mod tests {
         let (mut server, _) = behind.accept().await.unwrap();
         server.read_exact(&mut word).await.unwrap();
         assert_eq!(&word, b"new");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_cut_by_the_name_of_the_node_that_made_it() {
+        let behind = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let wire = Wire::start(behind.local_addr().unwrap()).await.unwrap();
+        wire.cut(|node| node == "chat-7");
+        let dir = tempfile::tempdir().unwrap();
+        let connect = |name: &str| {
+            let port = wire.address().port();
+            let mut command = Command::new("bash");
+            command
+                .args([
+                    "-c",
+                    &format!("exec 3<>/dev/tcp/127.0.0.1/{port}; echo $TERN_NODE_NAME >&3; read <&3"),
+                ])
+                .env("TERN_NODE_NAME", name);
+            Process::spawn(name, command, &dir.path().join(name)).unwrap()
+        };
+        let next = async || {
+            let (mut server, _) = behind.accept().await.unwrap();
+            let mut name = [0; 7];
+            server.read_exact(&mut name).await.unwrap();
+            (String::from_utf8_lossy(&name).trim_end().to_owned(), server)
+        };
+        let _cut = connect("chat-7");
+        let _passes = connect("chat-8");
+        let (name, _open) = next().await;
+        assert_eq!(name, "chat-8");
+        wire.cut(|_| false);
+        assert_eq!(next().await.0, "chat-7");
     }
 }

@@ -92,8 +92,8 @@ impl Collector {
         }
     }
 
-    /// Runs one round, which does each step for one batch of rows, and looks at up to [`LOOKS`] batches of media. Returns `Err` if Postgres or the object store is
-    /// away; the next round continues.
+    /// Runs one round, which does each step for one batch of rows, and looks at up to [`LOOKS`] batches of media. Returns
+    /// `Err` if Postgres, one of its cells or the object store is away; the next round continues.
     pub async fn round(&self, now: Timestamp) -> Result<Collected, ApiError> {
         let mut round = Collected {
             given_up: self.store.give_up(now - UPLOAD_TTL, BATCH).await?,
@@ -102,6 +102,13 @@ impl Collector {
         for upload in self.store.to_clean(now - URL_GRACE, BATCH).await? {
             round.cleaned += ended(self.clean(&upload).await)?;
         }
+        for upload in self.store.done_in_parts(now - UPLOAD_TTL, BATCH).await? {
+            ended(self.tidy(&upload).await)?;
+        }
+        self.store.forget_done(now - UPLOAD_TTL, BATCH).await?;
+        self.store.forget_usage(now - USAGE_KEPT).await?;
+        // What follows asks all cells, and so fails while one is away.
+        //
         // Media marked earlier are handled first, then new ones are marked. So each media is checked twice, at least
         // a minute apart.
         for condemned in self.store.condemned(now - CONDEMNED_FOR, BATCH).await? {
@@ -113,11 +120,6 @@ impl Collector {
             }
         }
         round.condemned = self.condemn(now).await?;
-        for upload in self.store.done_in_parts(now - UPLOAD_TTL, BATCH).await? {
-            ended(self.tidy(&upload).await)?;
-        }
-        self.store.forget_done(now - UPLOAD_TTL, BATCH).await?;
-        self.store.forget_usage(now - USAGE_KEPT).await?;
         count(&round);
         Ok(round)
     }

@@ -8,7 +8,7 @@ use tern_cluster::NodeContext;
 use tern_cluster::drain::Drain;
 use tern_cluster::map::Role;
 use tern_proto::v1::media_server::MediaServer;
-use tern_store::postgres;
+use tern_store::{Pools, postgres};
 use tern_transport::serve::Running;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -91,8 +91,9 @@ async fn find_bucket(s3: &S3, create: bool) -> s3::Result<()> {
 /// if a file or the database cannot be used.
 pub async fn media(config: &Config) -> anyhow::Result<Media> {
     let tickets = config.tickets.load()?;
+    let pools = Pools::over(postgres::pool(&config.postgres).await?, &config.postgres).await?;
     Ok(Media {
-        store: Store::new(postgres::pool(&config.postgres).await?),
+        store: Store::new(pools),
         s3: S3::new(&config.s3, config.media_url_ttl),
         tickets: tickets.context("--media-ticket-key-file is needed by the role media")?,
         cdn: cdn(config)?,

@@ -15,7 +15,7 @@ pub mod pictures;
 pub mod uploads;
 
 use sqlx::PgPool;
-use tern_store::StoreError;
+use tern_store::{Gathered, Pools, StoreError};
 use tern_types::MediaId;
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -23,7 +23,7 @@ type Result<T> = std::result::Result<T, StoreError>;
 /// The media tables in Postgres. All functions return `Err` if a statement fails.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pool: PgPool,
+    pools: Pools,
 }
 
 /// A media that the caller may read.
@@ -42,9 +42,21 @@ pub struct Media {
 }
 
 impl Store {
-    /// Makes a store that uses the connections of `pool`.
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+    /// Makes a store that uses the connections of `pools`.
+    pub fn new(pools: Pools) -> Self {
+        Self { pools }
+    }
+
+    /// Returns whether one of the cells says yes. Fails if a cell does not answer and no other says yes.
+    async fn any<F>(&self, ask: impl Fn(PgPool) -> F) -> Result<bool>
+    where
+        F: Future<Output = sqlx::Result<bool>>,
+    {
+        match self.pools.gather(ask).await? {
+            Gathered { answers, .. } if answers.contains(&true) => Ok(true),
+            Gathered { partial: true, .. } => Err(sqlx::Error::PoolTimedOut.into()),
+            Gathered { partial: false, .. } => Ok(false),
+        }
     }
 }
 

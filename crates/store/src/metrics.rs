@@ -1,21 +1,38 @@
 //! The metrics of the store.
 
-use metrics::gauge;
-use tern_telemetry::described::Kind::Gauge;
+use metrics::{counter, gauge};
+use tern_telemetry::described::Kind::{Counter, Gauge};
 use tern_telemetry::described::{self, Described};
 
 const POSTGRES_SAFE: &str = "tern_node_postgres_setting_safe";
+const CELLS_LEFT_OUT: &str = "tern_node_cells_left_out_total";
 
 /// The kind, name and description of each metric.
-const DESCRIBED: &[Described] = &[(
-    Gauge,
-    POSTGRES_SAFE,
-    "1 when a durability setting of Postgres is safe, by setting and value",
-)];
+const DESCRIBED: &[Described] = &[
+    (
+        Gauge,
+        POSTGRES_SAFE,
+        "1 when a durability setting of Postgres is safe, by setting and value",
+    ),
+    (
+        Counter,
+        CELLS_LEFT_OUT,
+        "Answers about a user without the part of a cell that did not answer",
+    ),
+];
 
 /// Describes the metrics. A process calls it once, when its recorder is installed.
 pub fn describe() {
     described::describe(DESCRIBED);
+}
+
+/// Shows the metrics of a node that asks cells from the beginning.
+pub(crate) fn has_cells() {
+    counter!(CELLS_LEFT_OUT).absolute(0);
+}
+
+pub(crate) fn cell_left_out() {
+    counter!(CELLS_LEFT_OUT).increment(1);
 }
 
 pub(crate) fn postgres_setting(name: &'static str, value: &str, safe: bool) {

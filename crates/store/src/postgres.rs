@@ -18,7 +18,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// statement that waits keeps its connection from others. Shards set shorter timeouts.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest time that a caller waits for a connection of a pool before its call fails as UNAVAILABLE.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The time after which Postgres ends an idle transaction, which frees its locks. None of our transactions waits for
 /// anything but Postgres, so an idle one has been abandoned.
 const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,7 +44,8 @@ pub struct PostgresArgs {
         default_value = "postgres://tern@127.0.0.1:5432/tern"
     )]
     pub database_url: DatabaseUrl,
-    /// Connections of a role's pool. The connections of chat shards, two a cell of the store, come on top
+    /// Connections of a role's pool. A chat or media role has as many again for reading the cells of the store, but at
+    /// least two for each cell, and a chat role two more a cell for writing
     #[arg(long, env = "TERN_DATABASE_POOL_SIZE", default_value_t = 8)]
     pub database_pool_size: u32,
 }
@@ -84,7 +85,7 @@ impl PostgresArgs {
     }
 }
 
-/// Opens a pool, for all work except that of chat shards, which have connections of their own. Returns `Err` if
+/// Opens a pool for what is by user. Returns `Err` if
 /// Postgres cannot be reached.
 pub async fn pool(args: &PostgresArgs) -> anyhow::Result<PgPool> {
     PgPoolOptions::new()
@@ -162,17 +163,23 @@ pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
-        // Planning over the cells takes milliseconds, and the plan is always the same.
+        // Planning a statement takes longer than carrying it out, and the plan is always the same.
         ("plan_cache_mode", "force_generic_plan"),
+        // Tables of chats have no name here: a statement about them belongs on a connection to their cell.
+        ("search_path", "people,tern"),
     ])
 }
 
-/// Returns the options of the connections that commit and settle in one cell. They are those of
+/// Returns the options of connections to one cell: those of its shard and those that read it. They are those of
 /// [`hot_connect_options`], but the names of tables of chats mean those of the cell.
 pub fn cell_connect_options(args: &PostgresArgs, cell: Cell) -> PgConnectOptions {
     // Postgres takes the later one of two settings of the same name.
-    let path = format!("{},people", cell.schema());
-    hot_connect_options(args).options([("search_path", path.as_str())])
+    hot_connect_options(args).options([("search_path", cell_path(cell).as_str())])
+}
+
+/// Returns the search_path under which the names of tables of chats mean those of the cell.
+pub(crate) fn cell_path(cell: Cell) -> String {
+    format!("{},people", cell.schema())
 }
 
 /// Begins a transaction on a connection of the pool. It is rolled back when the returned value is dropped, and also

@@ -7,6 +7,7 @@ use tern_proto::internal::chat_shards_server::ChatShards;
 use tern_proto::internal::{GetReadMarksRequest, GetReadMarksResponse, GetShardsRequest, GetShardsResponse};
 use tern_proto::v1::{self, ErrorReason};
 use tern_proto::{ApiError, parse};
+use tern_store::Pools;
 use tern_types::{ChatId, RequestId, Seq, UserId};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -29,7 +30,7 @@ pub struct AdminService {
     pub ctx: NodeContext,
     pub writes: Writes,
     pub lookup: Lookup,
-    pub pool: sqlx::PgPool,
+    pub pools: Pools,
     pub master: MasterKey,
 }
 
@@ -43,7 +44,7 @@ impl AdminService {
             (Some(chat), 1.., None, None) => Ok((chat, Seq(request.seq))),
             (None, 1.., ..) => Err(ApiError::invalid("chat_id", "is needed with seq")),
             (chat, 0, Some(sender), Some(sent)) => {
-                let found = inspect::placed(&self.pool, chat, sender, sent).await;
+                let found = inspect::placed(&self.pools, chat, sender, sent).await;
                 found.map_err(store_away)?.ok_or_else(no_message)
             }
             _ => Err(ApiError::invalid(
@@ -55,7 +56,7 @@ impl AdminService {
 
     /// Reads the watermark of each present member from the store.
     async fn marks(&self, chat: ChatId) -> Result<Vec<(UserId, Watermark)>, ApiError> {
-        let marks = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
+        let marks = listing::receipts(&self.pools, chat).await.map_err(store_away)?;
         Ok(marks.into_iter().map(|(user, _, mark)| (user, mark)).collect())
     }
 }
@@ -70,7 +71,7 @@ impl ChatAdmin for AdminService {
         let chat: ChatId = parse::id("chat_id", &request.get_ref().chat_id)?;
         self.writes.check_owner(chat, request.metadata())?;
         let live = self.writes.shards.inspect(chat).await.unwrap_or_default();
-        let facts = inspect::chat(&self.pool, chat).await.map_err(store_away)?;
+        let facts = inspect::chat(&self.pools, chat).await.map_err(store_away)?;
         let facts = facts.ok_or_else(|| ApiError::new(ErrorReason::ChatNotFound, "there is no such chat"))?;
         let mut marks = self.marks(chat).await?;
         for (user, mark) in &mut marks {
@@ -91,7 +92,7 @@ impl ChatAdmin for AdminService {
         // The shard's memory is asked before the store: an entry that it forgets in between is settled, and the store
         // says so.
         let live = self.writes.shards.inspect(chat).await.unwrap_or_default();
-        let facts = inspect::message(&self.pool, &self.master, chat, seq).await;
+        let facts = inspect::message(&self.pools, &self.master, chat, seq).await;
         let facts = facts.map_err(store_away)?.ok_or_else(no_message)?;
         let marks = self.marks(chat).await?;
         let mut users: Vec<UserId> = facts.recipients.iter().map(|recipient| recipient.user).collect();
@@ -113,8 +114,8 @@ impl ChatAdmin for AdminService {
         request: Request<v1::GetQueuesRequest>,
     ) -> Result<Response<v1::GetQueuesResponse>, Status> {
         administrate(request.metadata())?;
-        let unsettled = inspect::unsettled(&self.pool).await.map_err(store_away)?;
-        let inbox = inspect::inbox_size(&self.pool).await.map_err(store_away)?;
+        let unsettled = inspect::unsettled(&self.pools).await.map_err(store_away)?;
+        let inbox = inspect::inbox_size(&self.pools).await.map_err(store_away)?;
         let (shards, nodes_missed) = cluster::shards(&self.ctx).await;
         let unsettled = unsettled.into_iter().map(|range| {
             let first_slot = range.range * u32::from(SLOTS_A_RANGE);
@@ -142,7 +143,7 @@ impl ChatAdmin for AdminService {
         request: Request<v1::GetClusterMapRequest>,
     ) -> Result<Response<v1::GetClusterMapResponse>, Status> {
         administrate(request.metadata())?;
-        let epoch = listing::epoch(&self.pool).await.map_err(store_away)?;
+        let epoch = listing::epoch(&self.pools).await.map_err(store_away)?;
         let map = self.ctx.map.current();
         Ok(Response::new(v1::GetClusterMapResponse {
             map_version: map.version(),

@@ -13,10 +13,10 @@ mod heads;
 mod reading;
 mod receipts;
 
-use sqlx::PgPool;
 use tern_identity::ticket::Tickets;
 use tern_proto::v1;
 use tern_proto::v1::chats_server::Chats;
+use tern_store::Pools;
 use tonic::{Request, Response, Status};
 
 use super::caller::Callers;
@@ -45,18 +45,18 @@ impl ChatsService {
         writes: Writes,
         groups: Groups,
         read_marks: ReadMarks,
-        pool: PgPool,
+        pools: Pools,
         master: MasterKey,
         tickets: Option<Tickets>,
     ) -> Self {
-        let callers = Callers::new(pool.clone());
+        let callers = Callers::new(pools.people().clone());
         let calls = Calls {
             callers: callers.clone(),
             writes: writes.clone(),
-            pool: pool.clone(),
+            pools: pools.clone(),
         };
         let heads = ChatHeads {
-            pool: pool.clone(),
+            pools: pools.clone(),
             master: master.clone(),
             read_marks,
         };
@@ -76,10 +76,10 @@ impl ChatsService {
             reading: Reading {
                 calls: calls.clone(),
                 heads,
-                pool: pool.clone(),
+                pools: pools.clone(),
                 master,
             },
-            receipts: Receipts { calls, writes, pool },
+            receipts: Receipts { calls, writes, pools },
         }
     }
 }

@@ -14,12 +14,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use sqlx::PgPool;
 use tern_cluster::links::{gather, identity};
 use tern_cluster::shedding::{Shedding, gather_or_level};
 use tern_identity::ticket::Tickets;
 use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::{ControlDown, ControlUp, LiveDown, LiveRequest, WindowReplies, WindowRequests};
+use tern_store::Pools;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -61,9 +61,9 @@ pub struct LinkService {
 }
 
 impl LinkService {
-    /// Wires the service, which reads windows from this pool.
-    pub fn new(parts: Parts, pool: PgPool, master: MasterKey) -> Self {
-        let windows = Windows::new(parts.ownership.clone(), pool, master);
+    /// Wires the service, which reads windows from these pools.
+    pub fn new(parts: Parts, pools: Pools, master: MasterKey) -> Self {
+        let windows = Windows::new(parts.ownership.clone(), pools, master);
         Self {
             parts,
             windows: Arc::new(windows),

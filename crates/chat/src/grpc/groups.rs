@@ -5,15 +5,15 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::PgPool;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
-use tern_store::postgres;
+use tern_store::{Pools, postgres};
 use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
+use tokio::time::Instant;
 
 use tern_chat_core::content::{self, fingerprint};
-use tern_chat_core::shard::Event;
+use tern_chat_core::shard::{ANSWER_WITHIN, Event};
 use tern_chat_core::{Entry, EntryKind, NewEntry, Refusal, Sending};
 
 use super::caller::Caller;
@@ -28,9 +28,12 @@ use crate::store::group::{self, Created, NewGroup};
 use crate::store::seal::MasterKey;
 use crate::store::{joining, strangers};
 
+/// The time between two tries to make a group of whose people another transaction has locked one.
+const HELD_RETRY: Duration = Duration::from_millis(100);
+
 /// The maker of groups.
 pub struct Groups {
-    pub pool: PgPool,
+    pub pools: Pools,
     pub master: MasterKey,
     pub shards: Shards,
     pub pushes: Pushes,
@@ -76,14 +79,23 @@ impl Groups {
         request: RequestId,
         asked: &[UserId],
     ) -> sqlx::Result<Result<Vec<UserId>, Duration>> {
-        let mut tx = postgres::begin(&self.pool).await?;
-        if joining::is_placed(&mut tx, chat, caller.user, request).await? {
+        if joining::is_placed(self.pools.of(chat), chat, caller.user, request).await? {
             return Ok(Ok(asked.to_vec()));
         }
+        let strangers = match caller.device {
+            Some(_) => strangers::among(&self.pools, caller.user, asked).await?,
+            None => Vec::new(),
+        };
+        let mut tx = postgres::begin(self.pools.of(chat)).await?;
         let addable = joining::addable(&mut tx, chat, caller.user, asked).await?;
-        let new = addable.iter().filter(|(_, is_member)| !is_member);
-        let new: Vec<UserId> = new.map(|(user, _)| *user).collect();
-        if caller.device.is_some() && !new.is_empty() {
+        let added: HashSet<UserId> = addable
+            .iter()
+            .filter(|(_, is_member)| !is_member)
+            .map(|(user, _)| *user)
+            .collect();
+        let mut new = strangers;
+        new.retain(|user| added.contains(user));
+        if !new.is_empty() {
             let (limit, now) = (self.new_strangers, Clock::wall());
             strangers::lock(&mut tx, &HashSet::from([caller.user])).await?;
             if let Err(after) = strangers::meet_all(&mut tx, caller.user, &new, limit, now).await? {
@@ -122,9 +134,9 @@ impl Groups {
             entry: &first,
             strangers: caller.device.map(|_| self.new_strangers),
         };
-        let created = group::create(&self.pool, &self.master, &group).await;
-        match created.map_err(store_away)? {
+        match self.patiently(&group).await? {
             Created::Before => Ok(()),
+            Created::Held => Err(answer::to_error(&Refusal::HELD)),
             Created::RequestIdReused => Err(ApiError::new(
                 ErrorReason::RequestIdReused,
                 "the request_id was used for another group",
@@ -151,6 +163,19 @@ impl Groups {
                 self.announce(chat, entry_event(&entry), caller.user, members)
                     .await;
                 Ok(())
+            }
+        }
+    }
+
+    /// Makes the group. While another transaction has locked one of its people, this tries again from here and does not
+    /// wait in the store: a wait there would keep a connection from other chats.
+    async fn patiently(&self, group: &NewGroup<'_>) -> Result<Created, ApiError> {
+        let until = Instant::now() + ANSWER_WITHIN;
+        loop {
+            let created = group::create(&self.pools, &self.master, group).await;
+            match created.map_err(store_away)? {
+                Created::Held if Instant::now() + HELD_RETRY < until => tokio::time::sleep(HELD_RETRY).await,
+                created => return Ok(created),
             }
         }
     }

@@ -1,9 +1,9 @@
 //! Serves `tern.v1.Inbox`: a device fetches and acknowledges the entries in its inbox without a stream.
 
-use sqlx::PgPool;
 use tern_identity::principal::Principal;
 use tern_proto::v1::inbox_server::Inbox;
 use tern_proto::{ApiError, parse, v1};
+use tern_store::Pools;
 use tern_types::{ChatId, DeviceId, Seq, UserId};
 use tonic::{Request, Response, Status};
 
@@ -27,30 +27,43 @@ const MAX_BYTES: usize = 1 << 20;
 /// The public service of devices' inboxes.
 pub struct InboxService {
     writes: Writes,
-    pool: PgPool,
+    pools: Pools,
     master: MasterKey,
 }
 
 impl InboxService {
     /// Wires the service.
-    pub fn new(writes: Writes, pool: PgPool, master: MasterKey) -> Self {
-        Self { writes, pool, master }
+    pub fn new(writes: Writes, pools: Pools, master: MasterKey) -> Self {
+        Self {
+            writes,
+            pools,
+            master,
+        }
     }
 
     /// Reads the device's inbox rows: each chat, and the first seq that the device lacks. With `chat` it returns only
-    /// the row of that chat. Fails if the device was revoked, is unknown, or is another
-    /// user's.
+    /// the row of that chat. Also returns whether rows are missing because a cell did not answer. Fails if the device
+    /// was revoked, is unknown, or is another user's.
     async fn rows(
         &self,
         (user, device): (UserId, DeviceId),
         chat: Option<ChatId>,
-    ) -> Result<Vec<(ChatId, Seq)>, ApiError> {
-        let inboxes = listing::inboxes(&self.pool, &[device])
-            .await
-            .map_err(store_away)?;
-        let Some((_, inbox)) = inboxes.into_iter().next() else {
-            let revoked = people::revoked(&self.pool, &[device]).await.map_err(store_away)?;
-            return Err(match revoked.is_empty() {
+    ) -> Result<(Vec<(ChatId, Seq)>, bool), ApiError> {
+        let (inbox, partial) = match chat {
+            Some(chat) => {
+                let inbox = listing::inbox_in(&self.pools, device, chat).await;
+                (inbox.map_err(store_away)?, false)
+            }
+            None => {
+                let read = listing::inboxes(&self.pools, &[device]).await;
+                let read = read.map_err(store_away)?;
+                let inbox = read.devices.into_iter().next();
+                (inbox.map(|(_, inbox)| inbox), read.partial)
+            }
+        };
+        let Some(inbox) = inbox else {
+            let revoked = people::revoked(self.pools.people(), &[device]).await;
+            return Err(match revoked.map_err(store_away)?.is_empty() {
                 false => ApiError::new(v1::ErrorReason::DeviceRevoked, "the device was revoked"),
                 true => ApiError::new(v1::ErrorReason::TokenInvalid, "the device is not known"),
             });
@@ -62,9 +75,7 @@ impl InboxService {
             ));
         }
         let rows = inbox.rows.into_iter().map(|(chat, from, _)| (chat, from));
-        Ok(rows
-            .filter(|(row, _)| chat.is_none_or(|chat| chat == *row))
-            .collect())
+        Ok((rows.collect(), partial))
     }
 
     /// Reads at most `size` events of these inbox rows, chat by chat. Also returns whether there are more.
@@ -80,7 +91,7 @@ impl InboxService {
                 return Ok((events, true));
             }
             let room = MAX_BYTES - bytes;
-            let window = entries::window(&self.pool, &self.master, *chat, user, *from, left, room)
+            let window = entries::window(&self.pools, &self.master, *chat, user, *from, left, room)
                 .await
                 .map_err(store_away)?;
             for item in window.items {
@@ -107,12 +118,16 @@ impl Inbox for InboxService {
         let request = request.into_inner();
         let chat = parse::optional_id("chat_id", &request.chat_id)?;
         let size = parse::page_size(request.page_size, PAGE, MAX_PAGE);
-        let epoch = listing::epoch(&self.pool).await.map_err(store_away)?;
-        let rows = self.rows((user, device), chat).await?;
+        let epoch = listing::epoch(&self.pools).await.map_err(store_away)?;
+        let (rows, partial) = self.rows((user, device), chat).await?;
         let (events, more) = self.page(user, &rows, size).await?;
+        if events.is_empty() && partial {
+            return Err(ApiError::unavailable("a part of the inbox cannot be read now").into());
+        }
         Ok(Response::new(v1::FetchResponse {
             events,
-            more,
+            // What is missing comes with a later call.
+            more: more || partial,
             store_epoch: epoch.to_string(),
         }))
     }

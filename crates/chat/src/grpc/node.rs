@@ -1,7 +1,6 @@
 //! Serves the calls from gateways and accounts nodes. Any chat node answers them, except [`ChatNode::blocks_changed`],
 //! which only the chat's owner answers.
 
-use sqlx::PgPool;
 use tern_proto::ApiError;
 use tern_proto::internal::chat_node_server::ChatNode;
 use tern_proto::internal::{
@@ -16,6 +15,7 @@ use tonic::{Request, Response, Status};
 use tern_chat_core::Outcome;
 use tern_chat_core::shard::Event;
 
+use tern_store::Pools;
 use tern_store::error::is_conflict;
 
 use super::store_away;
@@ -35,14 +35,14 @@ const TRIES: usize = 5;
 /// The service for other nodes.
 pub struct NodeService {
     writes: Writes,
-    pool: PgPool,
+    pools: Pools,
     epoch: StoreEpoch,
 }
 
 impl NodeService {
     /// Wires the service.
-    pub fn new(writes: Writes, pool: PgPool, epoch: StoreEpoch) -> Self {
-        Self { writes, pool, epoch }
+    pub fn new(writes: Writes, pools: Pools, epoch: StoreEpoch) -> Self {
+        Self { writes, pools, epoch }
     }
 
     /// Returns the answers for those of the asked devices that have no inbox, because they are not active.
@@ -58,7 +58,9 @@ impl NodeService {
         if gone.is_empty() {
             return Ok(Vec::new());
         }
-        let revoked = people::revoked(&self.pool, &gone).await.map_err(store_away)?;
+        let revoked = people::revoked(self.pools.people(), &gone)
+            .await
+            .map_err(store_away)?;
         let answer = |device: &DeviceId| DeviceInbox {
             device_id: device.to_vec().into(),
             active: false,
@@ -78,13 +80,18 @@ impl ChatNode for NodeService {
         let ReadInboxRequest {
             device_ids: asked,
             opens,
+            accept_partial,
         } = request.into_inner();
         if asked.len() > MAX_DEVICES {
             return Err(Status::invalid_argument(format!("at most {MAX_DEVICES} devices")));
         }
         let asked = asked.iter().map(|id| device(id)).collect::<Result<Vec<_>, _>>()?;
         let (epoch, number) = self.epoch.read(opens).await.map_err(store_away)?;
-        let inboxes = listing::inboxes(&self.pool, &asked).await.map_err(store_away)?;
+        let read = listing::inboxes(&self.pools, &asked).await.map_err(store_away)?;
+        let (inboxes, partial) = (read.devices, read.partial);
+        if partial && !accept_partial {
+            return Err(ApiError::unavailable("a part of the inboxes cannot be read now").into());
+        }
         let mut devices: Vec<DeviceInbox> = Vec::with_capacity(asked.len());
         for (device, inbox) in &inboxes {
             let rows = inbox.rows.iter().map(|(chat, from, age_ms)| InboxRow {
@@ -107,6 +114,7 @@ impl ChatNode for NodeService {
             devices,
             store_epoch: epoch.to_string(),
             stream_number: number.unwrap_or(0),
+            partial,
         }))
     }
 
@@ -122,8 +130,8 @@ impl ChatNode for NodeService {
         let from = request.from_user_ids.iter().map(|id| user(id));
         let from = from.collect::<Result<Vec<_>, _>>()?;
         let written = match request.reversed {
-            false => written::have_written(&self.pool, to, &from).await,
-            true => written::has_written_to(&self.pool, to, &from).await,
+            false => written::have_written(&self.pools, to, &from).await,
+            true => written::has_written_to(&self.pools, to, &from).await,
         };
         let written = written.map_err(store_away)?;
         Ok(Response::new(HaveWrittenResponse {
@@ -152,7 +160,7 @@ impl ChatNode for NodeService {
         let request = request.into_inner();
         let (user, device) = (user(&request.user_id)?, device(&request.device_id)?);
         for _ in 0..TRIES {
-            match devices::link(&self.pool, user, device).await {
+            match devices::link(&self.pools, user, device).await {
                 Ok(true) => return Ok(Response::new(LinkDeviceResponse {})),
                 Ok(false) => return Err(ApiError::new(ErrorReason::DeviceNotFound, "no such device").into()),
                 Err(error) if is_conflict(&error) => {}
@@ -169,7 +177,7 @@ impl ChatNode for NodeService {
         let request = request.into_inner();
         let (user, device) = (user(&request.user_id)?, device(&request.device_id)?);
         for _ in 0..TRIES {
-            match devices::unlink(&self.pool, user, device).await {
+            match devices::unlink(&self.pools, user, device).await {
                 Ok(()) => return Ok(Response::new(UnlinkDeviceResponse {})),
                 Err(error) if is_conflict(&error) => {}
                 Err(error) => return Err(store_away(error).into()),

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use sqlx::PgPool;
 use tern_cluster::{Node, NodeContext, Role};
 use tern_proto::ApiError;
 use tern_proto::internal::chat_shards_client::ChatShardsClient;
 use tern_proto::internal::{GetReadMarksRequest, GetReadMarksResponse, ReadMark};
+use tern_store::Pools;
 use tern_types::{ChatId, Seq, Slot, UserId};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
@@ -30,7 +30,7 @@ pub const MAX_CHATS: usize = 200;
 pub struct ReadMarks {
     pub ctx: NodeContext,
     pub shards: Shards,
-    pub pool: PgPool,
+    pub pools: Pools,
 }
 
 impl ReadMarks {
@@ -61,7 +61,7 @@ impl ReadMarks {
 
     /// Puts these marks into the views where they are at least as new as those that were read from the store.
     pub async fn show(&self, views: &mut [ChatView], marks: Vec<(ChatId, Seq, u32)>) -> Result<(), ApiError> {
-        let shown = listing::show_marks(&self.pool, views, marks).await;
+        let shown = listing::show_marks(&self.pools, views, marks).await;
         shown.map_err(store_away)
     }
 

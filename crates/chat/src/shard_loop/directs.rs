@@ -1,5 +1,5 @@
-//! Makes direct chats, in one task. All requests that arrived while it made the last chats go into one transaction, so
-//! that a thousand at once cost little more than a few.
+//! Makes the direct chats of a cell, in one task. All requests that arrived while it made the last chats go into one
+//! transaction, so that a thousand at once cost little more than a few.
 //!
 //! The queue is bounded; a caller that finds it full waits for room.
 
@@ -40,7 +40,7 @@ type Ask = (NewDirect, oneshot::Sender<Result<Made, LoadError>>);
 pub struct Directs(mpsc::Sender<Ask>);
 
 impl Directs {
-    /// Starts the task.
+    /// Starts the task that makes the chats of the cell with this pool.
     pub fn start(pool: PgPool, master: MasterKey, turns: Turns) -> Self {
         let (asks, mut queue) = mpsc::channel::<Ask>(QUEUE);
         let run = async move {

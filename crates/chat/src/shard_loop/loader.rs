@@ -1,7 +1,9 @@
 //! Loads chats from the store, and makes direct chats on first use. Loads take turns ([`Turns`]): while the store is
 //! away they fail soon, so that callers are told to come again (rule 9).
 
-use sqlx::PgPool;
+use std::sync::Arc;
+
+use tern_store::Pools;
 use tern_types::{ChatId, RequestId, UserId};
 
 use tern_chat_core::Making;
@@ -17,23 +19,29 @@ use crate::store::seal::MasterKey;
 /// The loader of chats. It is cheap to clone; all shards of a node share one.
 #[derive(Clone)]
 pub struct Loader {
-    pool: PgPool,
+    pools: Pools,
     master: MasterKey,
-    turns: Turns,
-    directs: Directs,
+    /// The turns at each cell, in the order of the cells. A cell that is away holds up no other.
+    cells: Arc<[(Turns, Directs)]>,
     new_strangers: usize,
 }
 
 impl Loader {
-    /// Creates a loader that loads at most `at_a_time` chats at a time, since each load uses a connection of the pool.
-    /// `new_strangers` is the number of new strangers to whom one user's devices may write within a day.
-    pub fn new(pool: PgPool, master: MasterKey, at_a_time: u32, new_strangers: usize) -> Self {
-        let turns = Turns::new(at_a_time);
+    /// Creates a loader. Since each load uses a connection to the chat's cell, at most three quarters of these load
+    /// chats at a time; the rest is left to devices that catch up. `new_strangers` is the number of new strangers to
+    /// whom one user's devices may write within a day.
+    pub fn new(pools: Pools, master: MasterKey, new_strangers: usize) -> Self {
+        let connections = pools.cell_connections();
+        let at_a_time = connections.saturating_sub(connections.div_ceil(4)).max(1);
+        let cell = |cell| {
+            let turns = Turns::new(at_a_time);
+            let directs = Directs::start(pools.cell(cell).clone(), master.clone(), turns.clone());
+            (turns, directs)
+        };
         Self {
-            directs: Directs::start(pool.clone(), master.clone(), turns.clone()),
-            pool,
+            cells: pools.count().all().map(cell).collect(),
+            pools,
             master,
-            turns,
             new_strangers,
         }
     }
@@ -54,8 +62,9 @@ impl Loader {
         create: Option<Making>,
         requests: &[(UserId, RequestId)],
     ) -> Result<Option<Snapshot>, LoadError> {
+        let (turns, directs) = &self.cells[self.pools.number(chat)];
         if let Some(making) = create {
-            match self.directs.make(self.new_direct(chat, making)).await? {
+            match directs.make(self.new_direct(chat, making)).await? {
                 Made::New(snapshot) => return Ok(Some(new(snapshot, requests))),
                 Made::Blocked => return Err(LoadError::NotAccepted),
                 Made::Limited(retry_after) => return Err(LoadError::StrangersLimited { retry_after }),
@@ -64,8 +73,8 @@ impl Loader {
                 Made::Before => {}
             }
         }
-        let read = load::chat(&self.pool, &self.master, chat, requests);
-        self.turns.take(chat, read).await
+        let read = load::chat(&self.pools, &self.master, chat, requests);
+        turns.take(chat, read).await
     }
 }
 
@@ -82,20 +91,18 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use futures::future::join_all;
-    use sqlx::postgres::PgPoolOptions;
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use tern_types::Cells;
     use uuid::Uuid;
 
     use super::*;
 
     #[tokio::test]
     async fn rule_9_a_thousand_chats_are_told_soon_that_the_store_is_away() {
-        let nobody_listens = "postgres://tern@127.0.0.1:1/tern";
-        let pool = PgPoolOptions::new()
-            .max_connections(4)
-            .acquire_timeout(Duration::from_millis(200))
-            .connect_lazy(nobody_listens)
-            .unwrap();
-        let loader = Loader::new(pool, MasterKey::from_hex(&"a7".repeat(32)).unwrap(), 4, 100);
+        let nobody_listens: PgConnectOptions = "postgres://tern@127.0.0.1:1/tern".parse().unwrap();
+        let people = PgPoolOptions::new().connect_lazy_with(nobody_listens.clone());
+        let pools = Pools::new(people, Cells::DEFAULT, 4, |_| nobody_listens.clone());
+        let loader = Loader::new(pools, MasterKey::from_hex(&"a7".repeat(32)).unwrap(), 100);
         let start = Instant::now();
         let chats = (0..1000).map(|n| ChatId(Uuid::from_u128(n)));
         let making = Making {
@@ -109,7 +116,8 @@ mod tests {
                 .iter()
                 .all(|result| matches!(result, Err(LoadError::Away)))
         );
-        // Four loads at a time, each of which waits 200 ms for a connection, would take 50 s if each were tried.
+        // Four loads of a cell at a time, each of which waits 3 s for a connection, would take minutes if each were
+        // tried.
         assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
     }
 }

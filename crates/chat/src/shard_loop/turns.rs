@@ -1,5 +1,5 @@
-//! Hands out turns at the store for loads and for the making of chats: a bounded number at a time, each for a bounded
-//! time.
+//! Hands out turns at a cell of the store for loads and for the making of chats: a bounded number at a time, each for a
+//! bounded time.
 //!
 //! While the store is away, one attempt at a time finds out whether it is back. Work that comes meanwhile waits for the
 //! result of that attempt (rule 9).
@@ -28,7 +28,8 @@ const AWAY_FOR: Duration = Duration::from_millis(250);
 /// The longest time that work waits for the result of another attempt. After it the caller is told to try again.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The turns at the store. They are cheap to clone; all shards of a node share them.
+/// The turns at one cell of the store. They are cheap to clone; the loads and the maker of direct chats of the cell
+/// share them.
 #[derive(Debug, Clone)]
 pub struct Turns {
     free: Arc<Semaphore>,

@@ -1,8 +1,9 @@
-//! Links a device to its user's chats, or revokes it.
+//! Links a device to its user's chats, or revokes it. One transaction locks the user, and then enters the cells that
+//! have chats of the user in ascending order.
 
-use sqlx::{PgConnection, PgPool};
-use tern_store::postgres;
-use tern_types::{ChatId, DeviceId, UserId};
+use sqlx::PgConnection;
+use tern_store::{Pools, pools};
+use tern_types::{Cell, ChatId, DeviceId, UserId};
 use uuid::Uuid;
 
 use super::heads::{Heads, lock_heads};
@@ -57,8 +58,8 @@ UPDATE members SET devices = array_remove(devices, $2) WHERE user_id = $1 AND $2
 pub const FORGET: &str = "DELETE FROM inbox WHERE device_id = $1";
 
 /// Links the device. Returns false if there is no such device of this user, or it was revoked.
-pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result<bool> {
-    let mut tx = postgres::begin(pool).await?;
+pub async fn link(pools: &Pools, user: UserId, device: DeviceId) -> sqlx::Result<bool> {
+    let mut tx = pools.begin().await?;
     sqlx::query(LOCK_USER).bind(user.0).execute(&mut *tx).await?;
     let active = sqlx::query(ACTIVATE)
         .bind(device.0)
@@ -68,31 +69,27 @@ pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result
     if active.rows_affected() == 0 {
         return Ok(false);
     }
-    lock_chats(&mut tx, user, device).await?;
-    sqlx::query(JOIN)
-        .bind(user.0)
-        .bind(device.0)
-        .execute(&mut *tx)
-        .await?;
-    let reserved = DeviceId::reserved(user);
-    move_rows(&mut tx, reserved, device).await?;
+    for (cell, chats) in chats(pools, user, device).await? {
+        pools::enter(&mut tx, cell).await?;
+        lock_heads(&mut tx, chats.into_iter(), Heads::Wait).await?;
+        sqlx::query(JOIN)
+            .bind(user.0)
+            .bind(device.0)
+            .execute(&mut *tx)
+            .await?;
+        move_rows(&mut tx, DeviceId::reserved(user), device).await?;
+    }
     tx.commit().await?;
     Ok(true)
 }
 
 /// Revokes the device. Its inbox rows are deleted or, if it was the user's last device, kept for the next one.
-pub async fn unlink(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result<()> {
-    let mut tx = postgres::begin(pool).await?;
+pub async fn unlink(pools: &Pools, user: UserId, device: DeviceId) -> sqlx::Result<()> {
+    let mut tx = pools.begin().await?;
     sqlx::query(LOCK_USER).bind(user.0).execute(&mut *tx).await?;
     sqlx::query(DEACTIVATE)
         .bind(device.0)
         .bind(user.0)
-        .execute(&mut *tx)
-        .await?;
-    lock_chats(&mut tx, user, device).await?;
-    sqlx::query(LEAVE)
-        .bind(user.0)
-        .bind(device.0)
         .execute(&mut *tx)
         .await?;
     let others: i64 = sqlx::query_scalar(OTHERS)
@@ -100,24 +97,33 @@ pub async fn unlink(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Resu
         .bind(device.0)
         .fetch_one(&mut *tx)
         .await?;
-    if others == 0 {
-        move_rows(&mut tx, device, DeviceId::reserved(user)).await?;
-    } else {
-        sqlx::query(FORGET).bind(device.0).execute(&mut *tx).await?;
+    for (cell, chats) in chats(pools, user, device).await? {
+        pools::enter(&mut tx, cell).await?;
+        lock_heads(&mut tx, chats.into_iter(), Heads::Wait).await?;
+        sqlx::query(LEAVE)
+            .bind(user.0)
+            .bind(device.0)
+            .execute(&mut *tx)
+            .await?;
+        if others == 0 {
+            move_rows(&mut tx, device, DeviceId::reserved(user)).await?;
+        } else {
+            sqlx::query(FORGET).bind(device.0).execute(&mut *tx).await?;
+        }
     }
     tx.commit().await
 }
 
-/// Locks the heads of the chats that the device concerns.
-async fn lock_chats(db: &mut PgConnection, user: UserId, device: DeviceId) -> sqlx::Result<()> {
-    let chats: Vec<Uuid> = sqlx::query_scalar(CHATS)
-        .bind(user.0)
-        .bind(device.0)
-        .fetch_all(&mut *db)
-        .await?;
-    lock_heads(db, chats.into_iter().map(ChatId), Heads::Wait)
-        .await
-        .map(drop)
+/// Returns the chats that the device concerns, by their cells in ascending order. The user must be locked: then nobody
+/// can add them to a chat, so other connections than that of the lock may read this, all cells at the same time.
+async fn chats(pools: &Pools, user: UserId, device: DeviceId) -> sqlx::Result<Vec<(Cell, Vec<ChatId>)>> {
+    let of_cell = |pool| async move {
+        let chats = sqlx::query_scalar(CHATS).bind(user.0).bind(device.0);
+        let chats: Vec<Uuid> = chats.fetch_all(&pool).await?;
+        Ok(chats.into_iter().map(ChatId).collect::<Vec<_>>())
+    };
+    let found = pools.count().all().zip(pools.all(of_cell).await?);
+    Ok(found.filter(|(_, chats)| !chats.is_empty()).collect())
 }
 
 /// Moves the inbox rows of one device to another.

@@ -71,7 +71,8 @@ pub enum Made {
     Limited(Duration),
 }
 
-/// Makes the chats that do not exist. There is one answer for each of `new`, in its order.
+/// Makes the chats that do not exist, which must all be of the cell with this pool. There is one answer for each of
+/// `new`, in its order.
 pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx::Result<Vec<Made>> {
     let mut tx = postgres::begin(pool).await?;
     let ids: Vec<Uuid> = new.iter().map(|new| new.chat.0).collect();

@@ -1,12 +1,12 @@
 //! Reads logs: windows for devices that catch up, pages for people and back ends.
 
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
 use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
-use tern_store::millis;
+use tern_store::{Pools, millis};
 
 use super::ReadError;
 use super::seal::{MasterKey, Sealer, Turn};
@@ -121,7 +121,7 @@ pub struct Window {
 /// follows it even with a limit of one: alone it would be no progress, because the next window would begin with it
 /// again.
 pub async fn window(
-    pool: &PgPool,
+    pools: &Pools,
     master: &MasterKey,
     chat: ChatId,
     user: UserId,
@@ -137,7 +137,7 @@ pub async fn window(
         .bind(from.to_i64())
         .bind(i64::from(limit))
         .bind(budget(max_bytes))
-        .fetch_all(pool)
+        .fetch_all(pools.of(chat))
         .await?;
     let mut window = Window {
         items: Vec::new(),
@@ -148,11 +148,11 @@ pub async fn window(
         let last: Option<i64> = sqlx::query_scalar(LAST)
             .bind(chat.0)
             .bind(user.0)
-            .fetch_one(pool)
+            .fetch_one(pools.of(chat))
             .await?;
         if let Some(last) = last.map(Seq::from_i64).filter(|last| *last >= from) {
             // The head was read a moment after the entries, so only what is trimmed is really skipped.
-            if last == from.previous() || entries_between(pool, chat, from, last).await? == 0 {
+            if last == from.previous() || entries_between(pools, chat, from, last).await? == 0 {
                 window.items.push(Item::Skipped { to: last });
                 window.next = last.next();
             } else {
@@ -161,7 +161,7 @@ pub async fn window(
         }
         return Ok(window);
     }
-    let entries = open(&rows, chat, &sealer(pool, master, chat).await?).await?;
+    let entries = open(&rows, chat, &sealer(pools, master, chat).await?).await?;
     let mut bytes = 0;
     for (row, entry) in rows.iter().zip(entries) {
         bytes += entry.content.len();
@@ -182,12 +182,12 @@ pub async fn window(
 }
 
 /// Reads the place of a device, as far as the store knows it: see [`PLACE`]. `None` if there is no such chat.
-pub async fn place(pool: &PgPool, chat: ChatId, user: UserId, device: DeviceId) -> sqlx::Result<Option<Seq>> {
+pub async fn place(pools: &Pools, chat: ChatId, user: UserId, device: DeviceId) -> sqlx::Result<Option<Seq>> {
     let place: Option<i64> = sqlx::query_scalar(PLACE)
         .bind(chat.0)
         .bind(user.0)
         .bind(device.0)
-        .fetch_optional(pool)
+        .fetch_optional(pools.of(chat))
         .await?;
     Ok(place.map(Seq::from_i64))
 }
@@ -203,7 +203,7 @@ pub struct History {
 
 /// Reads the messages below `before` that `user` may have, descending: at most `limit` and about `max_bytes` bytes.
 pub async fn history(
-    pool: &PgPool,
+    pools: &Pools,
     master: &MasterKey,
     chat: ChatId,
     user: UserId,
@@ -217,12 +217,12 @@ pub async fn history(
         .bind(before.to_i64())
         .bind(i64::from(limit))
         .bind(budget(max_bytes))
-        .fetch_all(pool)
+        .fetch_all(pools.of(chat))
         .await?;
     if rows.is_empty() {
         return Ok(History::default());
     }
-    let messages = open(&rows, chat, &sealer(pool, master, chat).await?).await?;
+    let messages = open(&rows, chat, &sealer(pools, master, chat).await?).await?;
     Ok(History {
         messages,
         more: more(&rows, limit)?,
@@ -247,18 +247,21 @@ pub(super) fn more(rows: &[PgRow], limit: u32) -> sqlx::Result<bool> {
 /// Counts the entries of a chat ($1) from seq $2 up to and with seq $3.
 pub const BETWEEN: &str = "SELECT count(*) FROM messages WHERE chat_id = $1 AND seq BETWEEN $2 AND $3";
 
-async fn entries_between(pool: &PgPool, chat: ChatId, from: Seq, to: Seq) -> sqlx::Result<i64> {
+async fn entries_between(pools: &Pools, chat: ChatId, from: Seq, to: Seq) -> sqlx::Result<i64> {
     sqlx::query_scalar(BETWEEN)
         .bind(chat.0)
         .bind(from.to_i64())
         .bind(to.to_i64())
-        .fetch_one(pool)
+        .fetch_one(pools.of(chat))
         .await
 }
 
 /// Reads the chat's data key, unwraps it, and prepares its cipher.
-async fn sealer(pool: &PgPool, master: &MasterKey, chat: ChatId) -> Result<Sealer, ReadError> {
-    let wrapped: Vec<u8> = sqlx::query_scalar(KEY).bind(chat.0).fetch_one(pool).await?;
+async fn sealer(pools: &Pools, master: &MasterKey, chat: ChatId) -> Result<Sealer, ReadError> {
+    let wrapped: Vec<u8> = sqlx::query_scalar(KEY)
+        .bind(chat.0)
+        .fetch_one(pools.of(chat))
+        .await?;
     let key = master.unwrap(chat, &wrapped).map_err(|_| ReadError::Key(chat))?;
     Ok(Sealer::new(&key))
 }

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgExecutor};
 use tern_chat_core::chat::{ChatKind, Role};
 use tern_chat_core::content;
 use tern_chat_core::entry::NewEntry;
-use tern_store::postgres;
+use tern_store::{Pools, postgres};
 use tern_types::{ChatId, Clock, Seq, Slot, Timestamp, UserId};
 
 use super::ReadError;
@@ -55,6 +55,8 @@ pub enum Created {
     RequestIdReused,
     /// No user has this id.
     UserNotFound(UserId),
+    /// Another transaction has locked one of the users. Nothing was made.
+    Held,
     /// The members are too many new strangers for the owner. There is room for them after this time.
     Limited(Duration),
 }
@@ -77,12 +79,16 @@ pub struct NewGroup<'a> {
 }
 
 /// Makes a group with its first entry, which is unsettled like every new entry.
-pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> Result<Created, ReadError> {
-    let mut tx = postgres::begin(pool).await?;
+pub async fn create(pools: &Pools, master: &MasterKey, group: &NewGroup<'_>) -> Result<Created, ReadError> {
     // A retry finds the group that it made, even if some of the members may not be added any more.
-    if let Some(before) = group.before(&mut tx).await? {
+    if let Some(before) = group.before(pools.of(group.chat)).await? {
         return Ok(before);
     }
+    let strangers = match group.strangers {
+        Some(_) => strangers::among(pools, group.owner, group.members).await?,
+        None => Vec::new(),
+    };
+    let mut tx = postgres::begin(pools.of(group.chat)).await?;
     if group.strangers.is_some() {
         strangers::lock(&mut tx, &HashSet::from([group.owner])).await?;
     }
@@ -91,20 +97,32 @@ pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> 
             .chain(members.iter().copied())
             .collect()
     };
-    if let Some(unknown) = people::share(&mut tx, &with_owner(group.members)).await? {
-        return Ok(Created::UserNotFound(unknown));
+    let people = with_owner(group.members);
+    let (free, held) = people::share_free(&mut tx, people.iter().copied().collect()).await?;
+    let known = |user: &&UserId| free.contains(user) || held.contains(user);
+    if let Some(unknown) = people.iter().find(|user| !known(user)) {
+        return Ok(Created::UserNotFound(*unknown));
+    }
+    if !held.is_empty() {
+        return Ok(Created::Held);
     }
     let (members, entry) = group.without_blockers(&mut tx).await?;
-    if let Some(limit) = group.strangers
-        && let Err(after) = strangers::meet_all(&mut tx, group.owner, &members, limit, Clock::wall()).await?
-    {
-        return Ok(Created::Limited(after));
+    if let Some(limit) = group.strangers {
+        let new: Vec<UserId> = strangers
+            .into_iter()
+            .filter(|user| members.contains(user))
+            .collect();
+        let met = strangers::meet_all(&mut tx, group.owner, &new, limit, Clock::wall()).await?;
+        if let Err(after) = met {
+            return Ok(Created::Limited(after));
+        }
     }
     let members_with_owner = with_owner(&members);
     let devices = people::devices(&mut tx, members_with_owner.iter().copied()).await?;
     let Some(sealer) = group.insert(&mut tx, master).await? else {
         // Another transaction has made the chat meanwhile, for the same request.
-        return Ok(group.before(&mut tx).await?.unwrap_or(Created::RequestIdReused));
+        let before = group.before(&mut *tx).await?;
+        return Ok(before.unwrap_or(Created::RequestIdReused));
     };
     let joined = Seq(1);
     add_members(
@@ -150,7 +168,7 @@ pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> 
 
 impl NewGroup<'_> {
     /// Returns the answer if the group exists already, and otherwise `None`.
-    async fn before(&self, db: &mut PgConnection) -> sqlx::Result<Option<Created>> {
+    async fn before(&self, db: impl PgExecutor<'_>) -> sqlx::Result<Option<Created>> {
         let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED)
             .bind(self.chat.0)
             .fetch_optional(db)

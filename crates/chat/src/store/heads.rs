@@ -1,5 +1,5 @@
 //! Locks the heads of chats. Every transaction that writes `inbox` locks them first (fine print 1), always in ascending
-//! order of chat_id.
+//! order of chat_id; one for several cells enters these in ascending order.
 
 use sqlx::PgConnection;
 use tern_types::{ChatId, IdSet};

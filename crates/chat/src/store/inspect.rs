@@ -1,12 +1,14 @@
 //! Answers the questions of operators: about one chat, one message, or all that waits. No message waits for these
 //! statements. [`chat`] and [`message`] each read one snapshot.
 
+use std::collections::BTreeMap;
+
 use sqlx::{PgConnection, PgPool, Row};
 use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
-use tern_store::{millis, postgres};
+use tern_store::{Gathered, Pools, millis, postgres};
 
 use super::entries::entry;
 use super::seal::{MasterKey, Sealer};
@@ -14,7 +16,7 @@ use super::{ReadError, people};
 
 /// The number of slots in each range of [`unsettled`].
 pub(crate) const SLOTS_A_RANGE: u16 = 256;
-/// The size in bytes up to which an inbox is counted, which takes some tens of milliseconds. For a larger one
+/// The size in bytes up to which a cell's inbox is counted, which takes some tens of milliseconds. For a larger one
 /// Postgres's estimate serves.
 const COUNTED_BYTES: i64 = 64 << 20;
 
@@ -89,10 +91,9 @@ pub(crate) const WAL_BYTES: &str = "
 SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END
         - '0/0'::pg_lsn)::int8";
 
-/// Selects the size of the inbox in bytes, and Postgres's estimate of its rows.
-pub(crate) const INBOX_SIZE: &str = "
-SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::int8, coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
-FROM pg_inherits p JOIN pg_class c ON c.oid = p.inhrelid WHERE p.inhparent = 'inbox'::regclass";
+/// Selects the size of a cell's inbox in bytes, and Postgres's estimate of its rows.
+pub(crate) const INBOX_SIZE: &str =
+    "SELECT pg_relation_size(oid), greatest(reltuples, 0)::int8 FROM pg_class WHERE oid = 'inbox'::regclass";
 
 /// Counts the rows of the inbox, and selects the age of the oldest in milliseconds.
 pub(crate) const INBOX_COUNTED: &str = "
@@ -191,7 +192,7 @@ pub struct Unsettled {
 }
 
 /// The size of the whole inbox.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct InboxSize {
     /// The number of rows.
     pub rows: u64,
@@ -202,8 +203,8 @@ pub struct InboxSize {
 }
 
 /// Reads a chat; `None` if there is no such chat.
-pub async fn chat(pool: &PgPool, chat: ChatId) -> sqlx::Result<Option<ChatFacts>> {
-    let mut tx = postgres::snapshot(pool).await?;
+pub async fn chat(pools: &Pools, chat: ChatId) -> sqlx::Result<Option<ChatFacts>> {
+    let mut tx = postgres::snapshot(pools.of(chat)).await?;
     let Some(row) = sqlx::query(CHAT).bind(chat.0).fetch_optional(&mut *tx).await? else {
         return Ok(None);
     };
@@ -231,27 +232,40 @@ pub async fn chat(pool: &PgPool, chat: ChatId) -> sqlx::Result<Option<ChatFacts>
 
 /// Finds the entry that a sender's request became: in this chat or, if none is given, in any of the sender's chats.
 pub async fn placed(
-    pool: &PgPool,
+    pools: &Pools,
     chat: Option<ChatId>,
     sender: UserId,
     request: RequestId,
 ) -> sqlx::Result<Option<(ChatId, Seq)>> {
-    let query = match chat {
-        Some(chat) => sqlx::query_as(PLACED).bind(chat.0),
-        None => sqlx::query_as(PLACED_ANYWHERE),
+    let found: Option<(Uuid, i64)> = match chat {
+        Some(id) => {
+            let placed = sqlx::query_as(PLACED).bind(id.0).bind(sender.0).bind(request.0);
+            placed.fetch_optional(pools.of(id)).await?
+        }
+        None => {
+            let of_cell = |pool| async move {
+                let placed = sqlx::query_as(PLACED_ANYWHERE).bind(sender.0).bind(request.0);
+                placed.fetch_optional(&pool).await
+            };
+            let Gathered { answers, partial } = pools.gather(of_cell).await?;
+            let found = answers.into_iter().flatten().next();
+            if found.is_none() && partial {
+                return Err(sqlx::Error::PoolTimedOut);
+            }
+            found
+        }
     };
-    let found: Option<(Uuid, i64)> = query.bind(sender.0).bind(request.0).fetch_optional(pool).await?;
     Ok(found.map(|(chat, seq)| (ChatId(chat), Seq::from_i64(seq))))
 }
 
 /// Reads an entry and the devices that are entitled to it; `None` if there is no such entry.
 pub async fn message(
-    pool: &PgPool,
+    pools: &Pools,
     master: &MasterKey,
     chat: ChatId,
     seq: Seq,
 ) -> Result<Option<MessageFacts>, ReadError> {
-    let mut tx = postgres::snapshot(pool).await?;
+    let mut tx = postgres::snapshot(pools.of(chat)).await?;
     let row = sqlx::query(MESSAGE).bind(chat.0).bind(seq.to_i64());
     let Some(row) = row.fetch_optional(&mut *tx).await? else {
         return Ok(None);
@@ -299,27 +313,46 @@ async fn described(db: &mut PgConnection, mut recipients: Vec<Recipient>) -> sql
 }
 
 /// Counts the unsettled commits, by ranges of slots.
-pub async fn unsettled(pool: &PgPool) -> sqlx::Result<Vec<Unsettled>> {
-    let rows: Vec<(i32, i64, i64)> = sqlx::query_as(UNSETTLED)
-        .bind(i32::from(SLOTS_A_RANGE))
-        .fetch_all(pool)
-        .await?;
-    let ranges = rows.into_iter().map(|(range, commits, age)| Unsettled {
-        range: u32::try_from(range).unwrap_or(0),
-        commits: u64::try_from(commits).unwrap_or(0),
-        oldest_age_ms: age,
-    });
-    Ok(ranges.collect())
+pub async fn unsettled(pools: &Pools) -> sqlx::Result<Vec<Unsettled>> {
+    let of_cell = |pool| async move {
+        let ranges = sqlx::query_as::<_, (i32, i64, i64)>(UNSETTLED);
+        ranges.bind(i32::from(SLOTS_A_RANGE)).fetch_all(&pool).await
+    };
+    // The slots of a range are in several cells.
+    let mut ranges: BTreeMap<u32, Unsettled> = BTreeMap::new();
+    for (range, commits, age) in pools.all(of_cell).await?.into_iter().flatten() {
+        let range = u32::try_from(range).unwrap_or(0);
+        let sum = ranges.entry(range).or_insert(Unsettled {
+            range,
+            commits: 0,
+            oldest_age_ms: age,
+        });
+        sum.commits += u64::try_from(commits).unwrap_or(0);
+        sum.oldest_age_ms = sum.oldest_age_ms.max(age);
+    }
+    Ok(ranges.into_values().collect())
 }
 
 /// Returns the bytes of WAL that were written since the database cluster was made; on a standby, those that were
 /// replayed.
-pub async fn wal_bytes(pool: &PgPool) -> sqlx::Result<i64> {
-    sqlx::query_scalar(WAL_BYTES).fetch_one(pool).await
+pub async fn wal_bytes(pools: &Pools) -> sqlx::Result<i64> {
+    sqlx::query_scalar(WAL_BYTES).fetch_one(pools.people()).await
 }
 
-/// Measures the inbox. It counts a small one, and estimates a large one.
-pub(crate) async fn inbox_size(pool: &PgPool) -> sqlx::Result<InboxSize> {
+/// Measures the inbox, cell by cell. It counts a small one, and estimates a large one.
+pub(crate) async fn inbox_size(pools: &Pools) -> sqlx::Result<InboxSize> {
+    let cells = pools
+        .all(|pool| async move { inbox_of_cell(&pool).await })
+        .await?;
+    let sum = |sum: InboxSize, cell: InboxSize| InboxSize {
+        rows: sum.rows + cell.rows,
+        oldest_age_ms: sum.oldest_age_ms.max(cell.oldest_age_ms),
+        estimated: sum.estimated || cell.estimated,
+    };
+    Ok(cells.into_iter().fold(InboxSize::default(), sum))
+}
+
+async fn inbox_of_cell(pool: &PgPool) -> sqlx::Result<InboxSize> {
     let (bytes, estimate): (i64, i64) = sqlx::query_as(INBOX_SIZE).fetch_one(pool).await?;
     let estimated = bytes > COUNTED_BYTES;
     let (rows, oldest_age_ms): (i64, i64) = if estimated {

@@ -1,6 +1,6 @@
 //! Members join: whom a person may add to a group, and the statements that add them.
 
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, PgExecutor, Row};
 use tern_types::{ChatId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ pub const IS_PLACED: &str =
 
 /// Returns whether the user's request is in the chat's log.
 pub(crate) async fn is_placed(
-    db: &mut PgConnection,
+    db: impl PgExecutor<'_>,
     chat: ChatId,
     user: UserId,
     request: RequestId,

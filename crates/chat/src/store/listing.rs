@@ -1,9 +1,11 @@
 //! Reads chats as their members see them, inboxes, members, and receipts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use futures::future::try_join_all;
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
 use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, MediaId, Seq, Timestamp, UserId};
 use uuid::Uuid;
@@ -12,7 +14,7 @@ use tern_chat_core::EntryKind;
 use tern_chat_core::chat::{ChatKind, Role};
 use tern_chat_core::receipts::Watermark;
 
-use tern_store::millis;
+use tern_store::{Gathered, Pools, millis};
 
 use super::entries::{budget, entry, more};
 use super::seal::{MasterKey, Sealer, Turn};
@@ -163,7 +165,7 @@ impl ChatView {
 
 /// Reads one chat of the user; `None` if they are no member, or the chat has no entry yet.
 pub async fn chat(
-    pool: &PgPool,
+    pools: &Pools,
     master: &MasterKey,
     user: UserId,
     device: Option<DeviceId>,
@@ -173,7 +175,7 @@ pub async fn chat(
         .bind(user.0)
         .bind(device.map(|device| device.0))
         .bind(chat.0);
-    row.fetch_optional(pool)
+    row.fetch_optional(pools.of(chat))
         .await?
         .map(|row| view(&row, master, user))
         .transpose()
@@ -186,12 +188,14 @@ pub struct Page {
     pub chats: Vec<ChatView>,
     /// True if there may be more chats after these.
     pub more: bool,
+    /// True if a cell did not answer, so that its chats are missing.
+    pub partial: bool,
 }
 
 /// Reads a page of the user's chats, the most recently active first: at most `limit`, with last entries of about
 /// `max_bytes` bytes. `after` is the last chat of the page before: the time of its last entry, and its id.
 pub async fn chats(
-    pool: &PgPool,
+    pools: &Pools,
     master: &MasterKey,
     user: UserId,
     device: Option<DeviceId>,
@@ -200,32 +204,68 @@ pub async fn chats(
     max_bytes: usize,
 ) -> Result<Page, ReadError> {
     let (at, id) = after.unwrap_or((Timestamp(i64::MAX), ChatId(Uuid::max())));
-    let rows = sqlx::query(PAGE)
-        .bind(user.0)
-        .bind(device.map(|device| device.0))
-        .bind(at.0)
-        .bind(id.0)
-        .bind(i64::from(limit))
-        .bind(budget(max_bytes))
-        .fetch_all(pool)
-        .await?;
+    let cells = usize::from(pools.count().count());
+    let bytes_a_cell = (max_bytes / cells * 2).min(max_bytes);
+    let of_cell = |pool| async move {
+        let page = sqlx::query(PAGE)
+            .bind(user.0)
+            .bind(device.map(|device| device.0))
+            .bind(at.0)
+            .bind(id.0)
+            .bind(i64::from(limit))
+            .bind(budget(bytes_a_cell));
+        page.fetch_all(&pool).await
+    };
+    let Gathered { answers, partial } = pools.gather(of_cell).await?;
+    let (rows, more) = newest(answers, limit, max_bytes)?;
     let (mut chats, mut turn) = (Vec::with_capacity(rows.len()), Turn::default());
-    for row in &rows {
-        let view = view(row, master, user)?;
+    for row in rows {
+        let view = view(&row, master, user)?;
         let opened = view.last_entry.as_ref().map_or(0, |entry| entry.content.len());
         turn.worked(opened).await;
         chats.push(view);
     }
-    Ok(Page {
-        chats,
-        more: more(&rows, limit)?,
-    })
+    Ok(Page { chats, more, partial })
+}
+
+/// Returns the newest chats among the pages of the cells, in the order and within the bounds of [`PAGE`], and whether
+/// there may be more. A page that was cut says nothing of chats that are older than its last one, so none of these is
+/// returned.
+fn newest(pages: Vec<Vec<PgRow>>, limit: u32, max_bytes: usize) -> sqlx::Result<(Vec<PgRow>, bool)> {
+    let mut rows = Vec::new();
+    let mut oldest = None;
+    for page in pages {
+        let cut = more(&page, limit)?;
+        let mut last = None;
+        for row in page {
+            let at: Option<i64> = row.try_get("sent_at")?;
+            let body: Option<&[u8]> = row.try_get("body")?;
+            let bytes = body.map_or(0, <[u8]>::len);
+            let place = (at.unwrap_or(0), row.try_get::<Uuid, _>("chat_id")?);
+            last = Some(place);
+            rows.push((place, bytes, row));
+        }
+        oldest = oldest.max(last.filter(|_| cut));
+    }
+    rows.sort_unstable_by_key(|(place, ..)| std::cmp::Reverse(*place));
+    let (found, mut bytes) = (rows.len(), 0);
+    let within = rows
+        .into_iter()
+        .take(limit as usize)
+        .take_while(|(place, size, _)| {
+            let before = bytes;
+            bytes += size;
+            Some(*place) >= oldest && before < max_bytes.max(1)
+        });
+    let rows: Vec<PgRow> = within.map(|(.., row)| row).collect();
+    let more = oldest.is_some() || rows.len() < found;
+    Ok((rows, more))
 }
 
 /// Replaces the read marks of the views by those of the chats' owners, where these are at least as new as the store's.
 /// A mark is the chat, the seq, and how many of the reader's own messages after it count as unread.
 pub async fn show_marks(
-    pool: &PgPool,
+    pools: &Pools,
     views: &mut [ChatView],
     marks: impl IntoIterator<Item = (ChatId, Seq, u32)>,
 ) -> sqlx::Result<()> {
@@ -238,16 +278,15 @@ pub async fn show_marks(
         let mark = known.get(&view.chat)?.0.min(view.head);
         (mark > view.read).then_some(mark)
     };
-    let (chats, seqs): (Vec<Uuid>, Vec<i64>) = views
-        .iter()
-        .filter_map(|view| Some((view.chat.0, newer(view)?.to_i64())))
-        .unzip();
-    let mut ordinals: HashMap<Uuid, i64> = HashMap::new();
-    if !chats.is_empty() {
-        let rows = sqlx::query_as(ORDINALS).bind(chats).bind(seqs).fetch_all(pool);
-        let rows: Vec<(Uuid, i64)> = rows.await?;
-        ordinals.extend(rows);
-    }
+    let newer = views.iter().filter_map(|view| Some((view.chat, newer(view)?)));
+    let asked = pools.by_cell(newer, |(chat, _)| *chat);
+    let asked = asked.map(|(pool, marks)| async move {
+        let (chats, seqs): (Vec<Uuid>, Vec<i64>) =
+            marks.iter().map(|(chat, seq)| (chat.0, seq.to_i64())).unzip();
+        let ordinals = sqlx::query_as::<_, (Uuid, i64)>(ORDINALS);
+        ordinals.bind(chats).bind(seqs).fetch_all(pool).await
+    });
+    let ordinals: HashMap<Uuid, i64> = try_join_all(asked).await?.into_iter().flatten().collect();
     for view in views {
         let Some((seq, own_unread)) = known.get(&view.chat).filter(|(seq, _)| *seq >= view.read) else {
             continue;
@@ -274,44 +313,90 @@ pub struct Inbox {
     pub suspended: bool,
 }
 
-/// Reads the inboxes of these devices. The result leaves out a device that is not active.
-pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(DeviceId, Inbox)>> {
+/// The inboxes of several devices.
+#[derive(Debug, Clone)]
+pub struct Inboxes {
+    /// The inboxes of those devices that are active.
+    pub devices: Vec<(DeviceId, Inbox)>,
+    /// True if a cell did not answer, so that the rows of its chats are missing.
+    pub partial: bool,
+}
+
+/// Reads the inboxes of these devices, in all cells. The result leaves out a device that is not active.
+pub async fn inboxes(pools: &Pools, devices: &[DeviceId]) -> sqlx::Result<Inboxes> {
+    inboxes_of(pools, devices, None).await
+}
+
+/// Reads the inbox of this device in one chat, whose cell alone is asked. `None` if the device is not active.
+pub async fn inbox_in(pools: &Pools, device: DeviceId, chat: ChatId) -> sqlx::Result<Option<Inbox>> {
+    let read = inboxes_of(pools, &[device], Some(chat)).await?;
+    let inbox = read.devices.into_iter().next().map(|(_, inbox)| inbox);
+    Ok(inbox.map(|mut inbox| {
+        inbox.rows.retain(|(row, ..)| *row == chat);
+        inbox
+    }))
+}
+
+/// Reads the inboxes of these devices in all cells, or in the cell of `chat`.
+async fn inboxes_of(pools: &Pools, devices: &[DeviceId], chat: Option<ChatId>) -> sqlx::Result<Inboxes> {
     // A device becomes active in the transaction that writes its first rows. So these are read after that is known.
-    let active = people::active(pool, devices).await?;
-    let ids: Vec<Uuid> = active.iter().map(|active| active.device.0).collect();
-    let rows: Vec<(Uuid, Uuid, i64, i64)> = sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
+    let active = people::active(pools.people(), devices).await?;
+    let ids: Arc<[Uuid]> = active.iter().map(|active| active.device.0).collect();
+    let of_cell = |pool| {
+        let ids = ids.clone();
+        async move {
+            let rows = sqlx::query_as::<_, (Uuid, Uuid, i64, i64)>(INBOX);
+            rows.bind(&ids[..]).fetch_all(&pool).await
+        }
+    };
+    let Gathered { answers, partial } = match chat {
+        None => pools.gather(of_cell).await?,
+        Some(chat) => Gathered {
+            answers: vec![of_cell(pools.of(chat).clone()).await?],
+            partial: false,
+        },
+    };
     let mut by_device: HashMap<DeviceId, Vec<(ChatId, Seq, i64)>> = HashMap::new();
-    for (device, chat, from, age) in rows {
+    for (device, chat, from, age) in answers.into_iter().flatten() {
         let row = (ChatId(chat), Seq::from_i64(from), age);
         by_device.entry(DeviceId(device)).or_default().push(row);
     }
     let inbox = |active: people::Active| {
+        let mut rows = by_device.remove(&active.device).unwrap_or_default();
+        // What waited longest comes first, whatever its cell.
+        rows.sort_by_key(|(_, _, age)| std::cmp::Reverse(*age));
         let inbox = Inbox {
             user: active.user,
-            rows: by_device.remove(&active.device).unwrap_or_default(),
+            rows,
             read_receipts_off: active.read_receipts_off,
             suspended: active.suspended,
         };
         (active.device, inbox)
     };
-    Ok(active.into_iter().map(inbox).collect())
+    Ok(Inboxes {
+        devices: active.into_iter().map(inbox).collect(),
+        partial,
+    })
 }
 
 /// Reads the store's epoch: see `tern.v1.Opened.store_epoch`.
-pub async fn epoch(pool: &PgPool) -> sqlx::Result<Uuid> {
-    sqlx::query_scalar(EPOCH).fetch_one(pool).await
+pub async fn epoch(pools: &Pools) -> sqlx::Result<Uuid> {
+    sqlx::query_scalar(EPOCH).fetch_one(pools.people()).await
 }
 
 /// Reads the epoch, and draws a number that is higher than all that were drawn before. So streams are numbered in the
 /// order in which the store is asked, not by any node's clock.
-pub async fn opening(pool: &PgPool) -> sqlx::Result<(Uuid, u64)> {
-    let (epoch, number): (Uuid, i64) = sqlx::query_as(OPENING).fetch_one(pool).await?;
+pub async fn opening(pools: &Pools) -> sqlx::Result<(Uuid, u64)> {
+    let (epoch, number): (Uuid, i64) = sqlx::query_as(OPENING).fetch_one(pools.people()).await?;
     Ok((epoch, number.unsigned_abs()))
 }
 
 /// Reads each present member, the seq at which they joined, and their watermark.
-pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, Seq, Watermark)>> {
-    let rows = sqlx::query(RECEIPTS).bind(chat.0).fetch_all(pool).await?;
+pub async fn receipts(pools: &Pools, chat: ChatId) -> sqlx::Result<Vec<(UserId, Seq, Watermark)>> {
+    let rows = sqlx::query(RECEIPTS)
+        .bind(chat.0)
+        .fetch_all(pools.of(chat))
+        .await?;
     let receipts = rows.iter().map(|row| {
         let joined = Seq::from_i64(row.try_get("joined_seq")?);
         Ok((UserId(row.try_get("user_id")?), joined, watermark(row)?))
@@ -332,7 +417,7 @@ pub fn watermark(row: &PgRow) -> sqlx::Result<Watermark> {
 
 /// Reads the present members with ids above `after`, by id, at most `limit`.
 pub async fn members(
-    pool: &PgPool,
+    pools: &Pools,
     chat: ChatId,
     after: UserId,
     limit: u32,
@@ -341,7 +426,7 @@ pub async fn members(
         .bind(chat.0)
         .bind(after.0)
         .bind(i64::from(limit))
-        .fetch_all(pool)
+        .fetch_all(pools.of(chat))
         .await?;
     rows.into_iter()
         .map(|(user, number, joined)| {
@@ -352,20 +437,20 @@ pub async fn members(
 }
 
 /// Returns whether the user is a present member of the chat.
-pub async fn is_member(pool: &PgPool, chat: ChatId, user: UserId) -> sqlx::Result<bool> {
+pub async fn is_member(pools: &Pools, chat: ChatId, user: UserId) -> sqlx::Result<bool> {
     sqlx::query_scalar(IS_MEMBER)
         .bind(chat.0)
         .bind(user.0)
-        .fetch_one(pool)
+        .fetch_one(pools.of(chat))
         .await
 }
 
 /// Returns the sender of the message or reaction at `seq`; `None` if there is no such entry.
-pub(crate) async fn sender_of_message(pool: &PgPool, chat: ChatId, seq: Seq) -> sqlx::Result<Option<UserId>> {
+pub(crate) async fn sender_of_message(pools: &Pools, chat: ChatId, seq: Seq) -> sqlx::Result<Option<UserId>> {
     let row: Option<(Uuid, i16)> = sqlx::query_as(MESSAGE)
         .bind(chat.0)
         .bind(seq.to_i64())
-        .fetch_optional(pool)
+        .fetch_optional(pools.of(chat))
         .await?;
     let message = row.filter(|(_, kind)| *kind < EntryKind::ChatCreated.number());
     Ok(message.map(|(sender, _)| UserId(sender)))

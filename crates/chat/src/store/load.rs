@@ -1,8 +1,8 @@
 //! Loads a chat in one snapshot.
 
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
-use tern_store::{millis, postgres};
+use tern_store::{Pools, millis, postgres};
 use tern_types::{ChatId, MediaId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -50,12 +50,12 @@ const RECENT: i64 = 256;
 
 /// Reads a chat in one snapshot, and looks up `requests` in its log. `None` if there is no such chat.
 pub async fn chat(
-    pool: &PgPool,
+    pools: &Pools,
     master: &MasterKey,
     chat: ChatId,
     requests: &[(UserId, RequestId)],
 ) -> Result<Option<Snapshot>, ReadError> {
-    let mut tx = postgres::snapshot(pool).await?;
+    let mut tx = postgres::snapshot(pools.of(chat)).await?;
     let Some(row) = sqlx::query(CHAT).bind(chat.0).fetch_optional(&mut *tx).await? else {
         return Ok(None);
     };
@@ -98,7 +98,8 @@ pub async fn chat(
 }
 
 /// Returns whether the chat is a direct one and one of the two people has blocked the other.
-pub async fn is_blocked(pool: &PgPool, chat: ChatId) -> sqlx::Result<bool> {
+pub async fn is_blocked(pools: &Pools, chat: ChatId) -> sqlx::Result<bool> {
+    let pool = pools.of(chat);
     let people: Option<(Option<Uuid>, Option<Uuid>)> =
         sqlx::query_as(PEOPLE).bind(chat.0).fetch_optional(pool).await?;
     let people = people.and_then(|(low, high)| pair(low, high));

@@ -147,9 +147,9 @@ pub async fn close(db: &mut PgConnection, chats: &[(ChatId, Seq)]) -> sqlx::Resu
     Ok(())
 }
 
-/// Returns the unsettled chats of these slots with commits older than `age_s` seconds, each with the lowest and the
-/// highest seq at which such a commit begins: see [`UNSETTLED`]. They come in the order of their ids, at most `most`,
-/// after the chat `after`.
+/// Returns the unsettled chats of these slots, all of the cell with this pool, with commits older than `age_s` seconds,
+/// each with the lowest and the highest seq at which such a commit begins: see [`UNSETTLED`]. They come in the order of
+/// their ids, at most `most`, after the chat `after`.
 pub async fn unsettled(
     pool: &sqlx::PgPool,
     slots: &[i16],

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
-use tern_store::millis;
+use tern_store::{Pools, millis};
 use tern_types::strangers::{STRANGER_FOR, admit, until_room};
 use tern_types::{Timestamp, UserId};
 
@@ -58,23 +58,24 @@ pub async fn lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::Resu
     Ok(())
 }
 
-/// Counts the new strangers in these pairs, each of a person and somebody to whom they write. A person may meet `limit`
-/// new strangers within a day, and their count must be locked. Returns the pairs that exceed the limit, each with the
-/// time until there is room. The others are counted from now on.
+/// Counts the new strangers in these pairs, each of a person and somebody to whom they write, and who have no chat yet.
+/// A person may meet `limit` new strangers within a day, and their count must be locked. Returns the pairs that exceed
+/// the limit, each with the time until there is room. The others are counted from now on.
 pub async fn meet(
     db: &mut PgConnection,
     pairs: &[(UserId, UserId)],
     limit: usize,
     now: Timestamp,
 ) -> sqlx::Result<HashMap<(UserId, UserId), Duration>> {
-    let strangers = strangers(db, pairs).await?;
+    // Where there is no chat, the other person has not written to this one either.
+    let mut strangers = people::no_contacts(&mut *db, pairs).await?;
     let mut refused = HashMap::new();
     if strangers.is_empty() {
         return Ok(refused);
     }
     let mut asked: HashMap<UserId, Vec<UserId>> = HashMap::new();
-    for (user, other) in strangers {
-        asked.entry(user).or_default().push(other);
+    for (user, other) in pairs.iter().filter(|pair| strangers.remove(pair)) {
+        asked.entry(*user).or_default().push(*other);
     }
     let day = day(db, asked.keys().copied(), now).await?;
     let mut new = Vec::new();
@@ -89,23 +90,20 @@ pub async fn meet(
     Ok(refused)
 }
 
-/// Counts the new strangers among several people whom one person adds, all or none. The person's count must be locked.
+/// Counts the new ones among several strangers whom one person adds, all or none. The person's count must be locked.
 /// The inner `Err` says that they are too many, and after which time they fit.
 pub(crate) async fn meet_all(
     db: &mut PgConnection,
     user: UserId,
-    others: &[UserId],
+    strangers: &[UserId],
     limit: usize,
     now: Timestamp,
 ) -> sqlx::Result<Result<(), Duration>> {
-    let pairs: Vec<_> = others.iter().map(|other| (user, *other)).collect();
-    let strangers = strangers(db, &pairs).await?;
     if strangers.is_empty() {
         return Ok(Ok(()));
     }
     let day = day(db, [user], now).await?.remove(&user).unwrap_or_default();
-    let asked: Vec<UserId> = strangers.iter().map(|(_, other)| *other).collect();
-    let admission = admit(&day, &asked, limit, now);
+    let admission = admit(&day, strangers, limit, now);
     if !admission.limited.is_empty() {
         let more = admission.new.len() + admission.limited.len();
         return Ok(Err(until_room(&day, more, limit, now)));
@@ -115,15 +113,18 @@ pub(crate) async fn meet_all(
     Ok(Ok(()))
 }
 
-/// Returns the pairs in which the second person exists and is a stranger to the first: the second neither has the first
-/// among their contacts, nor has written to them in their direct chat. They are in the order of `pairs`, each once.
-async fn strangers(db: &mut PgConnection, pairs: &[(UserId, UserId)]) -> sqlx::Result<Vec<(UserId, UserId)>> {
-    let mut found = people::no_contacts(&mut *db, pairs).await?;
-    let others: Vec<_> = found.iter().map(|(user, other)| (*other, *user)).collect();
-    for (other, user) in written::written(db, others).await? {
+/// Returns the strangers to `user` among `others`, in their order and each once: those who exist, do not have the user
+/// among their contacts, and have not written to the user in their direct chat. Their chats are in all cells, so no
+/// transaction about one chat can ask this.
+pub async fn among(pools: &Pools, user: UserId, others: &[UserId]) -> sqlx::Result<Vec<UserId>> {
+    let pairs: Vec<_> = others.iter().map(|other| (user, *other)).collect();
+    let mut found = people::no_contacts(pools.people(), &pairs).await?;
+    let strangers: Vec<UserId> = found.iter().map(|(_, other)| *other).collect();
+    for other in written::have_written(pools, user, &strangers).await? {
         found.remove(&(user, other));
     }
-    Ok(pairs.iter().copied().filter(|pair| found.remove(pair)).collect())
+    let strangers = others.iter().copied();
+    Ok(strangers.filter(|other| found.remove(&(user, *other))).collect())
 }
 
 /// Returns the strangers that each of these people met within the last day, and when.

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use sqlx::{PgExecutor, PgPool};
+use futures::future::try_join_all;
+use tern_store::Pools;
 use tern_types::{ChatId, UserId};
 use uuid::Uuid;
 
@@ -16,38 +17,37 @@ WHERE EXISTS (SELECT FROM messages m
               WHERE m.chat_id = asked.chat_id AND m.sender_user = asked.user_id AND m.kind = $3)";
 
 /// Returns the users among `from` who have written to `to` in their direct chat.
-pub async fn have_written(pool: &PgPool, to: UserId, from: &[UserId]) -> sqlx::Result<Vec<UserId>> {
+pub async fn have_written(pools: &Pools, to: UserId, from: &[UserId]) -> sqlx::Result<Vec<UserId>> {
     let pairs = from.iter().map(|from| (*from, to)).collect();
-    let written = written(pool, pairs).await?;
+    let written = written(pools, pairs).await?;
     Ok(written.into_iter().map(|(from, _)| from).collect())
 }
 
 /// Returns the users among `to` to whom `from` has written in their direct chat.
-pub async fn has_written_to(pool: &PgPool, from: UserId, to: &[UserId]) -> sqlx::Result<Vec<UserId>> {
+pub async fn has_written_to(pools: &Pools, from: UserId, to: &[UserId]) -> sqlx::Result<Vec<UserId>> {
     let pairs = to.iter().map(|to| (from, *to)).collect();
-    let written = written(pool, pairs).await?;
+    let written = written(pools, pairs).await?;
     Ok(written.into_iter().map(|(_, to)| to).collect())
 }
 
 /// Returns the pairs in which the first person has written to the second in their direct chat.
 pub(crate) async fn written(
-    db: impl PgExecutor<'_>,
-    mut pairs: Vec<(UserId, UserId)>,
+    pools: &Pools,
+    pairs: Vec<(UserId, UserId)>,
 ) -> sqlx::Result<Vec<(UserId, UserId)>> {
-    if pairs.is_empty() {
-        return Ok(pairs);
-    }
-    let (chats, senders): (Vec<Uuid>, Vec<Uuid>) = pairs
-        .iter()
-        .map(|(from, to)| (ChatId::direct(*from, *to).0, from.0))
-        .unzip();
-    let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(HAVE_WRITTEN)
-        .bind(chats)
-        .bind(senders)
-        .bind(EntryKind::Message.number())
-        .fetch_all(db)
-        .await?;
-    let found: HashSet<(Uuid, Uuid)> = rows.into_iter().collect();
-    pairs.retain(|(from, to)| found.contains(&(ChatId::direct(*from, *to).0, from.0)));
-    Ok(pairs)
+    let chat = |(from, to): &(UserId, UserId)| ChatId::direct(*from, *to);
+    let asked = pools.by_cell(pairs, chat).map(|(pool, mut pairs)| async move {
+        let (chats, senders): (Vec<Uuid>, Vec<Uuid>) =
+            pairs.iter().map(|pair| (chat(pair).0, pair.0.0)).unzip();
+        let rows: Vec<(Uuid, Uuid)> = sqlx::query_as(HAVE_WRITTEN)
+            .bind(chats)
+            .bind(senders)
+            .bind(EntryKind::Message.number())
+            .fetch_all(pool)
+            .await?;
+        let found: HashSet<(Uuid, Uuid)> = rows.into_iter().collect();
+        pairs.retain(|pair| found.contains(&(chat(pair).0, pair.0.0)));
+        Ok::<_, sqlx::Error>(pairs)
+    });
+    Ok(try_join_all(asked).await?.into_iter().flatten().collect())
 }

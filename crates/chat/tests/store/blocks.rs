@@ -3,7 +3,7 @@
 use tern_chat::store::direct::{self, Made};
 use tern_chat::store::{commit, load, written};
 use tern_chat_core::EntryKind;
-use tern_types::{ChatId, UserId};
+use tern_types::{Cell, ChatId, UserId};
 
 use crate::harness::{self, Store, new_entry};
 
@@ -57,7 +57,7 @@ async fn no_direct_chat_is_made_after_a_block() {
         // Another pair in the same transaction is not affected.
         let others = harness::new_direct(store.user().await, store.user().await);
         let new = [harness::new_direct(people.0, people.1), others];
-        let made = direct::make(&store.pool, &store.master, &new).await;
+        let made = direct::make(store.pools.cell(Cell::FIRST), &store.master, &new).await;
         let [made, beside]: [Made; 2] = made.unwrap().try_into().unwrap();
         assert!(matches!(beside, Made::New(_)));
         made
@@ -65,7 +65,7 @@ async fn no_direct_chat_is_made_after_a_block() {
     store.block(a, b).await;
     assert!(matches!(make((a, b)).await, Made::Blocked));
     assert!(matches!(make((b, a)).await, Made::Blocked));
-    let none = load::chat(&store.pool, &store.master, chat, &[]).await.unwrap();
+    let none = load::chat(&store.pools, &store.master, chat, &[]).await.unwrap();
     assert!(none.is_none());
     store.unblock_all().await;
     assert!(matches!(make((b, a)).await, Made::New(_)));
@@ -87,7 +87,7 @@ async fn who_has_written_is_who_sent_a_message_in_the_direct_chat() {
     others.head = reaction.head();
     let asked = [b, c, d, UserId::random(), a];
     let written = async |to| {
-        let mut written = written::have_written(&store.pool, to, &asked).await.unwrap();
+        let mut written = written::have_written(&store.pools, to, &asked).await.unwrap();
         written.sort_unstable();
         written
     };
@@ -99,7 +99,7 @@ async fn who_has_written_is_who_sent_a_message_in_the_direct_chat() {
     store.say(&mut db, &mut chat, b, "hello").await;
     assert_eq!(written(a).await, [b]);
     assert_eq!(written(b).await, [], "the other way is another matter");
-    let to = async |from| written::has_written_to(&store.pool, from, &asked).await.unwrap();
+    let to = async |from| written::has_written_to(&store.pools, from, &asked).await.unwrap();
     assert_eq!((to(b).await, to(a).await), (vec![a], vec![]));
     store.say(&mut db, &mut others, c, "hello").await;
     let mut both = [b, c];

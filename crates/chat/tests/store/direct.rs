@@ -6,7 +6,7 @@ use tern_chat::store::devices;
 use tern_chat::store::direct::{self, Made, NewDirect};
 use tern_chat::store::load;
 use tern_chat_core::shard::LoadError;
-use tern_types::{ChatId, DeviceId, RequestId, UserId};
+use tern_types::{Cell, ChatId, DeviceId, RequestId, UserId};
 
 use crate::harness::{Store, making, new_direct};
 
@@ -15,7 +15,9 @@ const AT_ONCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Makes the chats with the statements alone, without a loader.
 async fn make(store: &Store, new: &[NewDirect]) -> Vec<Made> {
-    direct::make(&store.pool, &store.master, new).await.unwrap()
+    direct::make(store.pools.cell(Cell::FIRST), &store.master, new)
+        .await
+        .unwrap()
 }
 
 /// Returns the devices of a member as the chat knows them.
@@ -166,7 +168,7 @@ async fn fine_print_11_a_device_linked_while_the_chat_is_made_belongs_to_it() {
     let mut other = store.shard().await;
     let mut tx = other.begin().await.unwrap();
     hold(&mut tx, b, device).await;
-    let loader = Loader::new(store.pool.clone(), store.master.clone(), 2, 100);
+    let loader = Loader::new(store.pools.clone(), store.master.clone(), 100);
     let made = make(&store, &[new]).await;
     assert!(matches!(made[..], [Made::Held]), "{made:?}");
     let load = loader.load(new.chat, making(new), &[]);
@@ -180,13 +182,13 @@ async fn fine_print_11_a_device_linked_while_the_chat_is_made_belongs_to_it() {
 async fn linking_and_the_making_of_a_chat_exclude_each_other() {
     let store = Store::new().await;
     let (a, b) = (store.user().await, store.user().await);
-    let loader = Loader::new(store.pool.clone(), store.master.clone(), 2, 100);
+    let loader = Loader::new(store.pools.clone(), store.master.clone(), 100);
     for _ in 0..20 {
         let peer = store.user().await;
         let (new, device) = (new_direct(a, peer), store.unlinked_device(peer).await);
         let other = new_direct(b, peer);
         let (linked, one, two) = tokio::join!(
-            devices::link(&store.pool, peer, device),
+            devices::link(&store.pools, peer, device),
             loader.load(new.chat, making(new), &[]),
             loader.load(other.chat, making(other), &[]),
         );
@@ -201,7 +203,7 @@ async fn linking_and_the_making_of_a_chat_exclude_each_other() {
 #[tokio::test]
 async fn many_at_once_are_made_and_each_gets_its_own_answer() {
     let store = Store::new().await;
-    let loader = Loader::new(store.pool.clone(), store.master.clone(), 2, 100);
+    let loader = Loader::new(store.pools.clone(), store.master.clone(), 100);
     let me = store.user().await;
     let before = new_direct(me, store.user().await);
     make(&store, &[before]).await;
@@ -219,7 +221,7 @@ async fn many_at_once_are_made_and_each_gets_its_own_answer() {
         if *new == nobody {
             assert!(matches!(result, Err(LoadError::PeerNotFound)), "{result:?}");
             assert!(
-                load::chat(&store.pool, &store.master, new.chat, &[])
+                load::chat(&store.pools, &store.master, new.chat, &[])
                     .await
                     .unwrap()
                     .is_none()

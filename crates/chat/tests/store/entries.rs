@@ -14,7 +14,7 @@ use crate::harness::{Known, Store, direct, group};
 
 async fn window(store: &Store, chat: &Known, user: UserId, from: u64, limit: u32) -> Window {
     entries::window(
-        &store.pool,
+        &store.pools,
         &store.master,
         chat.id,
         user,
@@ -34,8 +34,8 @@ async fn history(
     limit: u32,
     max_bytes: usize,
 ) -> History {
-    let (pool, master) = (&store.pool, &store.master);
-    entries::history(pool, master, chat.id, user, Seq(before), limit, max_bytes)
+    let (pools, master) = (&store.pools, &store.master);
+    entries::history(pools, master, chat.id, user, Seq(before), limit, max_bytes)
         .await
         .unwrap()
 }
@@ -149,11 +149,11 @@ async fn a_window_is_bounded_in_bytes_and_never_empty() {
     for _ in 0..4 {
         store.say(&mut db, &mut chat, a, &"x".repeat(100)).await;
     }
-    let cut = entries::window(&store.pool, &store.master, chat.id, b, Seq(1), 10, 250)
+    let cut = entries::window(&store.pools, &store.master, chat.id, b, Seq(1), 10, 250)
         .await
         .unwrap();
     assert_eq!((shape(&cut), cut.done), (vec!["1".into(), "2".into()], false));
-    let tiny = entries::window(&store.pool, &store.master, chat.id, b, Seq(1), 10, 1)
+    let tiny = entries::window(&store.pools, &store.master, chat.id, b, Seq(1), 10, 1)
         .await
         .unwrap();
     assert_eq!(shape(&tiny), ["1"]);
@@ -207,10 +207,10 @@ async fn chats_are_listed_by_bytes_and_the_pages_go_on() {
         expected.push(chat.id);
     }
     expected.sort_unstable();
-    let (pool, master) = (&store.pool, &store.master);
+    let (pools, master) = (&store.pools, &store.master);
     let (mut found, mut sizes, mut after) = (Vec::new(), Vec::new(), None);
     loop {
-        let page = listing::chats(pool, master, me, None, after, 50, 1500)
+        let page = listing::chats(pools, master, me, None, after, 50, 1500)
             .await
             .unwrap();
         sizes.push(page.chats.len());
@@ -279,7 +279,7 @@ async fn a_device_stands_where_its_row_begins_or_what_is_unsettled() {
     let (store, [a, b], [hers, his], mut chat, mut db) = group().await;
     let id = chat.id;
     let place = async || {
-        let place = entries::place(&store.pool, id, b, his).await.unwrap();
+        let place = entries::place(&store.pools, id, b, his).await.unwrap();
         place.map(|place| place.0)
     };
     store.say(&mut db, &mut chat, a, "2").await;
@@ -304,5 +304,5 @@ async fn a_device_stands_where_its_row_begins_or_what_is_unsettled() {
     let window = window(&store, &chat, b, 7, 10).await;
     assert_eq!(shape(&window), ["skip to 6", "7", "8"]);
     let nowhere = ChatId(uuid::Uuid::nil());
-    assert_eq!(entries::place(&store.pool, nowhere, b, his).await.unwrap(), None);
+    assert_eq!(entries::place(&store.pools, nowhere, b, his).await.unwrap(), None);
 }

@@ -15,13 +15,15 @@ use tern_chat_core::shard::{AckWrite, SettleChat};
 use tern_chat_core::{Entry, EntryKind, Making, Missing, NewEntry, Origin, Sending};
 use tern_local::Shared;
 use tern_store::postgres::{PostgresArgs, cell_connect_options};
-use tern_store::schema;
+use tern_store::{Pools, schema};
 use tern_types::{Cell, Cells, ChatId, Clock, DeviceId, MediaId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
 /// A database of the test's own, and the master key of its chats.
 pub struct Store {
     pub pool: PgPool,
+    /// The pools of a chat node.
+    pub pools: Pools,
     pub args: PostgresArgs,
     pub master: MasterKey,
     _shared: Shared,
@@ -73,9 +75,11 @@ impl Store {
         let args = PostgresArgs::from_url(&url).unwrap();
         let pool = tern_store::postgres::pool(&args).await.unwrap();
         schema::migrate(&args, cells).await.unwrap();
+        let pools = Pools::open(&args).await.unwrap();
         let master = MasterKey::from_hex(&"a7".repeat(32)).unwrap();
         Self {
             pool,
+            pools,
             args,
             master,
             _shared: shared,
@@ -84,10 +88,12 @@ impl Store {
 
     /// Opens a connection with the settings of the shard of the first cell.
     pub async fn shard(&self) -> PgConnection {
-        cell_connect_options(&self.args, Cell::FIRST)
-            .connect()
-            .await
-            .unwrap()
+        self.shard_of(Cell::FIRST).await
+    }
+
+    /// Opens a connection with the settings of the cell's shard.
+    pub async fn shard_of(&self, cell: Cell) -> PgConnection {
+        cell_connect_options(&self.args, cell).connect().await.unwrap()
     }
 
     /// Opens a connection that is no node's. It may keep its locks for as long as it likes.
@@ -124,14 +130,14 @@ impl Store {
     /// Inserts a device and links it to its user's chats.
     pub async fn device(&self, user: UserId) -> DeviceId {
         let device = self.unlinked_device(user).await;
-        assert!(devices::link(&self.pool, user, device).await.unwrap());
+        assert!(devices::link(&self.pools, user, device).await.unwrap());
         device
     }
 
     /// Makes a direct chat, which must not exist yet.
     pub async fn direct(&self, a: UserId, b: UserId) -> Known {
         let new = new_direct(a, b);
-        let made = direct::make(&self.pool, &self.master, &[new]).await;
+        let made = direct::make(self.pools.of(new.chat), &self.master, &[new]).await;
         assert!(matches!(made.unwrap()[..], [Made::New(_)]));
         self.load(new.chat).await
     }
@@ -148,14 +154,14 @@ impl Store {
             entry: &entry,
             strangers: None,
         };
-        let created = group::create(&self.pool, &self.master, &group).await.unwrap();
+        let created = group::create(&self.pools, &self.master, &group).await.unwrap();
         assert!(matches!(created, group::Created::New { .. }));
         self.load(chat).await
     }
 
     /// Loads the chat, which must exist.
     pub async fn snapshot(&self, chat: ChatId) -> Snapshot {
-        load::chat(&self.pool, &self.master, chat, &[])
+        load::chat(&self.pools, &self.master, chat, &[])
             .await
             .unwrap()
             .unwrap()

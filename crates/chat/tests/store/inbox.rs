@@ -327,8 +327,13 @@ async fn what_was_written_before_the_stores_clock_was_set_back_counts_as_old() {
             "a dead owner's, found after {age_s} s"
         );
     }
-    let inboxes = listing::inboxes(&store.pool, &[b1]).await.unwrap();
-    let ages: Vec<i64> = inboxes[0].1.rows.iter().map(|(_, _, age_ms)| *age_ms).collect();
+    let inboxes = listing::inboxes(&store.pools, &[b1]).await.unwrap();
+    let ages: Vec<i64> = inboxes.devices[0]
+        .1
+        .rows
+        .iter()
+        .map(|(_, _, age_ms)| *age_ms)
+        .collect();
     assert!(
         ages.len() == 1 && ages[0] > 3_500_000,
         "the sweep looks at it: {ages:?}"

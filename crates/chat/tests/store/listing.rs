@@ -8,7 +8,7 @@ use crate::harness::{Store, direct, new_direct, new_entry};
 use crate::owner::Owner;
 
 async fn list(store: &Store, user: UserId) -> Vec<ChatView> {
-    let page = listing::chats(&store.pool, &store.master, user, None, None, 10, 1 << 20);
+    let page = listing::chats(&store.pools, &store.master, user, None, None, 10, 1 << 20);
     page.await.unwrap().chats
 }
 
@@ -36,7 +36,9 @@ async fn a_mark_of_the_owners_is_shown_with_what_is_unread_after_it() {
         let mut views = list(&store, b).await;
         let marks = marks.into_iter().map(|mark| (chat.id, Seq(mark), 0));
         let marks = marks.chain([(ChatId::direct(b, UserId::random()), Seq(1), 0)]);
-        listing::show_marks(&store.pool, &mut views, marks).await.unwrap();
+        listing::show_marks(&store.pools, &mut views, marks)
+            .await
+            .unwrap();
         assert_eq!((views[0].read.0, views[0].unread()), expected);
     }
 }
@@ -54,7 +56,7 @@ async fn a_direct_chat_without_a_message_is_in_nobodys_list() {
     assert_eq!(refused, Outcome::Refused(Refusal::NotAMember));
     for user in [a, b] {
         assert!(list(&store, user).await.is_empty());
-        let one = listing::chat(&store.pool, &store.master, user, None, chat.id).await;
+        let one = listing::chat(&store.pools, &store.master, user, None, chat.id).await;
         assert!(one.unwrap().is_none());
     }
     let sent = owner

@@ -2,10 +2,13 @@
 //! commit.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
+use tern_chat::shard_loop::loader::Loader;
 use tern_chat_core::change::Action;
 use tern_chat_core::shard::{AckWrite, Committed, Job, JobDone, ReadMark, SettleChat};
 use tern_chat_core::{EntryKind, NewEntry, Origin, Outcome, Refusal};
-use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
+use tern_store::Pools;
+use tern_store::postgres::cell_connect_options;
+use tern_types::{Cells, ChatId, DeviceId, RequestId, Seq, UserId};
 
 use crate::harness::{Known, Store, making, new_direct, new_entry};
 use crate::owner::{Owner, run_job};
@@ -286,7 +289,12 @@ async fn a_first_message_to_somebody_who_is_held_waits_without_a_connection() {
         .execute(&mut *tx)
         .await
         .unwrap();
-    let loader = tern_chat::shard_loop::loader::Loader::new(store.pool.clone(), store.master.clone(), 1, 100);
+    let one = Cells::new(1).unwrap();
+    // The loader has only one turn at a time.
+    let pools = Pools::new(store.pools.people().clone(), one, 1, |cell| {
+        cell_connect_options(&store.args, cell)
+    });
+    let loader = Loader::new(pools, store.master.clone(), 100);
     let load = |one, other| {
         let (loader, new) = (loader.clone(), new_direct(one, other));
         async move {
@@ -295,7 +303,6 @@ async fn a_first_message_to_somebody_who_is_held_waits_without_a_connection() {
                 .await
         }
     };
-    // The loader has only one turn at a time.
     let waits = tokio::spawn(load(a, held));
     for person in [a, b] {
         let made = load(person, store.user().await).await;

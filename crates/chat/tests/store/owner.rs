@@ -183,8 +183,8 @@ impl<'a> Owner<'a> {
                         requests,
                         ..
                     } => {
-                        let (pool, master) = (&self.store.pool, &self.store.master);
-                        let result = Ok(load::chat(pool, master, chat, &requests).await.unwrap());
+                        let (pools, master) = (&self.store.pools, &self.store.master);
+                        let result = Ok(load::chat(pools, master, chat, &requests).await.unwrap());
                         events.push_back(Event::Loaded { chat, number, result });
                     }
                     Effect::Answer { origin, outcome } => self.answers.push((origin, outcome)),

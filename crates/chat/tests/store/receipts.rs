@@ -178,7 +178,7 @@ async fn rule_10_a_reply_before_the_read_mark_tells_that_it_was_read() {
 
 /// Returns the member's unread count, as a listing shows it.
 async fn unread(store: &Store, chat: ChatId, user: UserId) -> u64 {
-    let view = listing::chat(&store.pool, &store.master, user, None, chat)
+    let view = listing::chat(&store.pools, &store.master, user, None, chat)
         .await
         .unwrap();
     view.unwrap().unread()

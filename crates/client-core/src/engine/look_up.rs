@@ -9,7 +9,7 @@ use tern_types::{ChatId, Seq, Timestamp};
 use super::chat_state::{ChatState, LookUp};
 use super::{Call, Change, Engine};
 use crate::error::CallError;
-use crate::model::{Entry, ListedChat};
+use crate::model::{ChatList, Entry, ListedChat};
 
 /// The time for which entries are held before the missing ones below them are read by ListEntries. The server repeats
 /// entries within some seconds, so after this time they will not come by themselves. Example: the device acknowledged
@@ -17,6 +17,9 @@ use crate::model::{Entry, ListedChat};
 const GAP_TIMEOUT: Duration = Duration::from_secs(15);
 /// The shortest time before a call that failed is made again. The server may ask for more.
 const CALL_RETRY: Duration = Duration::from_secs(2);
+
+/// The time after which chats are listed again if some were missing.
+const PARTIAL_RETRY: Duration = Duration::from_secs(5);
 
 /// The listing of all chats, which is needed once.
 #[derive(Debug)]
@@ -51,12 +54,18 @@ impl Engine {
         }
     }
 
-    /// Takes the answer to the listing of all chats.
-    pub(super) fn listed(&mut self, result: Result<Vec<ListedChat>, CallError>, now: Timestamp) {
+    /// Takes the answer to the listing of all chats. If chats are missing from it, all are listed again later.
+    pub(super) fn listed(&mut self, result: Result<ChatList, CallError>, now: Timestamp) {
         match result {
-            Ok(chats) => {
+            Ok(list) if list.partial && !self.listing.done => {
+                self.listing.state = LookUp::Again(now + PARTIAL_RETRY);
+                for listed in list.chats {
+                    self.learn(listed, now);
+                }
+            }
+            Ok(list) => {
                 self.listing = Listing::new(true);
-                for listed in chats {
+                for listed in list.chats {
                     self.learn(listed, now);
                 }
                 for chat in self.waiting.clone() {

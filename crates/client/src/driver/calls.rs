@@ -8,7 +8,7 @@ use tokio::task::JoinError;
 
 use tern_client_core::CallError;
 use tern_client_core::engine::{Call, Input};
-use tern_client_core::model::{Entry, ListedChat};
+use tern_client_core::model::{ChatList, Entry, ListedChat};
 
 use crate::api::Api;
 
@@ -121,21 +121,23 @@ async fn ask(api: Api, call: Call) -> Input {
     }
 }
 
-async fn list_chats(api: &Api) -> Result<Vec<ListedChat>, CallError> {
-    let mut chats = Vec::new();
+async fn list_chats(api: &Api) -> Result<ChatList, CallError> {
+    let mut list = ChatList::default();
     let mut page_token = String::new();
     loop {
         let request = v1::ListChatsRequest {
             page_size: CHATS_PAGE,
             page_token,
+            accept_partial: true,
             ..Default::default()
         };
         let page = api.list_chats(request).await?;
         for chat in page.chats {
-            chats.push(ListedChat::try_from(chat).map_err(malformed)?);
+            list.chats.push(ListedChat::try_from(chat).map_err(malformed)?);
         }
+        list.partial |= page.partial;
         if page.next_page_token.is_empty() {
-            return Ok(chats);
+            return Ok(list);
         }
         page_token = page.next_page_token;
     }

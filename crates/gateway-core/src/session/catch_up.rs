@@ -9,7 +9,7 @@ use tern_types::{ChatId, Timestamp};
 use super::chats::Chat;
 use super::reading::{CatchUp, State, back_off};
 use super::settings::{
-    CAUGHT_UP_PAUSE, INBOX_PAUSE, LARGE_WINDOW_BYTES, MAX_CHATS, MAX_READING, MIN_WINDOW_STEP,
+    CAUGHT_UP_PAUSE, INBOX_PAUSE, LARGE_WINDOW_BYTES, MAX_CHATS, MAX_READING, MIN_WINDOW_STEP, PARTIAL_PAUSE,
     READ_BELOW_BYTES, WINDOW_STEP,
 };
 use super::{Effect, NEVER, Session, Window};
@@ -95,6 +95,13 @@ impl Reader {
         // for another: presence may have taken the announcement meanwhile, which makes a second reading wanted.
         let newest = !self.wanted || !self.greeted;
         (self.reading, self.was_read, self.more) = (false, newest, false);
+        self.failures = 0;
+    }
+
+    /// Notes that only a part of the inbox could be read. It is read again after a pause, and CaughtUp waits for that.
+    pub(super) fn a_part_was_read(&mut self, now: Timestamp) {
+        (self.reading, self.wanted, self.more) = (false, true, false);
+        self.not_before = now + PARTIAL_PAUSE;
         self.failures = 0;
     }
 

@@ -69,9 +69,14 @@ impl Session {
     }
 
     /// Takes the inbox that was read: opens the stream if it is not open yet, and takes on every row. Ends the stream
-    /// instead if the device may not have one, or if the store was restored.
+    /// instead if the device may not have one, or if the store was restored. If rows are missing, the inbox is read
+    /// again after a pause, and CaughtUp waits for that.
     pub(super) fn inbox_read(&mut self, inbox: Inbox, now: Timestamp) {
-        self.reader.inbox_was_read();
+        if inbox.partial {
+            self.reader.a_part_was_read(now);
+        } else {
+            self.reader.inbox_was_read();
+        }
         if self.turned_away(&inbox) {
             return;
         }
@@ -89,8 +94,8 @@ impl Session {
         }
     }
 
-    /// Ends the stream if the device is unknown or was revoked, if its user is suspended, or if the device is another user's. Returns
-    /// whether it ended the stream.
+    /// Ends the stream if the device is unknown or was revoked, if its user is suspended, or if the device is another
+    /// user's. Returns whether it ended the stream.
     fn turned_away(&mut self, inbox: &Inbox) -> bool {
         let mine = self.life.user();
         if inbox.unknown {

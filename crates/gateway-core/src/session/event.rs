@@ -108,6 +108,8 @@ pub struct Inbox {
     /// True if the user is suspended.
     pub suspended: bool,
     pub rows: Vec<InboxRow>,
+    /// True if rows are missing because a part of the store did not answer. The session asks again.
+    pub partial: bool,
     /// The epoch of the store; it changes when the store is restored from a backup.
     pub store_epoch: String,
     /// True if the user has turned read receipts off, as the store has it.

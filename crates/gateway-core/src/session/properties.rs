@@ -45,6 +45,8 @@ enum Step {
     Window(usize),
     WindowFails(usize),
     Inbox,
+    /// The inbox is read, but the part of the store that has this chat does not answer.
+    InboxWithout(usize),
     InboxFails,
     /// This many events reach the device.
     Down(usize),
@@ -92,6 +94,7 @@ fn step(chats: usize) -> impl Strategy<Value = Step> {
     let faults = prop_oneof![
         2 => Just(Step::Inbox),
         1 => Just(Step::InboxFails),
+        1 => of_a_chat(Step::InboxWithout),
         1 => of_a_chat(Step::NonsenseAck),
         2 => (1u64..8000).prop_map(Step::Pass),
         4 => Just(Step::Flush),

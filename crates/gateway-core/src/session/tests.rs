@@ -60,6 +60,7 @@ fn inbox() -> Inbox {
         user: None,
         suspended: false,
         rows: Vec::new(),
+        partial: false,
         store_epoch: "epoch".into(),
         read_receipts_off: false,
     }

@@ -24,8 +24,7 @@ pub enum Through {
 pub const HAS_USER: &str = "SELECT EXISTS (SELECT FROM users WHERE user_id = $1)";
 
 /// Selects whether a present member $1 of the chat $3 may read the media $2: an entry of the chat refers to it that lies
-/// in one of the member's intervals (rule 7: nothing from before they joined), or it is the group's picture. It reads
-/// one partition of each table.
+/// in one of the member's intervals (rule 7: nothing from before they joined), or it is the group's picture.
 pub const IN_CHAT: &str = "
 SELECT EXISTS (SELECT FROM members WHERE chat_id = $3 AND user_id = $1 AND left_seq IS NULL)
   AND (EXISTS (SELECT FROM media_refs r JOIN members i ON i.chat_id = r.chat_id AND i.user_id = $1
@@ -83,7 +82,7 @@ impl Store {
     /// Returns whether the user exists.
     pub async fn has_user(&self, user: UserId) -> Result<bool> {
         let found = sqlx::query_scalar(HAS_USER).bind(user.0);
-        Ok(found.fetch_one(&self.pool).await?)
+        Ok(found.fetch_one(self.pools.people()).await?)
     }
 
     /// Returns the media, or `None` if the user may not read it by this right.
@@ -99,15 +98,15 @@ impl Store {
                     .bind(user.0)
                     .bind(media.0)
                     .bind(chat.0);
-                if !granted.fetch_one(&self.pool).await? {
+                if !granted.fetch_one(self.pools.of(chat)).await? {
                     return Ok(None);
                 }
                 let row = sqlx::query(MEDIA).bind(media.0);
-                row.fetch_optional(&self.pool).await?
+                row.fetch_optional(self.pools.people()).await?
             }
             Through::OwnUpload => {
                 let row = sqlx::query(OWN).bind(user.0).bind(media.0);
-                row.fetch_optional(&self.pool).await?
+                row.fetch_optional(self.pools.people()).await?
             }
             Through::PictureOf(owner) => self.picture_of(user, media, owner).await?,
         };
@@ -117,15 +116,17 @@ impl Store {
     /// Returns the row of the picture of `owner`, or `None` if the user may not see it.
     async fn picture_of(&self, user: UserId, media: MediaId, owner: UserId) -> Result<Option<PgRow>> {
         let picture = sqlx::query(PICTURE_OF).bind(user.0).bind(media.0).bind(owner.0);
-        let Some(picture) = picture.fetch_optional(&self.pool).await? else {
+        let Some(picture) = picture.fetch_optional(self.pools.people()).await? else {
             return Ok(None);
         };
         if picture.try_get(5)? {
             return Ok(Some(picture));
         }
-        let shared = sqlx::query_scalar(SHARE_A_CHAT).bind(user.0).bind(owner.0);
-        let shared: bool = shared.fetch_one(&self.pool).await?;
-        Ok(shared.then_some(picture))
+        let in_cell = |pool| async move {
+            let shared = sqlx::query_scalar(SHARE_A_CHAT).bind(user.0).bind(owner.0);
+            shared.fetch_one(&pool).await
+        };
+        Ok(self.any(in_cell).await?.then_some(picture))
     }
 
     /// Returns the media with this content that the user has uploaded before or may download, or `None` if there is
@@ -136,22 +137,24 @@ impl Store {
             .bind(declared.content_id().to_vec())
             .bind(bytes(declared.length))
             .bind(&declared.content_type)
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.pools.people())
             .await?;
         let Some((id, uploaded)) = found else {
             return Ok(None);
         };
-        let readable = uploaded || {
+        let in_cell = |pool| async move {
             let in_chat = sqlx::query_scalar(IN_ANY_CHAT).bind(user.0).bind(id);
-            in_chat.fetch_one(&self.pool).await?
+            in_chat.fetch_one(&pool).await
         };
+        // If a cell does not answer, the file is uploaded although it may be stored already, which costs little.
+        let readable = uploaded || self.pools.gather(in_cell).await?.answers.contains(&true);
         Ok(readable.then_some(MediaId(id)))
     }
 
     /// Notes that a ticket is about to be given. Returns `false` if the collector has marked or deleted the media.
     pub async fn ticket(&self, media: MediaId, now: Timestamp) -> Result<bool> {
         let done = sqlx::query(TICKET).bind(media.0).bind(now.0);
-        Ok(done.execute(&self.pool).await?.rows_affected() > 0)
+        Ok(done.execute(self.pools.people()).await?.rows_affected() > 0)
     }
 }
 

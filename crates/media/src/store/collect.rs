@@ -142,7 +142,7 @@ impl Store {
             .bind(cursor.ticketed.0)
             .bind(cursor.media.0)
             .bind(most)
-            .fetch_all(&self.pool)
+            .fetch_all(self.pools.people())
             .await?;
         let last = rows.last().map(|(media, ticketed)| Cursor {
             ticketed: Timestamp(*ticketed),
@@ -158,7 +158,7 @@ impl Store {
                 .bind(ticketed_before.0)
                 .bind(now.0)
                 .bind(candidates);
-            condemned = done.execute(&self.pool).await?.rows_affected();
+            condemned = done.execute(self.pools.people()).await?.rows_affected();
         }
         Ok(Looked {
             condemned,
@@ -171,7 +171,7 @@ impl Store {
         let rows: Vec<(Uuid, String, bool)> = sqlx::query_as(CONDEMNED)
             .bind(before.0)
             .bind(most)
-            .fetch_all(&self.pool)
+            .fetch_all(self.pools.people())
             .await?;
         let ids: Vec<Uuid> = rows.iter().map(|(media, ..)| *media).collect();
         let referred = self.referred_to(&ids).await?;
@@ -185,21 +185,26 @@ impl Store {
             .collect())
     }
 
-    /// Returns the media among `media` to which a message refers, or that are the picture of a group.
+    /// Returns the media among `media` to which a message refers, or that are the picture of a group. Fails if a cell
+    /// does not answer: what it refers to must not be deleted.
     async fn referred_to(&self, media: &[Uuid]) -> Result<HashSet<Uuid>> {
         if media.is_empty() {
             return Ok(HashSet::new());
         }
-        let referred: Vec<Uuid> = sqlx::query_scalar(REFERRED_TO)
-            .bind(media)
-            .fetch_all(&self.pool)
-            .await?;
-        Ok(referred.into_iter().collect())
+        let in_cell = |pool| async move {
+            let referred = sqlx::query_scalar::<_, Uuid>(REFERRED_TO).bind(media);
+            referred.fetch_all(&pool).await
+        };
+        let referred = self.pools.all(in_cell).await?;
+        Ok(referred.into_iter().flatten().collect())
     }
 
     /// Unmarks a media.
     pub(crate) async fn pardon(&self, media: MediaId) -> Result<()> {
-        sqlx::query(PARDON).bind(media.0).execute(&self.pool).await?;
+        sqlx::query(PARDON)
+            .bind(media.0)
+            .execute(self.pools.people())
+            .await?;
         Ok(())
     }
 
@@ -207,7 +212,7 @@ impl Store {
     pub(crate) async fn forget_media(&self, media: MediaId) -> Result<()> {
         sqlx::query(FORGET_MEDIA)
             .bind(media.0)
-            .execute(&self.pool)
+            .execute(self.pools.people())
             .await?;
         Ok(())
     }
@@ -215,7 +220,7 @@ impl Store {
     /// Gives up open uploads that were created before `created_before`. Returns how many.
     pub async fn give_up(&self, created_before: Timestamp, most: i64) -> Result<u64> {
         let done = sqlx::query(GIVE_UP).bind(created_before.0).bind(most);
-        Ok(done.execute(&self.pool).await?.rows_affected())
+        Ok(done.execute(self.pools.people()).await?.rows_affected())
     }
 
     /// Returns at most `most` uploads, failed or duplicates, whose own object has to be deleted and to which nobody can
@@ -228,7 +233,7 @@ impl Store {
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(urls_ended_before.0)
             .bind(most)
-            .fetch_all(&self.pool)
+            .fetch_all(self.pools.people())
             .await?;
         rows.iter().map(upload).collect()
     }
@@ -240,7 +245,7 @@ impl Store {
             State::Duplicate => CLEANED,
             State::Open | State::Done | State::Failed => FORGET_UPLOAD,
         };
-        sqlx::query(sql).bind(id.0).execute(&self.pool).await?;
+        sqlx::query(sql).bind(id.0).execute(self.pools.people()).await?;
         Ok(())
     }
 
@@ -254,7 +259,7 @@ impl Store {
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(created_before.0)
             .bind(most)
-            .fetch_all(&self.pool)
+            .fetch_all(self.pools.people())
             .await?;
         rows.iter().map(upload).collect()
     }
@@ -262,7 +267,7 @@ impl Store {
     /// Deletes a finished upload of several parts.
     pub(crate) async fn forget_in_parts(&self, id: UploadId) -> Result<()> {
         let forget = sqlx::query(FORGET_IN_PARTS).bind(id.0);
-        forget.execute(&self.pool).await?;
+        forget.execute(self.pools.people()).await?;
         Ok(())
     }
 
@@ -270,14 +275,14 @@ impl Store {
     /// many.
     pub(crate) async fn forget_done(&self, created_before: Timestamp, most: i64) -> Result<u64> {
         let done = sqlx::query(FORGET_DONE).bind(created_before.0).bind(most);
-        Ok(done.execute(&self.pool).await?.rows_affected())
+        Ok(done.execute(self.pools.people()).await?.rows_affected())
     }
 
     /// Deletes the usage of days before that of `before`.
     pub(crate) async fn forget_usage(&self, before: Timestamp) -> Result<()> {
         sqlx::query(FORGET_USAGE)
             .bind(before.0)
-            .execute(&self.pool)
+            .execute(self.pools.people())
             .await?;
         Ok(())
     }

@@ -29,12 +29,15 @@ impl Store {
     /// there is no such user.
     pub async fn set_picture(&self, user: UserId, media: MediaId, now: Timestamp) -> Result<bool> {
         let set = sqlx::query(SET).bind(user.0).bind(media.0).bind(now.0);
-        Ok(set.execute(&self.pool).await?.rows_affected() > 0)
+        Ok(set.execute(self.pools.people()).await?.rows_affected() > 0)
     }
 
     /// Removes the user's picture, if there is one.
     pub async fn remove_picture(&self, user: UserId) -> Result<()> {
-        sqlx::query(REMOVE).bind(user.0).execute(&self.pool).await?;
+        sqlx::query(REMOVE)
+            .bind(user.0)
+            .execute(self.pools.people())
+            .await?;
         Ok(())
     }
 }

@@ -3,7 +3,6 @@
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use tern_store::millis;
-use tern_store::postgres;
 use tern_types::{MediaId, RequestId, Timestamp, UploadId, UserId};
 use uuid::Uuid;
 
@@ -154,7 +153,7 @@ impl Store {
     pub async fn begin(&self, new: &NewUpload<'_>, quota: Quota) -> Result<Begun> {
         let (length, most) = (bytes(new.declared.length), bytes(quota.bytes));
         let uploads = i32::try_from(quota.uploads).unwrap_or(i32::MAX);
-        let mut tx = postgres::begin(&self.pool).await?;
+        let mut tx = self.pools.begin().await?;
         let inserted = sqlx::query(BEGIN)
             .bind(new.id.0)
             .bind(new.user.0)
@@ -195,7 +194,7 @@ impl Store {
     pub(crate) async fn upload_of_request(&self, user: UserId, request: RequestId) -> Result<Option<Upload>> {
         let sql = format!("{COLUMNS} user_id = $1 AND request_id = $2");
         let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user.0).bind(request.0);
-        row.fetch_optional(&self.pool)
+        row.fetch_optional(self.pools.people())
             .await?
             .map(|row| upload(&row))
             .transpose()
@@ -205,7 +204,7 @@ impl Store {
     pub async fn upload(&self, user: UserId, id: UploadId) -> Result<Option<Upload>> {
         let sql = format!("{COLUMNS} upload_id = $2 AND user_id = $1");
         let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user.0).bind(id.0);
-        row.fetch_optional(&self.pool)
+        row.fetch_optional(self.pools.people())
             .await?
             .map(|row| upload(&row))
             .transpose()
@@ -217,7 +216,7 @@ impl Store {
         Ok(sqlx::query_scalar(NAME_MULTIPART)
             .bind(id.0)
             .bind(multipart)
-            .fetch_optional(&self.pool)
+            .fetch_optional(self.pools.people())
             .await?)
     }
 
@@ -225,12 +224,12 @@ impl Store {
     /// collector knows of them. Returns `false` if the upload is not open any more.
     pub(crate) async fn extend_urls(&self, id: UploadId, until: Timestamp) -> Result<bool> {
         let done = sqlx::query(EXTEND_URLS).bind(id.0).bind(until.0);
-        Ok(done.execute(&self.pool).await?.rows_affected() > 0)
+        Ok(done.execute(self.pools.people()).await?.rows_affected() > 0)
     }
 
     /// Marks the upload as failed. From then on the collector deletes what it has in the object store.
     pub async fn fail(&self, id: UploadId) -> Result<()> {
-        sqlx::query(FAIL).bind(id.0).execute(&self.pool).await?;
+        sqlx::query(FAIL).bind(id.0).execute(self.pools.people()).await?;
         Ok(())
     }
 
@@ -238,7 +237,7 @@ impl Store {
     /// upload's new state. The caller has checked that the object is as declared. Returns `None` if the upload is no
     /// longer open, because it was given up or another call was faster.
     pub async fn become_media(&self, upload: &Upload, now: Timestamp) -> Result<Option<(MediaId, State)>> {
-        let mut tx = postgres::begin(&self.pool).await?;
+        let mut tx = self.pools.begin().await?;
         let open = sqlx::query(LOCK_OPEN)
             .bind(upload.id.0)
             .fetch_optional(&mut *tx)

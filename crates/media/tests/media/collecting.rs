@@ -6,7 +6,7 @@ use tern_media::collector::Collected;
 use tern_media::domain::lifetimes::{CONDEMNED_FOR, TICKET_GRACE};
 use tern_media::store::access::Through;
 use tern_proto::v1::ErrorReason;
-use tern_types::RequestId;
+use tern_types::{Cells, RequestId};
 
 use crate::world::{File, World, person, reason};
 use crate::{DAY, MIB};
@@ -39,6 +39,32 @@ async fn what_nothing_ever_referred_to_goes_when_its_ticket_has_ended() {
     world.collect_all().await;
     assert_eq!((world.count("media").await, world.count("uploads").await), (0, 0));
     assert_eq!(world.files(), 0);
+}
+
+#[tokio::test]
+async fn while_a_cell_does_not_answer_nothing_is_deleted() {
+    let world = World::start().await;
+    let (alice, bob) = (person(), person());
+    let media = world.upload(alice, &File::new(1000, 47)).await.media;
+    let later = world.now() + TICKET_TTL + TICKET_GRACE + DAY;
+    assert_eq!(world.collector.round(later).await.unwrap().condemned, 1);
+    // A message refers to it after all, and the cell of its chat hangs while the collector looks again.
+    let chat = world.chat(&[(bob, 1)]).await;
+    world.refer(chat, media, 1).await;
+    let cell = Cells::DEFAULT.of_chat(chat).schema();
+    let mut tx = tern_store::postgres::begin(&world.pool).await.unwrap();
+    let lock = format!("LOCK TABLE {cell}.media_refs IN ACCESS EXCLUSIVE MODE");
+    sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *tx).await.unwrap();
+    assert!(world.collector.round(later + DAY).await.is_err());
+    assert!(world.object_key(media).await.is_some());
+    tx.rollback().await.unwrap();
+    // The cell may be left out for another second. Until it has answered, nothing is known.
+    let bound = std::time::Duration::from_secs(30);
+    let round = tern_local::until::some("the cell is asked again", bound, || async {
+        Ok(world.collector.round(later + DAY).await?)
+    });
+    let round = round.await.unwrap();
+    assert_eq!((round.pardoned, round.deleted), (1, 0));
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use tern_media::store::uploads::Quota;
 use tern_proto::ApiError;
 use tern_proto::v1::{ErrorReason, MediaPurpose};
 use tern_store::postgres::{self, PostgresArgs};
-use tern_store::schema;
+use tern_store::{Pools, schema};
 use tern_types::limits::MEDIA_PART_BYTES;
 use tern_types::{ChatId, Clock, MediaId, RequestId, Timestamp, UploadId, UserId};
 use tokio::net::{TcpListener, TcpStream};
@@ -132,7 +132,8 @@ impl World {
             },
             TTL,
         );
-        let store = Store::new(pool.clone());
+        let pools = Pools::over(pool.clone(), &postgres_args).await.unwrap();
+        let store = Store::new(pools);
         let media = Media {
             store: store.clone(),
             s3: s3.clone(),

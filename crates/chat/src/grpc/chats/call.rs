@@ -1,9 +1,9 @@
 //! Begins the calls of `tern.v1.Chats`: reads who calls and which chat the call is about, then checks whether the
 //! caller may see the chat, and whether this node owns it. A handler may look at other fields between these steps.
 
-use sqlx::PgPool;
 use tern_identity::principal::Scope;
 use tern_proto::{ApiError, parse, v1};
+use tern_store::Pools;
 use tern_types::{ChatId, RequestId};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
@@ -126,7 +126,7 @@ impl<R: Changing> Call<R> {
 pub struct Calls {
     pub callers: Callers,
     pub writes: Writes,
-    pub pool: PgPool,
+    pub pools: Pools,
 }
 
 impl Calls {
@@ -159,7 +159,7 @@ impl Calls {
     pub async fn check_visible<R>(&self, call: &Call<R>, chat: ChatId) -> Result<(), ApiError> {
         let caller = call.caller;
         let may = caller.is_nobody()
-            || listing::is_member(&self.pool, chat, caller.user)
+            || listing::is_member(&self.pools, chat, caller.user)
                 .await
                 .map_err(store_away)?;
         if may { Ok(()) } else { Err(no_chat()) }

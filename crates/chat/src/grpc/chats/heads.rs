@@ -1,8 +1,8 @@
 //! Reads chats as the answers of calls show them: from the store, with the read marks that their owners know before the
 //! store does.
 
-use sqlx::PgPool;
 use tern_proto::{ApiError, v1};
+use tern_store::Pools;
 use tern_types::{ChatId, Seq, Timestamp};
 
 use crate::grpc::caller::Caller;
@@ -20,7 +20,7 @@ const MAX_LIST_BYTES: usize = 2 << 20;
 /// The reader of chats for answers. It is cheap to clone.
 #[derive(Clone)]
 pub struct ChatHeads {
-    pub pool: PgPool,
+    pub pools: Pools,
     pub master: MasterKey,
     pub read_marks: ReadMarks,
 }
@@ -28,29 +28,32 @@ pub struct ChatHeads {
 impl ChatHeads {
     /// Reads one chat, which this node must own. Fails if the caller is no member.
     pub async fn one(&self, caller: Caller, chat: ChatId) -> Result<v1::Chat, ApiError> {
-        let view = listing::chat(&self.pool, &self.master, caller.user, caller.device, chat).await;
+        let view = listing::chat(&self.pools, &self.master, caller.user, caller.device, chat).await;
         let view = view.map_err(store_away)?.ok_or_else(no_chat)?;
         let marks = self.read_marks.shards.read_marks(caller.user, [chat]).await;
         let shown = self.show(caller, vec![view], marks).await?;
         shown.into_iter().next().ok_or_else(no_chat)
     }
 
-    /// Reads a page of the caller's chats after `after`, the time of a chat's last entry and its id. Also returns the
-    /// token of the next page, which is empty if there is none.
+    /// Reads a page of the caller's chats after `after`, the time of a chat's last entry and its id.
     pub async fn page(
         &self,
         caller: Caller,
         after: Option<(Timestamp, ChatId)>,
         size: u32,
-    ) -> Result<(Vec<v1::Chat>, String), ApiError> {
-        let (pool, master, user, device) = (&self.pool, &self.master, caller.user, caller.device);
-        let page = listing::chats(pool, master, user, device, after, size, MAX_LIST_BYTES)
+    ) -> Result<v1::ListChatsResponse, ApiError> {
+        let (pools, master, user, device) = (&self.pools, &self.master, caller.user, caller.device);
+        let page = listing::chats(pools, master, user, device, after, size, MAX_LIST_BYTES)
             .await
             .map_err(store_away)?;
         let next_page_token = PageToken::after(page.chats.last().filter(|_| page.more));
         let chats = page.chats.iter().map(|view| view.chat);
         let marks = self.read_marks.of(user, chats).await;
-        Ok((self.show(caller, page.chats, marks).await?, next_page_token))
+        Ok(v1::ListChatsResponse {
+            chats: self.show(caller, page.chats, marks).await?,
+            next_page_token,
+            partial: page.partial,
+        })
     }
 
     /// Puts the read marks into the views, and converts these for the caller.

@@ -1,8 +1,8 @@
 //! Handles the calls that read chats, members and entries. Each method handles the call of its name.
 
-use sqlx::PgPool;
 use tern_identity::principal::Scope;
-use tern_proto::{parse, v1};
+use tern_proto::{ApiError, parse, v1};
+use tern_store::Pools;
 use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{Seq, UserId};
 use tonic::{Request, Status};
@@ -23,7 +23,7 @@ const MAX_PAGE_BYTES: usize = 1 << 20;
 pub struct Reading {
     pub calls: Calls,
     pub heads: ChatHeads,
-    pub pool: PgPool,
+    pub pools: Pools,
     pub master: MasterKey,
 }
 
@@ -48,11 +48,11 @@ impl Reading {
         let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
         let size = parse::page_size(call.request.page_size, 50, 200);
         let after = PageToken::read(&call.request.page_token)?;
-        let (chats, next_page_token) = self.heads.page(call.caller, after, size).await?;
-        Ok(v1::ListChatsResponse {
-            chats,
-            next_page_token,
-        })
+        let page = self.heads.page(call.caller, after, size).await?;
+        if page.partial && !call.request.accept_partial {
+            return Err(ApiError::unavailable("a part of the chats cannot be read now").into());
+        }
+        Ok(page)
     }
 
     /// Reads a page of a chat's present members, by id.
@@ -65,7 +65,7 @@ impl Reading {
         let size = parse::page_size(request.page_size, 100, MAX_GROUP_MEMBERS as u32);
         let after = parse::optional_id("page_token", &request.page_token)?.unwrap_or(UserId::SYSTEM);
         self.calls.check_visible(&call, chat).await?;
-        let members = listing::members(&self.pool, chat, after, size)
+        let members = listing::members(&self.pools, chat, after, size)
             .await
             .map_err(store_away)?;
         let full = members.len() == size as usize;
@@ -85,9 +85,9 @@ impl Reading {
         let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
         let size = parse::page_size(call.request.page_size, 100, MAX_ENTRIES);
         let chat = self.calls.visible_chat(&call).await?;
-        let (pool, master, user) = (&self.pool, &self.master, call.caller.user);
+        let (pools, master, user) = (&self.pools, &self.master, call.caller.user);
         let from = Seq(call.request.from_seq);
-        let window = entries::window(pool, master, chat, user, from, size, MAX_PAGE_BYTES)
+        let window = entries::window(pools, master, chat, user, from, size, MAX_PAGE_BYTES)
             .await
             .map_err(store_away)?;
         let next_from_seq = if window.done { 0 } else { window.next.0 };
@@ -113,8 +113,8 @@ impl Reading {
             0 => Seq(i64::MAX as u64),
             before => Seq(before),
         };
-        let (pool, master, user) = (&self.pool, &self.master, call.caller.user);
-        let history = entries::history(pool, master, chat, user, before, size, MAX_PAGE_BYTES)
+        let (pools, master, user) = (&self.pools, &self.master, call.caller.user);
+        let history = entries::history(pools, master, chat, user, before, size, MAX_PAGE_BYTES)
             .await
             .map_err(store_away)?;
         let last = history.messages.last().filter(|_| history.more);

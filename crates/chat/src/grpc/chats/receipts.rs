@@ -2,10 +2,10 @@
 //! a chat knows more of them than the store: acknowledgements of entries that are not settled yet. Each public method
 //! handles the call of its name.
 
-use sqlx::PgPool;
 use tern_identity::principal::Scope;
 use tern_proto::v1::ErrorReason;
 use tern_proto::{ApiError, parse, v1};
+use tern_store::Pools;
 use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{ChatId, Seq, UserId};
 use tonic::{Request, Status};
@@ -32,7 +32,7 @@ type Live = Vec<(UserId, Watermark)>;
 pub struct Receipts {
     pub calls: Calls,
     pub writes: Writes,
-    pub pool: PgPool,
+    pub pools: Pools,
 }
 
 impl Receipts {
@@ -79,13 +79,13 @@ impl Receipts {
         let call = self.calls.open(request, Who::Person, Scope::ChatsWrite).await?;
         let chat = self.calls.owned_chat(&call)?;
         let (user, seq) = (call.caller.user, Seq(call.request.seq));
-        if !listing::is_member(&self.pool, chat, user)
+        if !listing::is_member(&self.pools, chat, user)
             .await
             .map_err(store_away)?
         {
             return Err(no_chat().into());
         }
-        let off = people::read_receipts_off(&self.pool, user).await;
+        let off = people::read_receipts_off(self.pools.people(), user).await;
         let off = off.map_err(store_away)?.ok_or_else(no_chat)?;
         let mark = |origin| Event::MarkRead {
             origin,
@@ -103,7 +103,7 @@ impl Receipts {
     /// Returns the sender of the message at `seq`. Fails if there is none, or if a device asks about a message of
     /// another user.
     async fn sender(&self, caller: Caller, chat: ChatId, seq: Seq) -> Result<UserId, ApiError> {
-        let sender = listing::sender_of_message(&self.pool, chat, seq).await;
+        let sender = listing::sender_of_message(&self.pools, chat, seq).await;
         let sender = sender
             .map_err(store_away)?
             .ok_or_else(|| ApiError::new(ErrorReason::MessageNotFound, "there is no message at this seq"))?;
@@ -120,9 +120,9 @@ impl Receipts {
     /// has blocked the other, the caller is not shown the other's watermark.
     async fn marks(&self, caller: Caller, chat: ChatId) -> Result<(Stored, Live), ApiError> {
         let mut live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
-        let mut stored = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
+        let mut stored = listing::receipts(&self.pools, chat).await.map_err(store_away)?;
         // The block is read after the marks, so that a block that came meanwhile hides all marks that came after it.
-        if !caller.is_nobody() && load::is_blocked(&self.pool, chat).await.map_err(store_away)? {
+        if !caller.is_nobody() && load::is_blocked(&self.pools, chat).await.map_err(store_away)? {
             live.retain(|(user, _)| *user == caller.user);
             for (user, _, mark) in &mut stored {
                 if *user != caller.user {

@@ -1,9 +1,9 @@
 //! Reads windows of logs for devices that catch up.
 
 use bytes::Bytes;
-use sqlx::PgPool;
 use tern_proto::internal::{WindowReplies, WindowReply, WindowRequest};
 use tern_proto::{raw, v1};
+use tern_store::Pools;
 use tern_types::limits::CATCH_UP_WINDOW;
 use tern_types::{ChatId, DeviceId, Seq, UserId};
 use tokio::sync::Semaphore;
@@ -14,28 +14,32 @@ use crate::store::ReadError;
 use crate::store::entries::{self, Item};
 use crate::store::seal::MasterKey;
 
-/// The most windows that are read at a time, for all gateways: fewer than the connections that the pool has by default,
-/// so that loads get some too.
-const WINDOW_READS: usize = 4;
 /// The bound of one window in bytes: a few of the largest bodies.
 const WINDOW_BYTES: usize = 2 << 20;
 
 /// The reader of windows from the store.
 pub struct Windows {
     ownership: Ownership,
-    pool: PgPool,
+    pools: Pools,
     master: MasterKey,
-    reads: Semaphore,
+    /// The turns of each cell, in the order of the cells: half of the connections to it, for all gateways, so that
+    /// loads get some too.
+    reads: Vec<Semaphore>,
 }
 
 impl Windows {
-    /// Creates a reader that uses this pool.
-    pub fn new(ownership: Ownership, pool: PgPool, master: MasterKey) -> Self {
+    /// Creates a reader that uses these pools.
+    pub fn new(ownership: Ownership, pools: Pools, master: MasterKey) -> Self {
+        let turns = pools.cell_connections() as usize / 2;
         Self {
+            reads: pools
+                .count()
+                .all()
+                .map(|_| Semaphore::new(turns.max(1)))
+                .collect(),
             ownership,
-            pool,
+            pools,
             master,
-            reads: Semaphore::new(WINDOW_READS),
         }
     }
 
@@ -70,7 +74,7 @@ impl Windows {
         let user = UserId::from_slice(&request.user_id).ok()?;
         let device = DeviceId::from_slice(&request.device_id).ok()?;
         self.ownership.check(chat, map_version).ok()?;
-        let _permit = self.reads.acquire().await.ok()?;
+        let _permit = self.reads[self.pools.number(chat)].acquire().await.ok()?;
         match self.window(request, chat, user, device).await {
             Ok(window) => Some((chat, window)),
             Err(error) => {
@@ -89,11 +93,11 @@ impl Windows {
         device: DeviceId,
     ) -> Result<entries::Window, ReadError> {
         let from = match Seq(request.from_seq) {
-            Seq::ZERO => entries::place(&self.pool, chat, user, device).await?,
+            Seq::ZERO => entries::place(&self.pools, chat, user, device).await?,
             from => Some(from),
         };
         let (from, limit) = (from.unwrap_or(Seq(1)), request.limit.clamp(1, CATCH_UP_WINDOW));
-        entries::window(&self.pool, &self.master, chat, user, from, limit, WINDOW_BYTES).await
+        entries::window(&self.pools, &self.master, chat, user, from, limit, WINDOW_BYTES).await
     }
 }
 

@@ -8,7 +8,7 @@ use tern_proto::v1::server_event::Event as Wire;
 use super::{chat, connected, feed, lost};
 use crate::engine::{Call, Change, Input, Stored};
 use crate::error::CallError;
-use crate::model::{Event, ListedChat};
+use crate::model::{ChatList, Event, ListedChat};
 use crate::testing::{NOW, engine, entry, frame, opened, user, wire};
 
 #[test]
@@ -28,6 +28,41 @@ fn a_listing_that_failed_waits_for_its_pause_even_if_a_stream_opens() {
     assert_eq!(effects.calls, []);
     let effects = engine.apply([Input::Tick], NOW + pause);
     assert_eq!(effects.calls, [Call::ListChats]);
+}
+
+#[test]
+fn chats_that_were_missing_from_a_list_come_with_the_next_one() {
+    let mut engine = engine(Stored::default());
+    engine.apply([Input::Start, Input::Frame(frame(opened(1)))], NOW);
+    let chat_of = |n| {
+        let chat = v1::Chat {
+            chat_id: chat(n).to_string(),
+            ..Default::default()
+        };
+        ListedChat::try_from(chat).unwrap()
+    };
+    let partial = ChatList {
+        chats: vec![chat_of(1)],
+        partial: true,
+    };
+    let effects = engine.apply([Input::Listed(Ok(partial))], NOW);
+    assert!(!effects.changes.contains(&Change::Listed));
+    assert!(effects.calls.is_empty());
+    assert!(engine.chats.contains_key(&chat(1)), "what came is shown");
+    let later = NOW + Duration::from_secs(5);
+    let effects = engine.apply([Input::Tick], later);
+    assert_eq!(effects.calls, [Call::ListChats]);
+    let whole = list(vec![chat_of(1), chat_of(2)]);
+    let effects = engine.apply([Input::Listed(Ok(whole))], later);
+    assert!(effects.changes.contains(&Change::Listed));
+    assert!(engine.chats.contains_key(&chat(2)));
+}
+
+fn list(chats: Vec<ListedChat>) -> ChatList {
+    ChatList {
+        chats,
+        partial: false,
+    }
 }
 
 #[test]
@@ -57,7 +92,7 @@ fn answers_to_calls_from_before_a_reset_are_ignored() {
         read_seq: 9,
     };
     let answers = [
-        Input::Listed(Ok(vec![listed()])),
+        Input::Listed(Ok(list(vec![listed()]))),
         Input::LookedUp {
             chat: chat(1),
             result: Ok(listed()),
@@ -82,7 +117,7 @@ fn answers_to_calls_from_before_a_reset_are_ignored() {
     }
     let answered = Input::Answered {
         generation: engine.generation(),
-        answer: Box::new(Input::Listed(Ok(vec![listed()]))),
+        answer: Box::new(Input::Listed(Ok(list(vec![listed()])))),
     };
     let effects = engine.apply([answered], at);
     assert!(effects.changes.contains(&Change::Listed));

@@ -50,6 +50,8 @@ pub struct World {
     windows: Vec<Asked>,
     inbox_asked: bool,
     pub greeted: usize,
+    /// True if the whole inbox was read.
+    pub whole_inbox: bool,
     /// True if the session was announced after a CaughtUp, so that another one is due.
     pub greeting_owed: bool,
     pub swept_found: usize,
@@ -85,6 +87,7 @@ impl World {
             windows: Vec::new(),
             inbox_asked: false,
             greeted: 0,
+            whole_inbox: false,
             greeting_owed: false,
             swept_found: 0,
         };
@@ -165,6 +168,7 @@ impl World {
                 self.device[n].skipped(skipped.to_seq, &self.logs[n]);
             }
             Kind::CaughtUp(_) => {
+                assert!(self.whole_inbox, "caught up with a part of the inbox");
                 self.greeted += 1;
                 self.greeting_owed = false;
             }

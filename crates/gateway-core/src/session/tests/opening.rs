@@ -8,7 +8,7 @@ use tern_proto::v1::{self, server_event::Event as Kind};
 use tern_types::ChatId;
 
 use super::{inbox, talk};
-use crate::session::settings::CAUGHT_UP_PAUSE;
+use crate::session::settings::{CAUGHT_UP_PAUSE, PARTIAL_PAUSE};
 use crate::session::{Effect, Event, Inbox, InboxRow, Mail, Window};
 
 #[test]
@@ -110,6 +110,52 @@ fn a_session_that_presence_has_to_be_told_of_again_is_told_caught_up_again_after
     let talk = talk.tell(Event::Redrain).wait(Duration::from_secs(1));
     let talk = talk.tell(Event::Mail(Mail::Inbox(inbox())));
     assert!(talk.said.is_empty(), "{:?}", talk.said);
+}
+
+#[test]
+fn what_a_part_of_the_store_did_not_tell_is_asked_for_again_before_caught_up() {
+    let talk = talk().open().tell(Event::Announced);
+    let chat = ChatId::own(talk.identity.user);
+    let row = InboxRow {
+        chat,
+        from: 1,
+        age: Duration::ZERO,
+    };
+    let partial = Inbox {
+        rows: vec![row],
+        partial: true,
+        ..inbox()
+    };
+    let talk = talk.tell(Event::Mail(Mail::Inbox(partial)));
+    // The row that came is dealt with at once.
+    let Some(Effect::Window { reference, .. }) = talk.wants.last() else {
+        panic!("{:?}", talk.wants)
+    };
+    let window = Window {
+        reference: *reference,
+        chat,
+        events: vec![raw::event(Kind::Entry(v1::Entry::default()))],
+        seqs: vec![1],
+        next: 2,
+        done: true,
+    };
+    let talk = talk.tell(Event::Mail(Mail::Window(window)));
+    assert!(
+        matches!(talk.said[..], [Kind::Opened(_), Kind::Entry(_)]),
+        "{:?}",
+        talk.said
+    );
+    let mut talk = talk.wait(PARTIAL_PAUSE);
+    assert!(matches!(talk.wants.pop(), Some(Effect::ReadInbox)));
+    let talk = talk.tell(Event::Mail(Mail::Inbox(inbox())));
+    assert!(
+        matches!(
+            talk.said[..],
+            [Kind::Opened(_), Kind::Entry(_), Kind::CaughtUp(_)]
+        ),
+        "{:?}",
+        talk.said
+    );
 }
 
 #[test]

@@ -42,6 +42,15 @@ impl World {
             Step::Inbox => {
                 if std::mem::take(&mut self.inbox_asked) {
                     let inbox = self.inbox();
+                    self.whole_inbox = true;
+                    self.tell(Event::Mail(Mail::Inbox(inbox)));
+                }
+            }
+            Step::InboxWithout(n) => {
+                if std::mem::take(&mut self.inbox_asked) {
+                    let mut inbox = self.inbox();
+                    inbox.rows.retain(|row| row.chat != chat_id(n));
+                    inbox.partial = true;
                     self.tell(Event::Mail(Mail::Inbox(inbox)));
                 }
             }
@@ -68,6 +77,7 @@ impl World {
             Step::Redrain => self.tell(Event::Redrain),
             Step::Announced => {
                 self.greeting_owed |= self.greeted > 0;
+                self.whole_inbox &= self.greeted == 0;
                 self.tell(Event::Announced);
             }
             Step::Sweep => {
@@ -220,6 +230,7 @@ impl World {
             user: None,
             suspended: false,
             rows: self.logs.iter().enumerate().filter_map(row).collect(),
+            partial: false,
             store_epoch: "e".into(),
             read_receipts_off: false,
         }

@@ -1,0 +1,324 @@
+//! The connections of a node to all parts of the store: a pool for what is by user, and one for each cell.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures::future::{join_all, try_join_all};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Postgres, Transaction};
+use tern_types::{Cell, Cells, ChatId};
+use tokio::time::timeout;
+
+use crate::error::{is_away, is_held};
+use crate::postgres::{self, ACQUIRE_TIMEOUT, PostgresArgs, cell_connect_options, hot_connect_options};
+use crate::{metrics, schema};
+
+/// The longest time that the answers of the other cells wait for one cell. It is shorter than the 5 s for which
+/// gateways wait for the whole answer.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// The time for which a cell that did not answer is left out. Otherwise each answer would wait for it.
+const LEFT_OUT_FOR: Duration = Duration::from_secs(1);
+/// The time after which a connection to a cell that nothing uses is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The fewest connections to a cell: with one, a read that takes long would hold up all others.
+const MIN_CELL_CONNECTIONS: u32 = 2;
+
+/// Makes the names of a transaction's statements mean those of one cell and of people, until it ends.
+const ENTER_CELL: &str = "SELECT set_config('search_path', $1, true)";
+
+/// The pools. They are cheap to clone.
+///
+/// On the connections of a cell, the names of tables of chats mean those of the cell. The names of tables of people
+/// mean the same on all connections, so one transaction on a connection of a cell can read both. A transaction must not
+/// wait for a second connection of the same pool.
+#[derive(Clone, Debug)]
+pub struct Pools {
+    people: PgPool,
+    cells: Arc<[Reached]>,
+    count: Cells,
+    /// The most connections to a cell.
+    size: u32,
+}
+
+/// A cell as this node reaches it.
+#[derive(Debug)]
+struct Reached {
+    pool: PgPool,
+    found: Mutex<Found>,
+}
+
+/// What the questions to a cell have found out about it.
+#[derive(Debug, Default)]
+struct Found {
+    /// The time of the last answer.
+    answered: Option<Instant>,
+    /// The time until which the cell is left out, if the last question got no answer.
+    left_out: Option<Instant>,
+}
+
+/// The answers of the cells that answered.
+#[derive(Debug)]
+pub struct Gathered<T> {
+    /// The answers, in the order of the cells.
+    pub answers: Vec<T>,
+    /// True if a cell did not answer, so that its part is missing.
+    pub partial: bool,
+}
+
+impl Pools {
+    /// Connects to the store with [`hot_connect_options`], for a node whose every message asks it: see [`Self::over`].
+    ///
+    /// # Errors
+    ///
+    /// Postgres cannot be reached, or the store's schema is not up to date.
+    pub async fn open(args: &PostgresArgs) -> anyhow::Result<Self> {
+        let people = pool(args.database_pool_size)
+            .connect_with(hot_connect_options(args))
+            .await
+            .with_context(|| format!("cannot connect to Postgres at {:?}", args.database_url))?;
+        Self::over(people, args).await
+    }
+
+    /// Reads by the pool for people how many cells the store has. The pools of the cells connect when they are first
+    /// used.
+    ///
+    /// # Errors
+    ///
+    /// Postgres does not answer, or the store's schema is not up to date.
+    pub async fn over(people: PgPool, args: &PostgresArgs) -> anyhow::Result<Self> {
+        let count = schema::require(&people).await?;
+        metrics::has_cells();
+        let size = args.database_pool_size / u32::from(count.count());
+        let connect = |cell| cell_connect_options(args, cell);
+        Ok(Self::new(people, count, size.max(MIN_CELL_CONNECTIONS), connect))
+    }
+
+    /// Returns pools that connect when they are first used. `size` is the number of connections of each, and `connect`
+    /// gives the settings of a cell's.
+    pub fn new(people: PgPool, count: Cells, size: u32, connect: impl Fn(Cell) -> PgConnectOptions) -> Self {
+        let lazily = |cell| {
+            let pool = pool(size).min_connections(0).idle_timeout(IDLE_TIMEOUT);
+            Reached {
+                pool: pool.connect_lazy_with(connect(cell)),
+                found: Mutex::default(),
+            }
+        };
+        Self {
+            people,
+            cells: count.all().map(lazily).collect(),
+            count,
+            size,
+        }
+    }
+
+    /// Returns the number of cells.
+    pub fn count(&self) -> Cells {
+        self.count
+    }
+
+    /// Returns the most connections to a cell.
+    pub fn cell_connections(&self) -> u32 {
+        self.size
+    }
+
+    /// Returns the pool for what is by user and about the store as a whole.
+    pub fn people(&self) -> &PgPool {
+        &self.people
+    }
+
+    /// Returns the number of the cell that has the chat: its place in a list of something for each cell.
+    pub fn number(&self, chat: ChatId) -> usize {
+        usize::from(self.count.of_chat(chat).number())
+    }
+
+    /// Returns the pool of the cell that has the chat.
+    pub fn of(&self, chat: ChatId) -> &PgPool {
+        &self.cells[self.number(chat)].pool
+    }
+
+    /// Returns the pool of the cell, which must be one of this store's.
+    pub fn cell(&self, cell: Cell) -> &PgPool {
+        &self.cells[usize::from(cell.number())].pool
+    }
+
+    /// Splits what belongs to chats by the chats' cells. It leaves out cells that have nothing of it.
+    pub fn by_cell<T>(
+        &self,
+        parts: impl IntoIterator<Item = T>,
+        chat: impl Fn(&T) -> ChatId,
+    ) -> impl Iterator<Item = (&PgPool, Vec<T>)> {
+        let mut split: Vec<Vec<T>> = self.cells.iter().map(|_| Vec::new()).collect();
+        for part in parts {
+            let number = self.number(chat(&part));
+            split[number].push(part);
+        }
+        let all = self.cells.iter().map(|cell| &cell.pool).zip(split);
+        all.filter(|(_, parts)| !parts.is_empty())
+    }
+
+    /// Asks all cells at the same time. A cell that does not answer within [`PATIENCE`], or fails, is left out. After
+    /// that one question at a time finds out whether the cell is back, and the others leave it out at once.
+    ///
+    /// # Errors
+    ///
+    /// No cell answered. The error is that of the first.
+    pub async fn gather<T, F>(&self, ask: impl Fn(PgPool) -> F) -> sqlx::Result<Gathered<T>>
+    where
+        F: Future<Output = sqlx::Result<T>>,
+    {
+        let (mut answers, mut first) = (Vec::with_capacity(self.cells.len()), None);
+        for answer in join_all(self.questions(ask)).await {
+            match answer {
+                Ok(answer) => answers.push(answer),
+                Err(error) => {
+                    metrics::cell_left_out();
+                    first = first.or(Some(error));
+                }
+            }
+        }
+        match first {
+            Some(error) if answers.is_empty() => Err(error),
+            first => Ok(Gathered {
+                answers,
+                partial: first.is_some(),
+            }),
+        }
+    }
+
+    /// Asks all cells as [`Self::gather`] does, but each must answer. The answers are in the order of the cells.
+    ///
+    /// # Errors
+    ///
+    /// A cell failed.
+    pub async fn all<T, F>(&self, ask: impl Fn(PgPool) -> F) -> sqlx::Result<Vec<T>>
+    where
+        F: Future<Output = sqlx::Result<T>>,
+    {
+        try_join_all(self.questions(ask)).await
+    }
+
+    /// Returns a question to each cell.
+    fn questions<T, F>(
+        &self,
+        ask: impl Fn(PgPool) -> F,
+    ) -> impl Iterator<Item = impl Future<Output = sqlx::Result<T>>>
+    where
+        F: Future<Output = sqlx::Result<T>>,
+    {
+        let cells = self.count.all().zip(self.cells.iter());
+        cells.map(move |(cell, reached)| reached.ask(cell, ask(reached.pool.clone())))
+    }
+
+    /// Begins a transaction for people, which may enter cells one after the other: see [`enter`].
+    pub async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        postgres::begin(&self.people).await
+    }
+}
+
+impl Reached {
+    /// Waits for an answer of the cell, unless it is left out.
+    async fn ask<T>(&self, cell: Cell, question: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+        let began = Instant::now();
+        if !self.found().may_ask(began) {
+            return Err(sqlx::Error::PoolTimedOut);
+        }
+        let answer = timeout(PATIENCE, question).await;
+        let answer = answer.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+        if let Err(error) = &answer {
+            tracing::warn!(%cell, %error, "a cell does not answer");
+        }
+        self.found().note(&answer, began, Instant::now());
+        answer
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Found {
+    /// Returns whether the cell may be asked now. The first question after the cell was left out finds out whether it
+    /// is back; until that is known, it stays left out for the others.
+    fn may_ask(&mut self, now: Instant) -> bool {
+        match self.left_out {
+            Some(until) if now < until => false,
+            Some(_) => {
+                self.left_out = Some(now + PATIENCE);
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// Notes what became of a question. A question that failed while another one that began later was answered says
+    /// nothing of the cell, and neither does a statement that failed by itself.
+    fn note<T>(&mut self, answer: &sqlx::Result<T>, began: Instant, now: Instant) {
+        match answer {
+            Ok(_) => {
+                *self = Self {
+                    answered: Some(now),
+                    left_out: None,
+                }
+            }
+            Err(error) if !is_away(error) && !is_held(error) => {}
+            Err(_) if self.answered.is_some_and(|at| at > began) => {}
+            Err(_) => self.left_out = Some(now + LEFT_OUT_FOR),
+        }
+    }
+}
+
+/// Makes the transaction's next statements be about this cell. A transaction locks people first and then enters cells
+/// in ascending order, so that no two of them wait for each other.
+pub async fn enter(tx: &mut Transaction<'_, Postgres>, cell: Cell) -> sqlx::Result<()> {
+    let path = postgres::cell_path(cell);
+    sqlx::query(ENTER_CELL).bind(path).execute(&mut **tx).await?;
+    Ok(())
+}
+
+fn pool(size: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn away() -> sqlx::Result<()> {
+        Err(sqlx::Error::PoolTimedOut)
+    }
+
+    #[test]
+    fn after_a_failure_one_question_at_a_time_finds_out_whether_the_cell_is_back() {
+        let (mut found, start) = (Found::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        assert!(found.may_ask(at(0)) && found.may_ask(at(0)));
+        found.note(&away(), at(0), at(100));
+        assert!(!found.may_ask(at(200)), "it is left out for a second");
+        assert!(found.may_ask(at(1100)), "one question is asked");
+        assert!(!found.may_ask(at(1200)), "and the others do not wait for it");
+        found.note(&away(), at(1100), at(5100));
+        assert!(!found.may_ask(at(5200)));
+        assert!(found.may_ask(at(6100)));
+        found.note(&Ok(()), at(6100), at(6200));
+        assert!(found.may_ask(at(6200)) && found.may_ask(at(6200)), "it is back");
+    }
+
+    #[test]
+    fn a_question_that_fails_while_others_are_answered_says_nothing_of_the_cell() {
+        let (mut found, start) = (Found::default(), Instant::now());
+        let at = |millis| start + Duration::from_millis(millis);
+        found.note(&Ok(()), at(10), at(20));
+        found.note(&away(), at(0), at(4000));
+        assert!(
+            found.may_ask(at(4001)),
+            "another question began later and was answered"
+        );
+        found.note::<()>(&Err(sqlx::Error::RowNotFound), at(30), at(40));
+        assert!(found.may_ask(at(41)), "the statement failed by itself");
+        found.note(&away(), at(30), at(4030));
+        assert!(!found.may_ask(at(4031)));
+    }
+}
