@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use sqlx::AssertSqlSafe;
+use tern_local::until;
 use tern_proto::v1::{self, SendErrorCode, send_result, server_event::Event};
 use tern_tests::api::Api;
 use tern_tests::wire::{ack, message};
+use tern_tests::world::BOUND;
 use tern_tests::{Device, User, Wire, World};
 use tern_types::{Cell, Cells, ChatId, RequestId};
 
@@ -97,7 +99,14 @@ async fn while_a_cell_is_away_the_others_serve_and_what_is_in_it_comes_when_it_i
         .await;
     let mut both = vec![hers.to_string(), his.to_string()];
     both.sort_unstable();
-    assert_eq!(listed(&world, &device).await, (both, false));
+    // On a busy machine a healthy cell may be left out too.
+    until::some("both chats", BOUND, || async {
+        let list = listed(&world, &device).await;
+        anyhow::ensure!(list == (both.clone(), false), "{list:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     wire.say(message(request, his, "to the cell that is away")).await;
     let sent = wire.until(|event| outcome(event, request)).await;
     assert!(

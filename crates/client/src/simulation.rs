@@ -384,7 +384,11 @@ impl World {
                     .iter()
                     .find(|(_, log)| log.acked < log.entries.len() as u64);
                 match behind.map(|(chat, _)| *chat) {
-                    Some(chat) => self.resend(chat),
+                    Some(chat) => {
+                        // The server sends again what is not acknowledged after some seconds.
+                        self.pass(Duration::from_secs(6));
+                        self.resend(chat);
+                    }
                     None if self.store.outbox().unwrap().is_empty() => return,
                     None => self.pass(Duration::from_secs(20)),
                 }

@@ -92,8 +92,8 @@ impl Collector {
         }
     }
 
-    /// Runs one round, which does each step for one batch of rows, and looks at up to [`LOOKS`] batches of media. Returns
-    /// `Err` if Postgres, one of its cells or the object store is away; the next round continues.
+    /// Runs one round, which does each step for one batch of rows, and looks at up to [`LOOKS`] batches of media.
+    /// Returns `Err` if Postgres, one of its cells or the object store is away; the next round continues.
     pub async fn round(&self, now: Timestamp) -> Result<Collected, ApiError> {
         let mut round = Collected {
             given_up: self.store.give_up(now - UPLOAD_TTL, BATCH).await?,

@@ -220,10 +220,12 @@ impl Reached {
     /// Waits for an answer of the cell, unless it is left out.
     async fn ask<T>(&self, cell: Cell, question: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
         let began = Instant::now();
-        if !self.found().may_ask(began) {
+        let Some(probes) = self.found().may_ask(began) else {
             return Err(sqlx::Error::PoolTimedOut);
-        }
+        };
+        let mut probe = Probe(probes.then_some(self));
         let answer = timeout(PATIENCE, question).await;
+        probe.0 = None;
         let answer = answer.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         if let Err(error) = &answer {
             tracing::warn!(%cell, %error, "a cell does not answer");
@@ -237,22 +239,33 @@ impl Reached {
     }
 }
 
+/// A question that finds out whether a cell is back. If its caller gives it up, the next question does.
+struct Probe<'a>(Option<&'a Reached>);
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        if let Some(reached) = self.0 {
+            reached.found().left_out = Some(Instant::now());
+        }
+    }
+}
+
 impl Found {
-    /// Returns whether the cell may be asked now. The first question after the cell was left out finds out whether it
-    /// is back; until that is known, it stays left out for the others.
-    fn may_ask(&mut self, now: Instant) -> bool {
+    /// Returns `None` if the cell is left out now. The first question after that finds out whether it is back, and for
+    /// that one this returns true. Until it is known, the cell stays left out for the others.
+    fn may_ask(&mut self, now: Instant) -> Option<bool> {
         match self.left_out {
-            Some(until) if now < until => false,
+            Some(until) if now < until => None,
             Some(_) => {
                 self.left_out = Some(now + PATIENCE);
-                true
+                Some(true)
             }
-            None => true,
+            None => Some(false),
         }
     }
 
-    /// Notes what became of a question. A question that failed while another one that began later was answered says
-    /// nothing of the cell, and neither does a statement that failed by itself.
+    /// Notes what became of a question. A question that failed although another one was answered after it began says
+    /// nothing of the cell. A statement that failed by itself was answered.
     fn note<T>(&mut self, answer: &sqlx::Result<T>, began: Instant, now: Instant) {
         match answer {
             Ok(_) => {
@@ -261,7 +274,7 @@ impl Found {
                     left_out: None,
                 }
             }
-            Err(error) if !is_away(error) && !is_held(error) => {}
+            Err(error) if !is_away(error) && !is_held(error) => self.left_out = None,
             Err(_) if self.answered.is_some_and(|at| at > began) => {}
             Err(_) => self.left_out = Some(now + LEFT_OUT_FOR),
         }
@@ -294,16 +307,20 @@ mod tests {
     fn after_a_failure_one_question_at_a_time_finds_out_whether_the_cell_is_back() {
         let (mut found, start) = (Found::default(), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
-        assert!(found.may_ask(at(0)) && found.may_ask(at(0)));
+        assert_eq!([found.may_ask(at(0)), found.may_ask(at(0))], [Some(false); 2]);
         found.note(&away(), at(0), at(100));
-        assert!(!found.may_ask(at(200)), "it is left out for a second");
-        assert!(found.may_ask(at(1100)), "one question is asked");
-        assert!(!found.may_ask(at(1200)), "and the others do not wait for it");
+        assert_eq!(found.may_ask(at(200)), None, "it is left out for a second");
+        assert_eq!(found.may_ask(at(1100)), Some(true), "one question is asked");
+        assert_eq!(found.may_ask(at(1200)), None, "and the others do not wait for it");
         found.note(&away(), at(1100), at(5100));
-        assert!(!found.may_ask(at(5200)));
-        assert!(found.may_ask(at(6100)));
+        assert_eq!(found.may_ask(at(5200)), None);
+        assert_eq!(found.may_ask(at(6100)), Some(true));
         found.note(&Ok(()), at(6100), at(6200));
-        assert!(found.may_ask(at(6200)) && found.may_ask(at(6200)), "it is back");
+        assert_eq!(
+            [found.may_ask(at(6200)), found.may_ask(at(6200))],
+            [Some(false); 2],
+            "it is back"
+        );
     }
 
     #[test]
@@ -312,13 +329,32 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         found.note(&Ok(()), at(10), at(20));
         found.note(&away(), at(0), at(4000));
-        assert!(
+        assert_eq!(
             found.may_ask(at(4001)),
-            "another question began later and was answered"
+            Some(false),
+            "another question was answered meanwhile"
         );
         found.note::<()>(&Err(sqlx::Error::RowNotFound), at(30), at(40));
-        assert!(found.may_ask(at(41)), "the statement failed by itself");
+        assert_eq!(
+            found.may_ask(at(41)),
+            Some(false),
+            "the statement failed by itself"
+        );
         found.note(&away(), at(30), at(4030));
-        assert!(!found.may_ask(at(4031)));
+        assert_eq!(found.may_ask(at(4031)), None);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_is_given_up_leaves_the_next_one_to_find_out() {
+        let nobody_listens: PgConnectOptions = "postgres://tern@127.0.0.1:1/tern".parse().unwrap();
+        let reached = Reached {
+            pool: PgPoolOptions::new().connect_lazy_with(nobody_listens),
+            found: Mutex::default(),
+        };
+        reached.found().left_out = Some(Instant::now());
+        let question = reached.ask(Cell::FIRST, std::future::pending::<sqlx::Result<()>>());
+        let given_up = timeout(Duration::from_millis(10), question).await;
+        assert!(given_up.is_err());
+        assert_eq!(reached.found().may_ask(Instant::now()), Some(true));
     }
 }

@@ -85,8 +85,7 @@ impl PostgresArgs {
     }
 }
 
-/// Opens a pool for what is by user. Returns `Err` if
-/// Postgres cannot be reached.
+/// Opens a pool for what is by user. Returns `Err` if Postgres cannot be reached.
 pub async fn pool(args: &PostgresArgs) -> anyhow::Result<PgPool> {
     PgPoolOptions::new()
         .max_connections(args.database_pool_size)

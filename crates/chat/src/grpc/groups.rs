@@ -168,7 +168,7 @@ impl Groups {
     }
 
     /// Makes the group. While another transaction has locked one of its people, this tries again from here and does not
-    /// wait in the store: a wait there would keep a connection from other chats.
+    /// wait for them in the store: a wait there would keep a connection from other chats.
     async fn patiently(&self, group: &NewGroup<'_>) -> Result<Created, ApiError> {
         let until = Instant::now() + ANSWER_WITHIN;
         loop {

@@ -341,6 +341,12 @@ pub async fn inbox_in(pools: &Pools, device: DeviceId, chat: ChatId) -> sqlx::Re
 async fn inboxes_of(pools: &Pools, devices: &[DeviceId], chat: Option<ChatId>) -> sqlx::Result<Inboxes> {
     // A device becomes active in the transaction that writes its first rows. So these are read after that is known.
     let active = people::active(pools.people(), devices).await?;
+    if active.is_empty() {
+        return Ok(Inboxes {
+            devices: Vec::new(),
+            partial: false,
+        });
+    }
     let ids: Arc<[Uuid]> = active.iter().map(|active| active.device.0).collect();
     let of_cell = |pool| {
         let ids = ids.clone();

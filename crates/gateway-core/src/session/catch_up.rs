@@ -101,8 +101,8 @@ impl Reader {
     /// Notes that only a part of the inbox could be read. It is read again after a pause, and CaughtUp waits for that.
     pub(super) fn a_part_was_read(&mut self, now: Timestamp) {
         (self.reading, self.wanted, self.more) = (false, true, false);
-        self.not_before = now + PARTIAL_PAUSE;
-        self.failures = 0;
+        self.not_before = now + PARTIAL_PAUSE * (1 << self.failures.min(2));
+        self.failures = self.failures.saturating_add(1);
     }
 
     /// Has CaughtUp sent again after the next reading of the inbox, because the session was announced to presence anew.

@@ -53,8 +53,15 @@ async fn while_a_cell_does_not_answer_nothing_is_deleted() {
     world.refer(chat, media, 1).await;
     let cell = Cells::DEFAULT.of_chat(chat).schema();
     let mut tx = tern_store::postgres::begin(&world.pool).await.unwrap();
+    sqlx::query("SET LOCAL idle_in_transaction_session_timeout = 0")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     let lock = format!("LOCK TABLE {cell}.media_refs IN ACCESS EXCLUSIVE MODE");
-    sqlx::query(sqlx::AssertSqlSafe(lock)).execute(&mut *tx).await.unwrap();
+    sqlx::query(sqlx::AssertSqlSafe(lock))
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     assert!(world.collector.round(later + DAY).await.is_err());
     assert!(world.object_key(media).await.is_some());
     tx.rollback().await.unwrap();

@@ -50,8 +50,10 @@ pub struct World {
     windows: Vec<Asked>,
     inbox_asked: bool,
     pub greeted: usize,
-    /// True if the whole inbox was read.
+    /// True if the whole inbox was read since CaughtUp became due.
     pub whole_inbox: bool,
+    /// True if the session has said CaughtUp since the last announcement.
+    pub caught_up: bool,
     /// True if the session was announced after a CaughtUp, so that another one is due.
     pub greeting_owed: bool,
     pub swept_found: usize,
@@ -88,6 +90,7 @@ impl World {
             inbox_asked: false,
             greeted: 0,
             whole_inbox: false,
+            caught_up: false,
             greeting_owed: false,
             swept_found: 0,
         };
@@ -126,7 +129,14 @@ impl World {
 
     fn carry_out(&mut self, effect: Effect) {
         match effect {
-            Effect::Put(event) => self.down.push_back(event),
+            Effect::Put(event) => {
+                let said = ServerEvent::decode(event.clone()).unwrap().event;
+                if matches!(said, Some(Kind::CaughtUp(_))) {
+                    assert!(self.whole_inbox, "caught up with a part of the inbox");
+                    self.caught_up = true;
+                }
+                self.down.push_back(event);
+            }
             Effect::ReadInbox => {
                 assert!(!self.inbox_asked, "two readings of the inbox at once");
                 self.inbox_asked = true;
@@ -168,7 +178,6 @@ impl World {
                 self.device[n].skipped(skipped.to_seq, &self.logs[n]);
             }
             Kind::CaughtUp(_) => {
-                assert!(self.whole_inbox, "caught up with a part of the inbox");
                 self.greeted += 1;
                 self.greeting_owed = false;
             }

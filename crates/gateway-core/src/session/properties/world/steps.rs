@@ -77,7 +77,7 @@ impl World {
             Step::Redrain => self.tell(Event::Redrain),
             Step::Announced => {
                 self.greeting_owed |= self.greeted > 0;
-                self.whole_inbox &= self.greeted == 0;
+                self.whole_inbox &= !std::mem::take(&mut self.caught_up);
                 self.tell(Event::Announced);
             }
             Step::Sweep => {
