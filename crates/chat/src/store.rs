@@ -12,7 +12,7 @@
 //! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: decides who may be added to a group, and adds
 //!   them; [`strangers`]: limits how many new strangers a person may meet
 //! - [`entries`]: reads windows of logs for devices, and history for people
-//! - [`listing`]: reads chats as their members see them
+//! - [`listing`]: reads chats as their members see them; [`inboxes`]: reads what waits for devices
 //! - [`devices`]: links a device to its user's chats, or revokes it
 //! - [`people`]: reads and locks users, devices, blocks and contacts; [`written`]: finds out who has written to whom
 //! - [`inspect`]: answers the questions of operators
@@ -27,6 +27,7 @@ pub mod direct;
 pub mod entries;
 pub mod group;
 pub mod heads;
+pub mod inboxes;
 pub mod inspect;
 pub mod joining;
 pub mod listing;

@@ -15,7 +15,7 @@ use super::store_away;
 use super::writes::Writes;
 use crate::answer;
 use crate::store::seal::MasterKey;
-use crate::store::{entries, listing, people};
+use crate::store::{entries, inboxes, listing, people};
 
 /// The number of events in a page if the caller names no size.
 const PAGE: u32 = 100;
@@ -51,11 +51,11 @@ impl InboxService {
     ) -> Result<(Vec<(ChatId, Seq)>, bool), ApiError> {
         let (inbox, partial) = match chat {
             Some(chat) => {
-                let inbox = listing::inbox_in(&self.pools, device, chat).await;
+                let inbox = inboxes::inbox_in(&self.pools, device, chat).await;
                 (inbox.map_err(store_away)?, false)
             }
             None => {
-                let read = listing::inboxes(&self.pools, &[device]).await;
+                let read = inboxes::inboxes(&self.pools, &[device]).await;
                 let read = read.map_err(store_away)?;
                 let inbox = read.devices.into_iter().next();
                 (inbox.map(|(_, inbox)| inbox), read.partial)

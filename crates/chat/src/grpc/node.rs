@@ -22,8 +22,8 @@ use super::store_away;
 use super::writes::Writes;
 use crate::answer;
 use crate::epoch::StoreEpoch;
-use crate::store::listing::Inbox;
-use crate::store::{devices, listing, people, written};
+use crate::store::inboxes::Inbox;
+use crate::store::{devices, inboxes, people, written};
 
 /// The most devices of one request.
 const MAX_DEVICES: usize = 64;
@@ -87,7 +87,7 @@ impl ChatNode for NodeService {
         }
         let asked = asked.iter().map(|id| device(id)).collect::<Result<Vec<_>, _>>()?;
         let (epoch, number) = self.epoch.read(opens).await.map_err(store_away)?;
-        let read = listing::inboxes(&self.pools, &asked).await.map_err(store_away)?;
+        let read = inboxes::inboxes(&self.pools, &asked).await.map_err(store_away)?;
         let (inboxes, partial) = (read.devices, read.partial);
         if partial && !accept_partial {
             return Err(ApiError::unavailable("a part of the inboxes cannot be read now").into());

@@ -97,14 +97,8 @@ pub async fn create(pools: &Pools, master: &MasterKey, group: &NewGroup<'_>) -> 
             .chain(members.iter().copied())
             .collect()
     };
-    let people = with_owner(group.members);
-    let (free, held) = people::share_free(&mut tx, people.iter().copied().collect()).await?;
-    let known = |user: &&UserId| free.contains(user) || held.contains(user);
-    if let Some(unknown) = people.iter().find(|user| !known(user)) {
-        return Ok(Created::UserNotFound(*unknown));
-    }
-    if !held.is_empty() {
-        return Ok(Created::Held);
+    if let Some(refused) = lock_people(&mut tx, &with_owner(group.members)).await? {
+        return Ok(refused);
     }
     let (members, entry) = group.without_blockers(&mut tx).await?;
     if let Some(limit) = group.strangers {
@@ -141,29 +135,24 @@ pub async fn create(pools: &Pools, master: &MasterKey, group: &NewGroup<'_>) -> 
         .execute(&mut *tx)
         .await?;
     let sent_at = Clock::wall();
-    sqlx::query(FIRST_ENTRY)
-        .bind(group.chat.0)
-        .bind(entry.kind.number())
-        .bind(entry.sender.0)
-        .bind(entry.device.0)
-        .bind(entry.request.0)
-        .bind(entry.fingerprint.to_vec())
-        .bind(sealer.seal(&entry.content, group.chat, entry.sender, entry.request))
-        .bind(sent_at.0)
-        .execute(&mut *tx)
-        .await?;
-    let slot = Slot::of_chat(group.chat).number() as i16;
-    sqlx::query(FIRST_UNSETTLED)
-        .bind(group.chat.0)
-        .bind(slot)
-        .execute(&mut *tx)
-        .await?;
+    group.insert_first(&mut tx, &entry, &sealer, sent_at).await?;
     tx.commit().await?;
     Ok(Created::New {
         members,
         entry: Arc::new(entry),
         sent_at,
     })
+}
+
+/// Locks the people against linking, and waits for nobody. Returns the answer if one of them does not exist or is locked
+/// by another transaction, and otherwise `None`.
+async fn lock_people(db: &mut PgConnection, people: &[UserId]) -> sqlx::Result<Option<Created>> {
+    let (free, held) = people::share_free(db, people.iter().copied().collect()).await?;
+    let known = |user: &&UserId| free.contains(user) || held.contains(user);
+    if let Some(unknown) = people.iter().find(|user| !known(user)) {
+        return Ok(Some(Created::UserNotFound(*unknown)));
+    }
+    Ok((!held.is_empty()).then_some(Created::Held))
 }
 
 impl NewGroup<'_> {
@@ -193,6 +182,30 @@ impl NewGroup<'_> {
             entry.content = content::of_creation(self.title, &members);
         }
         Ok((members, entry))
+    }
+
+    /// Inserts the first entry, and its unsettled row.
+    async fn insert_first(
+        &self,
+        db: &mut PgConnection,
+        entry: &NewEntry,
+        sealer: &Sealer,
+        sent_at: Timestamp,
+    ) -> sqlx::Result<()> {
+        sqlx::query(FIRST_ENTRY)
+            .bind(self.chat.0)
+            .bind(entry.kind.number())
+            .bind(entry.sender.0)
+            .bind(entry.device.0)
+            .bind(entry.request.0)
+            .bind(entry.fingerprint.to_vec())
+            .bind(sealer.seal(&entry.content, self.chat, entry.sender, entry.request))
+            .bind(sent_at.0)
+            .execute(&mut *db)
+            .await?;
+        let slot = Slot::of_chat(self.chat).number() as i16;
+        let unsettled = sqlx::query(FIRST_UNSETTLED).bind(self.chat.0).bind(slot);
+        unsettled.execute(db).await.map(drop)
     }
 
     /// Inserts the chat and its head, and returns the cipher of its new key. `None` if the chat exists already.

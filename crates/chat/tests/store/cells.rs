@@ -2,7 +2,7 @@
 
 use sqlx::Connection;
 use tern_chat::store::group::{self, Created, NewGroup};
-use tern_chat::store::{devices, listing, strangers, written};
+use tern_chat::store::{devices, inboxes, listing, strangers, written};
 use tern_chat_core::EntryKind;
 use tern_store::error::{is_away, is_held};
 use tern_store::pools;
@@ -85,7 +85,7 @@ async fn what_waits_for_nobodys_device_is_taken_over_in_all_cells() {
         store.settle(&mut db, chat.id, Seq(2), &[]).await;
     }
     let device = store.device(me).await;
-    let read = listing::inboxes(&store.pools, &[device]).await.unwrap();
+    let read = inboxes::inboxes(&store.pools, &[device]).await.unwrap();
     assert!(!read.partial);
     let rows = &read.devices[0].1.rows;
     assert!(
@@ -96,7 +96,7 @@ async fn what_waits_for_nobodys_device_is_taken_over_in_all_cells() {
     found.sort_unstable();
     assert_eq!(found, ids(&chats));
     let (_, one) = &chats[1];
-    let inbox = listing::inbox_in(&store.pools, device, one.id)
+    let inbox = inboxes::inbox_in(&store.pools, device, one.id)
         .await
         .unwrap()
         .unwrap();
@@ -191,7 +191,7 @@ async fn a_cell_that_hangs_is_left_out_of_what_people_read_and_nothing_waits_for
     // The readers after it do not wait for the cell, but for one in some seconds that finds out whether it is back.
     loop {
         let asked = std::time::Instant::now();
-        let read = listing::inboxes(&store.pools, &[mine]).await.unwrap();
+        let read = inboxes::inboxes(&store.pools, &[mine]).await.unwrap();
         assert!(read.partial && read.devices.len() == 1);
         if asked.elapsed() < std::time::Duration::from_secs(1) {
             break;
@@ -208,7 +208,8 @@ async fn a_cell_that_hangs_is_left_out_of_what_people_read_and_nothing_waits_for
     });
     let mut found = found.await.unwrap();
     let mut expected = others;
-    (found.sort_unstable(), expected.sort_unstable());
+    found.sort_unstable();
+    expected.sort_unstable();
     assert_eq!(found, expected);
 }
 

@@ -1,6 +1,6 @@
 //! Tests linking and revoking devices, and the reserved device.
 
-use tern_chat::store::{commit, devices, listing, people};
+use tern_chat::store::{commit, devices, inboxes, listing, people};
 use tern_chat_core::change::Action;
 use tern_types::{DeviceId, Seq, UserId};
 
@@ -98,7 +98,7 @@ async fn an_inbox_tells_which_devices_exist() {
     store.settle(&mut db, chat.id, Seq(1), &[(a1, 1)]).await;
 
     let gone = DeviceId::random();
-    let inboxes = listing::inboxes(&store.pools, &[a1, b1, gone]).await.unwrap();
+    let inboxes = inboxes::inboxes(&store.pools, &[a1, b1, gone]).await.unwrap();
     assert!(inboxes.devices.len() == 2 && !inboxes.partial);
     let rows = |device| {
         inboxes
@@ -118,7 +118,7 @@ async fn an_inbox_tells_the_setting_of_its_user() {
         .execute(&store.pool)
         .await
         .unwrap();
-    let inboxes = listing::inboxes(&store.pools, &[a1, b1]).await.unwrap();
+    let inboxes = inboxes::inboxes(&store.pools, &[a1, b1]).await.unwrap();
     for (device, off) in [(a1, false), (b1, true)] {
         let inbox = inboxes.devices.iter().find(|(of, _)| *of == device);
         assert_eq!(inbox.map(|(_, inbox)| inbox.read_receipts_off), Some(off));

@@ -2,7 +2,7 @@
 
 use sqlx::Connection;
 use tern_chat::store::heads::Heads;
-use tern_chat::store::{commit, joining, listing, people, settle};
+use tern_chat::store::{commit, inboxes, joining, people, settle};
 use tern_chat_core::EntryKind;
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::Role;
@@ -327,7 +327,7 @@ async fn what_was_written_before_the_stores_clock_was_set_back_counts_as_old() {
             "a dead owner's, found after {age_s} s"
         );
     }
-    let inboxes = listing::inboxes(&store.pools, &[b1]).await.unwrap();
+    let inboxes = inboxes::inboxes(&store.pools, &[b1]).await.unwrap();
     let ages: Vec<i64> = inboxes.devices[0]
         .1
         .rows

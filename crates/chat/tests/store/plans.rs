@@ -3,8 +3,8 @@
 
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, Row};
 use tern_chat::store::{
-    ack, change, commit, devices, direct, entries, heads, joining, listing, load, people, settle, strangers,
-    written,
+    ack, change, commit, devices, direct, entries, heads, inboxes, joining, listing, load, people, settle,
+    strangers, written,
 };
 use tern_store::postgres::hot_connect_options;
 use tern_types::Seq;
@@ -49,7 +49,7 @@ const HOT: &[(&str, &str)] = &[
     ("place", entries::PLACE),
     ("between", entries::BETWEEN),
     ("key", entries::KEY),
-    ("inbox", listing::INBOX),
+    ("inbox", inboxes::INBOX),
     ("revoked", people::REVOKED),
     ("chats", listing::PAGE),
     ("one chat", listing::ONE),

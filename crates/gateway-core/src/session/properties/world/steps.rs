@@ -39,21 +39,8 @@ impl World {
             }
             Step::Window(at) => self.answer_window(at),
             Step::WindowFails(at) => self.fail_window(at),
-            Step::Inbox => {
-                if std::mem::take(&mut self.inbox_asked) {
-                    let inbox = self.inbox();
-                    self.whole_inbox = true;
-                    self.tell(Event::Mail(Mail::Inbox(inbox)));
-                }
-            }
-            Step::InboxWithout(n) => {
-                if std::mem::take(&mut self.inbox_asked) {
-                    let mut inbox = self.inbox();
-                    inbox.rows.retain(|row| row.chat != chat_id(n));
-                    inbox.partial = true;
-                    self.tell(Event::Mail(Mail::Inbox(inbox)));
-                }
-            }
+            Step::Inbox => self.read_inbox(None),
+            Step::InboxWithout(n) => self.read_inbox(Some(n)),
             Step::InboxFails => {
                 if std::mem::take(&mut self.inbox_asked) {
                     self.tell(Event::Mail(Mail::InboxFailed));
@@ -214,6 +201,20 @@ impl World {
                 chat: chat_id(asked.chat),
             }));
         }
+    }
+
+    /// Answers the session's question for its inbox, if there is one: with all rows, or without that of one chat.
+    fn read_inbox(&mut self, without: Option<usize>) {
+        if !std::mem::take(&mut self.inbox_asked) {
+            return;
+        }
+        let mut inbox = self.inbox();
+        inbox
+            .rows
+            .retain(|row| without.is_none_or(|n| row.chat != chat_id(n)));
+        inbox.partial = without.is_some();
+        self.whole_inbox |= without.is_none();
+        self.tell(Event::Mail(Mail::Inbox(inbox)));
     }
 
     fn inbox(&self) -> Inbox {
