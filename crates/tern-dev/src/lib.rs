@@ -5,6 +5,7 @@
 //! - [`messenger`]: `tern-dev chat`, a messenger in the terminal
 //! - [`demo`]: conversations played on a platform that the demo starts for itself
 //! - [`bench`]: load tests, which report the platform's throughput, latency and cost
+//! - [`model`]: computes from such reports what more users take, and where the design has its limits
 //! - [`s3`]: the object store of platforms on this machine
 //! - [`programs`]: finds the program `tern`
 
@@ -12,6 +13,7 @@ mod bench;
 mod demo;
 mod dev;
 mod messenger;
+mod model;
 mod programs;
 mod s3;
 
@@ -31,6 +33,7 @@ pub enum Command {
     Chat(messenger::ChatArgs),
     Demo(demo::DemoArgs),
     Bench(Box<bench::BenchArgs>),
+    Model(Box<model::ModelArgs>),
     #[command(hide = true)]
     S3(s3::S3Args),
 }
@@ -43,6 +46,7 @@ impl Cli {
             Command::Chat(args) => Box::pin(messenger::run(args)).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Bench(args) => Box::pin(bench::run(*args)).await,
+            Command::Model(args) => model::run(&args),
             Command::S3(args) => s3::run(&args).await,
         }
     }

@@ -26,6 +26,9 @@ struct Row {
     unit: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     note: String,
+    /// The parts of the value by name, unrounded. Only processor time has parts, one for each kind of server.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    parts: BTreeMap<String, f64>,
 }
 
 impl Report {
@@ -72,6 +75,7 @@ impl Report {
             value: Some(value),
             unit,
             note,
+            parts: BTreeMap::new(),
         });
     }
 
@@ -88,6 +92,7 @@ impl Report {
                 value: latency.ms(quantile),
                 unit: "ms",
                 note: String::new(),
+                parts: BTreeMap::new(),
             });
         }
     }
@@ -104,12 +109,17 @@ impl Report {
         let total = spent.servers();
         let mut parts: Vec<(&String, f64)> = servers.map(|(name, seconds)| (name, each(*seconds))).collect();
         parts.sort_by(|one, other| other.1.total_cmp(&one.1));
+        let unrounded = parts.iter().map(|(name, seconds)| ((*name).clone(), *seconds));
+        let unrounded: BTreeMap<String, f64> = unrounded.collect();
         let parts: Vec<String> = parts
             .iter()
             .filter(|(_, seconds)| *seconds >= 0.0005)
             .map(|(name, seconds)| format!("{name} {seconds:.3}"))
             .collect();
         self.noted("CPU of servers a 1,000", each(total), "s", parts.join(" + "));
+        if let Some(row) = self.rows.last_mut() {
+            row.parts = unrounded;
+        }
         let generator = spent.cpu.get(GENERATOR).copied().unwrap_or_default();
         let busy = (total + generator) / spent.seconds;
         self.noted(
@@ -233,6 +243,21 @@ mod tests {
                 .iter()
                 .all(|row| row.value.is_some() && row.unit == "ms")
         );
+    }
+
+    #[test]
+    fn the_processor_time_of_each_server_is_there_unrounded() {
+        let mut report = Report::new("direct".to_owned(), BTreeMap::new());
+        let cpu = [("gateway", 0.5), ("postgres", 0.000_25), (GENERATOR, 3.0)];
+        let spent = Spent {
+            seconds: 10.0,
+            cpu: cpu.map(|(name, seconds)| (name.to_owned(), seconds)).into(),
+            wal_bytes: None,
+        };
+        report.spent(&spent, 2000);
+        let parts = &report.rows[0].parts;
+        assert_eq!((parts["gateway"], parts["postgres"], parts.len()), (0.25, 0.000_125, 2));
+        assert_eq!(report.rows[0].value, Some(0.250_125));
     }
 
     #[test]
