@@ -135,7 +135,11 @@ impl Model {
             machines: &args.machines,
             constants: &constants,
         };
-        let users: &[f64] = if args.users.is_empty() { &USERS } else { &args.users };
+        let users: &[f64] = if args.users.is_empty() {
+            &USERS
+        } else {
+            &args.users
+        };
         let platforms: Vec<Platform> = users.iter().map(|users| sizing.platform(*users)).collect();
         let limits = limits::limits(&sizing, &platforms);
         let storm = storm::storm(&args.storm, &sizing);

@@ -256,7 +256,10 @@ mod tests {
         };
         report.spent(&spent, 2000);
         let parts = &report.rows[0].parts;
-        assert_eq!((parts["gateway"], parts["postgres"], parts.len()), (0.25, 0.000_125, 2));
+        assert_eq!(
+            (parts["gateway"], parts["postgres"], parts.len()),
+            (0.25, 0.000_125, 2)
+        );
         assert_eq!(report.rows[0].value, Some(0.250_125));
     }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use tern_client::{
-    BackEnd, Client, ClientConfig, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, To,
+    BackEnd, Chat, Client, ClientConfig, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, To,
 };
 use tern_proto::v1;
 use tern_types::{ChatId, Clock, Seq, Timestamp, UserId};
@@ -62,6 +62,8 @@ pub enum Update {
         seq: Seq,
         receipts: MessageReceipts,
     },
+    /// A chat that the server has just made. The client tells the same by an event, which may come later.
+    Made(Box<Chat>),
     /// A chat that is to be opened on the screen now.
     Open(ChatId),
     /// The progress of the transfer with this id; `None` if it has ended.
@@ -189,6 +191,11 @@ impl Desk {
             }
             Update::Reached { chat, seq, receipts } => {
                 self.notice(self.view.reached(*chat, *seq, receipts));
+            }
+            Update::Made(chat) => {
+                if self.view.room(chat.id).chat.is_none() {
+                    self.view.set_chat((**chat).clone());
+                }
             }
             Update::Open(chat) => self.open(*chat),
             Update::Transfer(id, transfer) => self.view.set_transfer(*id, transfer.clone()),

@@ -119,10 +119,17 @@ mod tests {
 
     #[test]
     fn a_run_beyond_a_quarter_fails_and_the_error_names_the_server_and_how_far_off_it_is() {
-        let error = check(&report(40_000.0, 0.010, 0.006, 0.020)).unwrap_err().to_string();
-        assert!(error.contains("run.json") && error.contains("postgres -30 %"), "{error}");
+        let error = check(&report(40_000.0, 0.010, 0.006, 0.020))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("run.json") && error.contains("postgres -30 %"),
+            "{error}"
+        );
         assert!(!error.contains("gateway"), "{error}");
-        let error = check(&report(40_000.0, 0.004, 0.006, 0.014)).unwrap_err().to_string();
+        let error = check(&report(40_000.0, 0.004, 0.006, 0.014))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("gateway +150 %"), "{error}");
     }
 

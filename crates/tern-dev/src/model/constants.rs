@@ -49,12 +49,18 @@ impl Default for Constants {
             ("message", page("bench direct and direct --rate 100")),
             ("delivery", page("bench group")),
             ("connect", page("bench idle; divided among servers by assumption")),
-            ("change", page("bench presence; divided among servers by assumption")),
+            (
+                "change",
+                page("bench presence; divided among servers by assumption"),
+            ),
             ("inbox_look", "assumed, no command measures it".to_owned()),
             ("connects", page("bench idle")),
             ("stream_kib", page("bench idle")),
             ("shard_messages", page("bench direct")),
-            ("wal_bytes", "computed from the schema, without page images".to_owned()),
+            (
+                "wal_bytes",
+                "computed from the schema, without page images".to_owned(),
+            ),
             ("row_bytes", "computed from the schema".to_owned()),
         ];
         Self {
@@ -242,7 +248,8 @@ impl Constants {
     /// Notes that these runs measured a constant.
     fn note(&mut self, constant: &'static str, runs: &[&Run]) {
         let files: Vec<&str> = runs.iter().map(|run| run.file.as_str()).collect();
-        self.from.insert(constant, format!("measured: {}", files.join(", ")));
+        self.from
+            .insert(constant, format!("measured: {}", files.join(", ")));
     }
 }
 
@@ -310,7 +317,11 @@ mod tests {
             ..run(Kind::Group, 2000.0, 100.0, 0.0)
         };
         let constants = Constants::measured(&[run(Kind::Direct, 8000.0, 1.0, 50.0), group.clone()]);
-        assert!((constants.delivery.total() - 15.0).abs() < 0.001, "{:?}", constants.delivery);
+        assert!(
+            (constants.delivery.total() - 15.0).abs() < 0.001,
+            "{:?}",
+            constants.delivery
+        );
         let predicted = constants.predict(&group);
         assert!((predicted.total() / cpu.total() - 1.0).abs() < 0.001);
     }

@@ -169,7 +169,10 @@ mod tests {
             half: 300.0,
             ..known()
         };
-        assert!(is_near(assumed.through(&points(&[100.0, 1000.0, 40_000.0])), known()));
+        assert!(is_near(
+            assumed.through(&points(&[100.0, 1000.0, 40_000.0])),
+            known()
+        ));
         let two = assumed.through(&points(&[100.0, 40_000.0]));
         assert_eq!(two.half, 300.0);
         let off = |rate| (two.at(rate).total() / known().at(rate).total() - 1.0).abs();

@@ -36,7 +36,9 @@ pub struct Limit {
 impl Limit {
     /// Returns whether the platform with this index needs more than there can be.
     pub fn is_exceeded(&self, platform: usize) -> bool {
-        self.needed.get(platform).is_some_and(|needed| *needed > self.most)
+        self.needed
+            .get(platform)
+            .is_some_and(|needed| *needed > self.most)
     }
 }
 

@@ -164,7 +164,10 @@ mod tests {
         let cases = [
             ("{}".to_owned(), "not one report"),
             (GROUP.replace("group:", "mixed:"), "mixed:"),
-            (GROUP.replace("messages a second", "messages"), "messages a second"),
+            (
+                GROUP.replace("messages a second", "messages"),
+                "messages a second",
+            ),
             (GROUP.replace("2000.0", "0.0"), "messages a second"),
             (GROUP.replace("\"parts\"", "\"other\""), "has no parts"),
             (GROUP.replace("[]", "[\"2 messages were lost\"]"), "were lost"),

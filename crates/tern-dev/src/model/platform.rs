@@ -24,8 +24,8 @@ const SWEEP_SECONDS: f64 = 75.0;
 const CHAT_POOL: f64 = 9.0;
 /// The connections of a presence node.
 const PRESENCE_POOL: f64 = 8.0;
-/// The connections of a shard.
-const SHARD_CONNECTIONS: f64 = 2.0;
+/// The connections of a shard: two write its cell and, where there are four cells or more, two read it.
+const SHARD_CONNECTIONS: f64 = 4.0;
 /// The streams of a link between a gateway and a chat node: Control, Live and CatchUp. They share a connection.
 const LINK_STREAMS: f64 = 3.0;
 /// The writes of a node's record when it is restarted: it drains, it leaves, it is there again.
@@ -252,7 +252,9 @@ impl Sizing<'_> {
             ("disk", by_disk),
         ];
         let together = [(processors + people_processors) / used, by_wal, by_disk];
-        let count = needs.iter().fold(1.0, |most: f64, (_, need)| most.max(need.ceil()));
+        let count = needs
+            .iter()
+            .fold(1.0, |most: f64, (_, need)| most.max(need.ceil()));
         Postgres {
             cells,
             shards,
@@ -318,10 +320,19 @@ mod tests {
     fn the_scarcest_thing_decides_how_many_gateways_there_are() {
         let plain = platform(100e6, &[]);
         // 32.5 million streams of 33.5 KiB in gateways of 2 GiB that are used, or 60,000 in each.
-        assert_eq!((plain.gateways.by_memory, plain.gateways.by_descriptors), (520.0, 542.0));
-        assert_eq!((plain.gateways.nodes, plain.gateways.bound), (542.0, "file descriptors"));
+        assert_eq!(
+            (plain.gateways.by_memory, plain.gateways.by_descriptors),
+            (520.0, 542.0)
+        );
+        assert_eq!(
+            (plain.gateways.nodes, plain.gateways.bound),
+            (542.0, "file descriptors")
+        );
         let smaller = platform(100e6, &["--gateway-memory", "2"]);
-        assert_eq!((smaller.gateways.nodes, smaller.gateways.bound), (1039.0, "memory"));
+        assert_eq!(
+            (smaller.gateways.nodes, smaller.gateways.bound),
+            (1039.0, "memory")
+        );
         let busy = platform(100e6, &["--connects", "2000"]);
         assert_eq!(busy.gateways.bound, "processors");
     }
@@ -329,7 +340,10 @@ mod tests {
     #[test]
     fn a_small_platform_is_three_nodes_of_each_role_and_one_postgres_of_four_cells() {
         let small = platform(10_000.0, &[]);
-        assert_eq!((small.gateways.nodes, small.chats, small.presences), (3.0, 3.0, 3.0));
+        assert_eq!(
+            (small.gateways.nodes, small.chats, small.presences),
+            (3.0, 3.0, 3.0)
+        );
         assert_eq!(small.gateways.bound, "the loss of one");
         assert_eq!((small.postgres.cells, small.postgres.machines), (4, 1.0));
         assert_eq!(small.postgres.shards.round(), 12.0);

@@ -76,7 +76,10 @@ mod tests {
             connect_rate: Some(5000.0),
         };
         let few = sized(&[], |sizing| storm(&args, sizing));
-        assert_eq!((few.seconds, few.seconds_by_gateways, few.last), (100.0, 100.0, 130.0));
+        assert_eq!(
+            (few.seconds, few.seconds_by_gateways, few.last),
+            (100.0, 100.0, 130.0)
+        );
         let many = StormArgs {
             storm_gateways: Some(1000.0),
             ..args

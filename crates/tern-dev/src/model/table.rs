@@ -48,17 +48,45 @@ fn constants(text: &mut String, constants: &Constants) {
     heading(text, "Constants, and where each is from (us: processor time)");
     let message = |rate: f64| costs(&constants.message(rate, rate / BENCH_SHARDS, 1.0));
     let rows = [
-        ("message", "us a message, 40,000 a second in four shards", message(40_000.0)),
-        ("message", "us a message, 100 a second in four shards", message(100.0)),
+        (
+            "message",
+            "us a message, 40,000 a second in four shards",
+            message(40_000.0),
+        ),
+        (
+            "message",
+            "us a message, 100 a second in four shards",
+            message(100.0),
+        ),
         ("delivery", "us a further delivery", costs(&constants.delivery)),
         ("connect", "us a connect", costs(&constants.connect)),
         ("change", "us a change of presence", costs(&constants.change)),
-        ("inbox_look", "us a look at an inbox in a cell", amount(constants.inbox_look)),
-        ("connects", "connects a second of a gateway", amount(constants.connects)),
-        ("stream_kib", "KiB of a gateway a stream", amount(constants.stream_kib)),
-        ("shard_messages", "messages a second of a shard", amount(constants.shard_messages)),
+        (
+            "inbox_look",
+            "us a look at an inbox in a cell",
+            amount(constants.inbox_look),
+        ),
+        (
+            "connects",
+            "connects a second of a gateway",
+            amount(constants.connects),
+        ),
+        (
+            "stream_kib",
+            "KiB of a gateway a stream",
+            amount(constants.stream_kib),
+        ),
+        (
+            "shard_messages",
+            "messages a second of a shard",
+            amount(constants.shard_messages),
+        ),
         ("wal_bytes", "bytes of WAL a message", amount(constants.wal_bytes)),
-        ("row_bytes", "bytes on disk a message besides its body", amount(constants.row_bytes)),
+        (
+            "row_bytes",
+            "bytes on disk a message besides its body",
+            amount(constants.row_bytes),
+        ),
     ];
     for (constant, name, value) in rows {
         let from = constants.from.get(constant).map_or("", String::as_str);
@@ -103,14 +131,29 @@ fn rows(platform: &Platform) -> Vec<(&'static str, String)> {
         ("messages a second of a shard", amount(postgres.shard_messages)),
         ("WAL, MB a second", amount(postgres.wal)),
         ("rows and bodies, TB a year", amount(postgres.disk_a_year)),
-        ("shards' connections to a machine", amount(postgres.shard_connections)),
-        ("pools' connections to one address", amount(postgres.pool_connections)),
+        (
+            "shards' connections to a machine",
+            amount(postgres.shard_connections),
+        ),
+        (
+            "pools' connections to one address",
+            amount(postgres.pool_connections),
+        ),
         ("etcd: leases, and events of a change", amount(nodes)),
         ("etcd: requests a second", amount(platform.etcd_requests)),
-        ("etcd: bytes of the list of nodes", amount(platform.etcd_list_bytes)),
-        ("etcd: events of an upgrade", amount(platform.etcd_events_of_an_upgrade)),
+        (
+            "etcd: bytes of the list of nodes",
+            amount(platform.etcd_list_bytes),
+        ),
+        (
+            "etcd: events of an upgrade",
+            amount(platform.etcd_events_of_an_upgrade),
+        ),
         ("connections between nodes", amount(platform.connections)),
-        ("streams of gateways and chat nodes", amount(platform.link_streams)),
+        (
+            "streams of gateways and chat nodes",
+            amount(platform.link_streams),
+        ),
         ("deliveries a second on a link", amount(platform.link_deliveries)),
     ]
 }
@@ -123,7 +166,10 @@ fn limits(text: &mut String, model: &Model) {
             None => "not below 100 bn users".to_owned(),
         };
         let most = amount(limit.most);
-        put(text, format_args!("  {:<NAME$} {most:>VALUE$}  {from}", limit.what));
+        put(
+            text,
+            format_args!("  {:<NAME$} {most:>VALUE$}  {from}", limit.what),
+        );
         put(text, format_args!("      {}", limit.then));
     }
     text.push('\n');
@@ -235,6 +281,9 @@ mod tests {
     #[test]
     fn numbers_are_easy_to_read() {
         let shown = [0.0, 0.0834, 3.0, 5.25, 541.7, 32.5e6, 2e9, 12_345.0].map(amount);
-        assert_eq!(shown, ["0", "0.083", "3", "5.2", "542", "32.5 M", "2.0 bn", "12.3 k"]);
+        assert_eq!(
+            shown,
+            ["0", "0.083", "3", "5.2", "542", "32.5 M", "2.0 bn", "12.3 k"]
+        );
     }
 }

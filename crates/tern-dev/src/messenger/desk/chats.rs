@@ -69,7 +69,9 @@ impl Desk {
         self.spawn(|client, updates| async move {
             let members = resolve(back_end.as_ref(), known).await?;
             let chat = client.create_group(&title, &members).await?;
-            let _ = updates.send(Update::Open(chat.id)).await;
+            let id = chat.id;
+            let _ = updates.send(Update::Made(Box::new(chat))).await;
+            let _ = updates.send(Update::Open(id)).await;
             Ok(())
         });
     }
