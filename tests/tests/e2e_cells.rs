@@ -29,7 +29,7 @@ async fn listed(world: &World, device: &Device) -> (Vec<String>, bool) {
         ..Default::default()
     };
     let list = api.chats().list_chats(accepts).await.unwrap().into_inner();
-    // Who does not know of partial answers is told to ask later.
+    // A caller that does not accept a partial answer is told to ask later.
     let whole = api.chats().list_chats(v1::ListChatsRequest::default()).await;
     assert_eq!(whole.is_err(), list.partial, "{whole:?}");
     let mut chats: Vec<String> = list.chats.into_iter().map(|chat| chat.chat_id).collect();

@@ -107,7 +107,7 @@ impl Collector {
         }
         self.store.forget_done(now - UPLOAD_TTL, BATCH).await?;
         self.store.forget_usage(now - USAGE_KEPT).await?;
-        // What follows asks all cells, and so fails while one is away.
+        // The steps from here on ask all cells, and so the round ends here while one is away.
         //
         // Media marked earlier are handled first, then new ones are marked. So each media is checked twice, at least
         // a minute apart.

@@ -14,8 +14,7 @@ pub mod collect;
 pub mod pictures;
 pub mod uploads;
 
-use sqlx::PgPool;
-use tern_store::{Gathered, Pools, StoreError};
+use tern_store::{Pools, StoreError};
 use tern_types::MediaId;
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -45,18 +44,6 @@ impl Store {
     /// Makes a store that uses the connections of `pools`.
     pub fn new(pools: Pools) -> Self {
         Self { pools }
-    }
-
-    /// Returns whether one of the cells says yes. Fails if a cell does not answer and no other says yes.
-    async fn any<F>(&self, ask: impl Fn(PgPool) -> F) -> Result<bool>
-    where
-        F: Future<Output = sqlx::Result<bool>>,
-    {
-        match self.pools.gather(ask).await? {
-            Gathered { answers, .. } if answers.contains(&true) => Ok(true),
-            Gathered { partial: true, .. } => Err(sqlx::Error::PoolTimedOut.into()),
-            Gathered { partial: false, .. } => Ok(false),
-        }
     }
 }
 

@@ -48,7 +48,7 @@ struct Reached {
     found: Mutex<Found>,
 }
 
-/// What the questions to a cell have found out about it.
+/// The state of a cell, as far as questions to it have shown.
 #[derive(Debug, Default)]
 struct Found {
     /// The time of the last answer.

@@ -27,7 +27,7 @@ mod people;
 mod prefill;
 mod presence;
 mod processors;
-mod report;
+pub(crate) mod report;
 mod slim;
 mod target;
 

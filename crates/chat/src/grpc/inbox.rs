@@ -126,7 +126,7 @@ impl Inbox for InboxService {
         }
         Ok(Response::new(v1::FetchResponse {
             events,
-            // What is missing comes with a later call.
+            // A later call brings the rows that could not be read.
             more: more || partial,
             store_epoch: epoch.to_string(),
         }))

@@ -86,7 +86,7 @@ async fn inboxes_of(pools: &Pools, devices: &[DeviceId], chat: Option<ChatId>) -
     }
     let inbox = |active: people::Active| {
         let mut rows = by_device.remove(&active.device).unwrap_or_default();
-        // What waited longest comes first, whatever its cell.
+        // The rows of all cells are put into one order: the device catches up with the oldest first.
         rows.sort_by_key(|(_, _, age)| std::cmp::Reverse(*age));
         let inbox = Inbox {
             user: active.user,

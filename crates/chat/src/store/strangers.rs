@@ -67,7 +67,7 @@ pub async fn meet(
     limit: usize,
     now: Timestamp,
 ) -> sqlx::Result<HashMap<(UserId, UserId), Duration>> {
-    // Where there is no chat, the other person has not written to this one either.
+    // These pairs have no chat yet, so the other person cannot have written in it.
     let mut strangers = people::no_contacts(&mut *db, pairs).await?;
     let mut refused = HashMap::new();
     if strangers.is_empty() {

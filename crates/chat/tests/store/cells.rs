@@ -22,12 +22,7 @@ impl Store {
         let mut cells: Vec<Cell> = Cells::DEFAULT.all().collect();
         cells.reverse();
         for cell in cells {
-            let other = loop {
-                let other = store.user().await;
-                if Cells::DEFAULT.of_chat(ChatId::direct(me, other)) == cell {
-                    break other;
-                }
-            };
+            let other = store.peer_in(cell, me).await;
             let mut db = store.shard_of(cell).await;
             let mut chat = store.direct(me, other).await;
             store.say(&mut db, &mut chat, other, "hello").await;
@@ -36,6 +31,16 @@ impl Store {
         }
         chats.reverse();
         (store, me, mine, chats)
+    }
+
+    /// Makes a user whose direct chat with `me` belongs to the cell.
+    async fn peer_in(&self, cell: Cell, me: UserId) -> UserId {
+        loop {
+            let other = self.user().await;
+            if Cells::DEFAULT.of_chat(ChatId::direct(me, other)) == cell {
+                return other;
+            }
+        }
     }
 
     /// Returns the chats in which the device is known, in ascending order.
@@ -145,12 +150,7 @@ async fn a_page_that_a_cell_has_cut_ends_before_what_it_leaves_out() {
     // Two chats of one cell are newer than one of another cell, and their messages do not fit into the cell's part.
     let (_, old) = &chats[0];
     let cell = Cells::DEFAULT.of_chat(chats[1].1.id);
-    let other = loop {
-        let other = store.user().await;
-        if Cells::DEFAULT.of_chat(ChatId::direct(me, other)) == cell {
-            break other;
-        }
-    };
+    let other = store.peer_in(cell, me).await;
     let mut db = store.shard_of(cell).await;
     let mut newest = store.direct(me, other).await;
     let text = "x".repeat(600);
@@ -197,7 +197,7 @@ async fn a_cell_that_hangs_is_left_out_of_what_people_read_and_nothing_waits_for
             break;
         }
     }
-    // What has to be complete fails.
+    // A question whose answer must be complete fails.
     assert!(written::have_written(&store.pools, me, &others).await.is_err());
     tx.rollback().await.unwrap();
 
@@ -231,7 +231,7 @@ async fn who_wrote_in_a_chat_of_another_cell_than_the_groups_is_no_stranger() {
     );
 }
 
-/// Whoever makes a group holds a connection to its cell, and who links a device needs one to each cell.
+/// The maker of a group holds a connection to its cell, and linking a device needs one to each cell.
 #[tokio::test]
 async fn groups_with_a_user_whose_device_is_being_linked_hold_nobody_up() {
     let store = Store::with_cells(None).await;

@@ -66,6 +66,19 @@ fn inbox() -> Inbox {
     }
 }
 
+/// Makes an inbox with one row, whose chat the device lacks from `from` on.
+fn inbox_with_row(chat: ChatId, from: u64) -> Inbox {
+    let row = InboxRow {
+        chat,
+        from,
+        age: Duration::ZERO,
+    };
+    Inbox {
+        rows: vec![row],
+        ..inbox()
+    }
+}
+
 /// Makes the live push of an entry that was just committed.
 fn live(chat: ChatId, seq: u64) -> Event<'static> {
     Event::Mail(Mail::Live {
@@ -99,6 +112,19 @@ impl Talk {
             }
         }
         self
+    }
+
+    /// Answers the window that was asked for last with these seqs and events, which end below `next`.
+    fn window(self, chat: ChatId, places: &[(u64, Bytes)], next: u64) -> Self {
+        let reference = self.window_reference();
+        self.tell(Event::Mail(Mail::Window(Window {
+            reference,
+            chat,
+            events: places.iter().map(|(_, event)| event.clone()).collect(),
+            seqs: places.iter().map(|(seq, _)| *seq).collect(),
+            next,
+            done: true,
+        })))
     }
 
     fn item(self, item: Item) -> Self {

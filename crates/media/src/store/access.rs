@@ -2,6 +2,7 @@
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use tern_store::Gathered;
 use tern_types::{ChatId, MediaId, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -126,7 +127,15 @@ impl Store {
             let shared = sqlx::query_scalar(SHARE_A_CHAT).bind(user.0).bind(owner.0);
             shared.fetch_one(&pool).await
         };
-        Ok(self.any(in_cell).await?.then_some(picture))
+        let Gathered { answers, partial } = self.pools.gather(in_cell).await?;
+        if answers.contains(&true) {
+            Ok(Some(picture))
+        } else if partial {
+            // The two may share a chat of the cell that did not answer.
+            Err(sqlx::Error::PoolTimedOut.into())
+        } else {
+            Ok(None)
+        }
     }
 
     /// Returns the media with this content that the user has uploaded before or may download, or `None` if there is

@@ -192,7 +192,7 @@ impl Report {
 }
 
 /// Formats a number with as many digits as matter, as in `0.083`, `5.2` or `15,432`.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
         size if size >= 1000.0 => {

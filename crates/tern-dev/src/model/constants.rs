@@ -14,7 +14,7 @@ pub const BENCH_SHARDS: f64 = 4.0;
 /// The origin of a constant that `make bench` measured.
 const PAGE: &str = "docs/performance.md";
 
-/// What one thing costs. Processor time is in microseconds.
+/// The cost of one message, delivery, connect, stream, row and so on. Processor time is in microseconds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Constants {
     /// A message that one device gets, by the messages a second of a platform with one node of each role and
@@ -38,7 +38,7 @@ pub struct Constants {
     pub wal_bytes: f64,
     /// Bytes on disk of a stored message besides its body.
     pub row_bytes: f64,
-    /// Where each constant is from, by its name.
+    /// The origin of each constant, by its name.
     pub from: BTreeMap<&'static str, String>,
 }
 

@@ -21,7 +21,7 @@ const HALVINGS: u32 = 40;
 /// A limit of the design.
 #[derive(Debug, Clone, Serialize)]
 pub struct Limit {
-    /// What is limited, in words.
+    /// The name of the thing that is limited.
     pub what: &'static str,
     /// The most that there can be of it.
     pub most: f64,
@@ -29,7 +29,7 @@ pub struct Limit {
     pub needed: Vec<f64>,
     /// The users from which on there would have to be more. `None`: 100 billion users stay below the limit.
     pub users: Option<f64>,
-    /// What would have to be done then.
+    /// The change to the design that more users would need.
     pub then: &'static str,
 }
 

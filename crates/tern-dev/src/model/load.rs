@@ -1,4 +1,4 @@
-//! What a number of users does in the busiest hour of a day.
+//! Computes the load that a number of users makes in the busiest hour of a day.
 
 use serde::Serialize;
 

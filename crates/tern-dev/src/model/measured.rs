@@ -47,7 +47,7 @@ impl Kind {
     }
 }
 
-/// What one run of a bench measured.
+/// The figures that one run of a bench measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
     /// The file that the report was read from.

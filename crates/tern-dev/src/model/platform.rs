@@ -107,7 +107,7 @@ pub struct Gateways {
     pub by_memory: f64,
     pub by_descriptors: f64,
     pub by_processors: f64,
-    /// What decides the number.
+    /// The name of the need that decides the number.
     pub bound: &'static str,
 }
 
@@ -133,7 +133,7 @@ pub struct Postgres {
     pub disk_a_year: f64,
     /// Machines for the cells.
     pub machines: f64,
-    /// What decides the number of machines.
+    /// The name of the need that decides the number of machines.
     pub bound: &'static str,
     /// Machines that one server for cells and people would have to be as strong as.
     pub one_server: f64,

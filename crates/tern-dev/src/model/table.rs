@@ -9,6 +9,7 @@ use super::costs::{Costs, Server};
 use super::limits::Limit;
 use super::measured::Run;
 use super::platform::Platform;
+use crate::bench::report::number;
 
 /// The columns of the name of a row.
 const NAME: usize = 46;
@@ -267,10 +268,8 @@ fn amount(value: f64) -> String {
     match value.abs() {
         size if size >= 1e9 => format!("{:.1} bn", value / 1e9),
         size if size >= 1e6 => format!("{:.1} M", value / 1e6),
-        size if size >= 1e4 => format!("{:.1} k", value / 1e3),
-        size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
-        size if size >= 1.0 => format!("{value:.1}"),
-        _ => format!("{value:.3}"),
+        size if size < 1e3 && value.fract() == 0.0 => format!("{value:.0}"),
+        _ => number(value),
     }
 }
 
@@ -283,7 +282,7 @@ mod tests {
         let shown = [0.0, 0.0834, 3.0, 5.25, 541.7, 32.5e6, 2e9, 12_345.0].map(amount);
         assert_eq!(
             shown,
-            ["0", "0.083", "3", "5.2", "542", "32.5 M", "2.0 bn", "12.3 k"]
+            ["0", "0.083", "3", "5.2", "542", "32.5 M", "2.0 bn", "12,345"]
         );
     }
 }

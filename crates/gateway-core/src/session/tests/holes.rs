@@ -1,14 +1,12 @@
 //! A live entry goes out as it comes if all entries below it went out. Otherwise the log is read.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use tern_proto::raw;
 use tern_proto::v1::{self, send_result, server_event::Event as Kind};
 use tern_types::{ChatId, UserId};
 
-use super::{Talk, ack, inbox, live, talk};
-use crate::session::{Effect, Event, Inbox, InboxRow, Mail, Window};
+use super::{Talk, ack, inbox_with_row, live, talk};
+use crate::session::{Effect, Event, Mail};
 
 fn chat() -> ChatId {
     ChatId::direct(UserId::random(), UserId::random())
@@ -47,19 +45,6 @@ fn skipped(chat: ChatId, to_seq: u64) -> Bytes {
 }
 
 impl Talk {
-    /// Answers the window that was asked for last with these seqs and events, which end below `next`.
-    fn window(self, chat: ChatId, places: &[(u64, Bytes)], next: u64) -> Self {
-        let reference = self.window_reference();
-        self.tell(Event::Mail(Mail::Window(Window {
-            reference,
-            chat,
-            events: places.iter().map(|(_, event)| event.clone()).collect(),
-            seqs: places.iter().map(|(seq, _)| *seq).collect(),
-            next,
-            done: true,
-        })))
-    }
-
     /// Returns the seqs from which windows were asked for.
     fn windows(&self) -> Vec<u64> {
         let from = |effect: &Effect| match effect {
@@ -154,16 +139,9 @@ fn an_acknowledgement_below_what_went_out_first_shows_that_it_was_dropped() {
 #[test]
 fn an_entry_that_is_committed_while_an_empty_window_is_on_its_way_is_read_at_once() {
     let chat = chat();
-    let row = InboxRow {
-        chat,
-        from: 4,
-        age: Duration::ZERO,
-    };
-    let inbox = Inbox {
-        rows: vec![row],
-        ..inbox()
-    };
-    let talk = talk().opened().tell(Event::Mail(Mail::Inbox(inbox)));
+    let talk = talk()
+        .opened()
+        .tell(Event::Mail(Mail::Inbox(inbox_with_row(chat, 4))));
     assert_eq!(talk.windows(), [4]);
     // The window was read before this entry was committed.
     let talk = talk.tell(live(chat, 4)).window(chat, &[], 4);

@@ -7,9 +7,9 @@ use tern_proto::raw;
 use tern_proto::v1::{self, server_event::Event as Kind};
 use tern_types::ChatId;
 
-use super::{inbox, talk};
+use super::{inbox, inbox_with_row, talk};
 use crate::session::settings::{CAUGHT_UP_PAUSE, PARTIAL_PAUSE};
-use crate::session::{Effect, Event, Inbox, InboxRow, Mail, Window};
+use crate::session::{Effect, Event, Inbox, Mail};
 
 #[test]
 fn rule_3_a_session_is_registered_first_and_then_reads_its_inbox() {
@@ -78,28 +78,10 @@ fn a_session_that_presence_has_to_be_told_of_again_is_told_caught_up_again_after
         .tell(Event::Mail(Mail::Inbox(inbox())));
     assert!(talk.said.is_empty(), "{:?}", talk.said);
     talk = talk.wait(Duration::from_secs(1));
-    let row = InboxRow {
-        chat,
-        from: 1,
-        age: Duration::ZERO,
-    };
-    talk = talk.tell(Event::Mail(Mail::Inbox(Inbox {
-        rows: vec![row],
-        ..inbox()
-    })));
+    talk = talk.tell(Event::Mail(Mail::Inbox(inbox_with_row(chat, 1))));
     assert!(talk.said.is_empty(), "{:?}", talk.said);
-    let Some(Effect::Window { reference, .. }) = talk.wants.last() else {
-        panic!("{:?}", talk.wants)
-    };
-    let window = Window {
-        reference: *reference,
-        chat,
-        events: vec![raw::event(Kind::Entry(v1::Entry::default()))],
-        seqs: vec![1],
-        next: 2,
-        done: true,
-    };
-    talk = talk.tell(Event::Mail(Mail::Window(window)));
+    let entry = raw::event(Kind::Entry(v1::Entry::default()));
+    talk = talk.window(chat, &[(1, entry)], 2);
     assert!(
         matches!(talk.said[..], [Kind::Entry(_), Kind::CaughtUp(_)]),
         "{:?}",
@@ -116,30 +98,14 @@ fn a_session_that_presence_has_to_be_told_of_again_is_told_caught_up_again_after
 fn what_a_part_of_the_store_did_not_tell_is_asked_for_again_before_caught_up() {
     let talk = talk().open().tell(Event::Announced);
     let chat = ChatId::own(talk.identity.user);
-    let row = InboxRow {
-        chat,
-        from: 1,
-        age: Duration::ZERO,
-    };
     let partial = Inbox {
-        rows: vec![row],
         partial: true,
-        ..inbox()
+        ..inbox_with_row(chat, 1)
     };
     let talk = talk.tell(Event::Mail(Mail::Inbox(partial)));
     // The row that came is dealt with at once.
-    let Some(Effect::Window { reference, .. }) = talk.wants.last() else {
-        panic!("{:?}", talk.wants)
-    };
-    let window = Window {
-        reference: *reference,
-        chat,
-        events: vec![raw::event(Kind::Entry(v1::Entry::default()))],
-        seqs: vec![1],
-        next: 2,
-        done: true,
-    };
-    let talk = talk.tell(Event::Mail(Mail::Window(window)));
+    let entry = raw::event(Kind::Entry(v1::Entry::default()));
+    let talk = talk.window(chat, &[(1, entry)], 2);
     assert!(
         matches!(talk.said[..], [Kind::Opened(_), Kind::Entry(_)]),
         "{:?}",
