@@ -1,7 +1,7 @@
 # What CI runs is what is here: `.ci/run` calls `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help tidy setup tools build demo run bench flamegraph test format lints protos dependencies tests schema-n-1 instructions python browser helm docs image proto-baseline
+.PHONY: help tidy setup tools build demo run bench flamegraph test format lints protos dependencies tests citus schema-n-1 instructions python browser helm docs image proto-baseline
 
 BUF := $(shell command -v buf || echo .tern/tools/node_modules/.bin/buf)
 # The test runner's own output, for who reads only the end.
@@ -40,12 +40,13 @@ bench: setup ## Measure a platform of its own: messages a second and what they c
 flamegraph: setup ## Show where a message's processor time goes: target/flamegraphs/*.svg; needs perf and inferno
 	scripts/flamegraph
 
-test: tools format tidy protos dependencies lints tests schema-n-1 instructions python browser helm docs image ## Format, lints and every test
+test: tools format tidy protos dependencies lints tests citus schema-n-1 instructions python browser helm docs image ## Format, lints and every test
 	@echo
 	@echo "make test: all passed. The test runner's closing lines:"
 	@tail -n 3 $(TEST_LOG)
 	@if [ ! -x "$$(command -v $(BUF))" ]; then echo "Left out: the protos, for want of buf."; fi
 	@if ! command -v npm >/dev/null; then echo "Left out: the code of docs/browser.md, for want of npm."; fi
+	@if [ -e .tern/citus.left-out ]; then echo "Left out: the store on Citus, which this Postgres does not offer."; fi
 	@if ! git rev-parse --verify --quiet "$$(cat .ci/schema-n-1)^{commit}" >/dev/null; then echo "Left out: the version before on this schema, for want of its commit."; fi
 	@if [ ! -x .tern/tools/helm/helm ] || [ ! -x .tern/venv/bin/kubernetes-validate ]; then \
 		echo "Left out: the chart's templates, for want of helm or kubernetes-validate."; fi
@@ -79,6 +80,9 @@ tests: setup ## Run every Rust test
 	@{ if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked --workspace; \
 	   else cargo test --locked --workspace; fi || touch $(TEST_LOG).failed; } 2>&1 | tee $(TEST_LOG)
 	@test ! -e $(TEST_LOG).failed
+
+citus: setup ## Run the tests of the store on a Citus cluster, where this machine's Postgres offers the extension
+	scripts/check-citus
 
 schema-n-1: setup ## Run the version before (the tag schema-n-1) on the schema of now; builds it where migrations changed
 	scripts/check-schema-n-1

@@ -6,6 +6,7 @@
 //! - [`wire`]: one device stream, frame by frame, which can also do what a good client never does
 //! - [`socket`]: the same over a WebSocket
 //! - [`phone`]: a good client with cursors, an outbox, acknowledgements and reconnects
+//! - [`conversation`]: two people who write to each other while a test does what it likes to the platform
 //! - [`screen`]: a client that shows who is online
 //! - [`raw`], [`h2`]: arbitrary bytes, as a call or as HTTP/2 frames
 //! - [`collector`]: collects the traces that nodes export
@@ -21,6 +22,7 @@ pub mod api;
 pub mod checks;
 pub mod clock;
 pub mod collector;
+pub mod conversation;
 pub mod h2;
 pub mod phone;
 pub mod raw;

@@ -38,6 +38,7 @@ use crate::ownership::Ownership;
 use crate::shard_loop::Shards;
 use crate::shard_loop::effects::{Calls, Effects};
 use crate::shard_loop::loader::Loader;
+use crate::shard_loop::writer::Connect;
 use crate::store::seal::MasterKey;
 use crate::{backlog, recovery};
 
@@ -88,7 +89,10 @@ impl ChatNode {
         let new_strangers = config.chat_new_strangers_a_day as usize;
         let loader = Loader::new(pools.clone(), master.clone(), new_strangers);
         let effects = effects(&ctx, loader, ownership.clone());
-        let connect = |cell| cell_connect_options(&config.postgres, cell);
+        let connect = |cell| -> Connect {
+            let postgres = config.postgres.clone();
+            Arc::new(move || cell_connect_options(&postgres, cell))
+        };
         let shards = Shards::start(pools.count(), connect, &effects);
         Ok(Self {
             epoch: StoreEpoch::new(pools.clone(), shards.clone()),

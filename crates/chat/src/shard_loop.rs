@@ -344,7 +344,7 @@ fn waited(job: &Job, now: Timestamp, queue_time: &Meter) {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::postgres::PgPoolOptions;
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
     use tern_chat_core::chat::{ChatKey, ChatKind, Snapshot};
     use tern_cluster::{ClusterMap, MapHandle, NodeContext};
     use tern_store::Pools;
@@ -357,7 +357,7 @@ mod tests {
     use crate::store::seal::MasterKey;
 
     /// Makes the parts of a node that is alone. It has no store: nothing connects before it is asked for.
-    fn effects(connect: &writer::Connect) -> Effects {
+    fn effects(connect: &PgConnectOptions) -> Effects {
         let ctx = NodeContext::alone("chat-0", 1, MapHandle::fixed(ClusterMap::default()));
         let people = PgPoolOptions::new().connect_lazy_with(connect.clone());
         let pools = Pools::new(people, Cells::DEFAULT, 1, |_| connect.clone());
@@ -394,9 +394,11 @@ mod tests {
 
     #[tokio::test]
     async fn idle_chats_are_forgotten_in_a_turn_that_events_began() {
-        let connect = writer::Connect::new_without_pgpass();
+        let options = PgConnectOptions::new_without_pgpass();
+        let effects = effects(&options);
+        let connect: writer::Connect = Arc::new(move || options.clone());
         let (results, _results_in) = mpsc::channel(1);
-        let mut shard = Shard::new(0, &connect, effects(&connect), &results);
+        let mut shard = Shard::new(0, &connect, effects, &results);
         let (chat, now) = (ChatId::own(UserId::random()), Clock::monotonic());
         let (low, high) = (Seq(1), Seq(1));
         shard.take(Input::Event(Event::Recover { chat, low, high }), now);

@@ -17,15 +17,19 @@ done
     # If one of the locks is held, a process has just begun to use the servers. This script then begins anew.
     flock --nonblock 9 || exit 1
     flock --nonblock 8 || exit 1
-    postgres=$(head -n 1 "$(cat "$dir/postgres.data")/postmaster.pid" 2>/dev/null)
     etcd=$(cat "$dir/etcd.pid" 2>/dev/null)
     # A server's pid may belong to another program by now, so the program's name is compared before the kill.
-    [ "$(cat "/proc/$postgres/comm" 2>/dev/null)" = postgres ] && kill -QUIT "$postgres"
     [ "$(cat "/proc/$etcd/comm" 2>/dev/null)" = etcd ] && kill -KILL "$etcd"
-    tries=50
-    while [ -e "/proc/$postgres" ] && [ "$tries" -gt 0 ]; do
-        sleep 0.1
-        tries=$((tries - 1))
-    done
-    rm -rf "$(cat "$dir/postgres.data")" "$dir/etcd" "$dir/servers.json" "$dir/etcd.pid" "$dir/postgres.data"
+    # A line is the data directory of a Postgres server.
+    while read -r data; do
+        postgres=$(head -n 1 "$data/postmaster.pid" 2>/dev/null)
+        [ "$(cat "/proc/$postgres/comm" 2>/dev/null)" = postgres ] && kill -QUIT "$postgres"
+        tries=50
+        while [ -n "$postgres" ] && [ -e "/proc/$postgres" ] && [ "$tries" -gt 0 ]; do
+            sleep 0.1
+            tries=$((tries - 1))
+        done
+        rm -rf "$data"
+    done <"$dir/postgres.data"
+    rm -rf "$dir/etcd" "$dir/servers.json" "$dir/etcd.pid" "$dir/postgres.data"
 ) 9>"$dir/start" 8>>"$dir/users" || exec "$0" "$dir"

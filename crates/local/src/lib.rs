@@ -12,6 +12,7 @@
 //! - [`process`]: a child process with its own log, which ends with its owner
 //! - [`postgres`], [`etcd`]: the servers, whose programs are found on this machine; [`s3`]: our own server, in
 //!   `tern-dev`
+//! - [`citus`]: several Postgres servers as one
 //! - [`shared`]: one Postgres and one etcd for all test processes of a run
 //! - [`platform`]: the platform's processes: started until ready; killed, stopped and restarted by name
 //! - [`secrets`]: token keys and certificates for development; [`authority`]: the authority that signs certificates
@@ -23,6 +24,7 @@
 
 pub mod authority;
 mod cable;
+pub mod citus;
 mod etcd;
 pub mod fault;
 pub mod http;
@@ -40,6 +42,7 @@ mod wire;
 mod orphan;
 
 pub use cable::Cable;
+pub use citus::Citus;
 pub use etcd::Etcd;
 pub use platform::{Builder, NodeProcess, Platform, Role};
 pub use postgres::Postgres;

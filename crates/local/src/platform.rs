@@ -57,6 +57,8 @@ pub struct Platform {
     secrets: Secrets,
     api_key: String,
     database_url: String,
+    /// The URLs that nodes are given: those of all servers of a Citus cluster, with spaces between them.
+    node_database_urls: String,
     /// The pids of the nodes whose end [`Platform::next_exit`] has returned.
     reported: BTreeSet<i32>,
 }
@@ -64,8 +66,17 @@ pub struct Platform {
 /// The Postgres and the etcd of the platform.
 #[derive(Debug)]
 enum Servers {
-    Private { postgres: Postgres, etcd: Etcd },
-    Shared { shared: Shared, owns_database: bool },
+    Private {
+        /// The only server, or the coordinator of a Citus cluster.
+        postgres: Postgres,
+        /// The other nodes of the cluster.
+        workers: Vec<Postgres>,
+        etcd: Etcd,
+    },
+    Shared {
+        shared: Shared,
+        owns_database: bool,
+    },
 }
 
 impl Servers {
@@ -73,6 +84,23 @@ impl Servers {
         match self {
             Self::Private { etcd, .. } => etcd.endpoint(),
             Self::Shared { shared, .. } => shared.etcd(),
+        }
+    }
+
+    /// Returns the URL of the platform's database, which is `first` on the first server, on all servers.
+    fn database_urls(&self, first: &str) -> String {
+        let mut urls = vec![first.to_owned()];
+        if let (Self::Private { workers, .. }, Some((_, name))) = (self, first.rsplit_once('/')) {
+            urls.extend(workers.iter().map(|worker| worker.url(name)));
+        }
+        urls.join(" ")
+    }
+
+    /// Returns whether the store is to be placed on a Citus cluster.
+    fn is_citus(&self) -> bool {
+        match self {
+            Self::Private { workers, .. } => !workers.is_empty(),
+            Self::Shared { shared, .. } => shared.is_citus(),
         }
     }
 }
@@ -127,8 +155,16 @@ impl Platform {
     /// Returns the platform's own Postgres and etcd, or `None` if it uses shared ones.
     pub fn private_servers(&mut self) -> Option<(&mut Postgres, &mut Etcd)> {
         match &mut self.servers {
-            Servers::Private { postgres, etcd } => Some((postgres, etcd)),
+            Servers::Private { postgres, etcd, .. } => Some((postgres, etcd)),
             Servers::Shared { .. } => None,
+        }
+    }
+
+    /// Returns the nodes of the platform's own Citus cluster besides the coordinator.
+    pub fn citus_workers(&mut self) -> &mut [Postgres] {
+        match &mut self.servers {
+            Servers::Private { workers, .. } => workers,
+            Servers::Shared { .. } => &mut [],
         }
     }
 
@@ -235,7 +271,7 @@ impl Platform {
         node::Launcher {
             builder: &self.builder,
             secrets: &self.secrets,
-            database_url: &self.database_url,
+            database_url: &self.node_database_urls,
             etcd: self.servers.etcd(),
             s3: self.s3_access(),
             cables: &self.cables,
@@ -420,12 +456,16 @@ impl Platform {
             Servers::Shared {
                 owns_database: false, ..
             } => Ok(()),
-            Servers::Private { postgres, etcd } => {
+            Servers::Private {
+                postgres,
+                workers,
+                etcd,
+            } => {
                 etcd.process().end(Signal::SIGTERM, STOP_GRACE).await?;
-                postgres
-                    .process()
-                    .end(Signal::SIGINT, postgres::STOPS_WITHIN)
-                    .await?;
+                for server in std::iter::once(postgres).chain(workers) {
+                    let process = server.process();
+                    process.end(Signal::SIGINT, postgres::STOPS_WITHIN).await?;
+                }
                 Ok(())
             }
         }

@@ -5,19 +5,20 @@
 //! Postgres refuses to run as root. If root starts it, it runs as the user `postgres`, in a data directory that this
 //! user can reach: below the given directory if possible, otherwise below /var/tmp.
 
+mod account;
+
 use std::ffi::OsStr;
 use std::fs;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
-use nix::unistd::{Gid, Uid, User};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::process::Command;
 
+use self::account::Account;
 use crate::{Process, ports, secrets, until};
 
 /// The time limit from the start to the first connection, which takes 1 s on an idle machine and more after a crash.
@@ -27,6 +28,17 @@ pub(crate) const STOPS_WITHIN: Duration = Duration::from_secs(20);
 /// The number of starts with a new port. Another process may take a port between the choice and the start of the
 /// server.
 const PORT_TRIES: usize = 5;
+/// The name of the file in the data directory with the password for other servers, in libpq's format.
+const PASSWORDS: &str = "passwords";
+/// The settings of a node of a Citus cluster. Its schemas are moved by logical replication, and the nodes are on the
+/// loopback, where a server has no certificate.
+const CITUS_SETTINGS: [&str; 4] = [
+    "shared_preload_libraries=citus",
+    "wal_level=logical",
+    "citus.node_conninfo=sslmode=disable",
+    // Citus has a worker for each database.
+    "max_worker_processes=200",
+];
 /// The longest path of a directory for sockets, in bytes. A socket's path, with its file name, has to fit into 108.
 const MAX_SOCKET_DIR: usize = 80;
 
@@ -38,26 +50,54 @@ pub struct Postgres {
     port: u16,
     data: PathBuf,
     password: String,
+    mode: Mode,
+}
+
+/// How a server runs.
+#[derive(Debug, Clone, Copy)]
+struct Mode {
+    /// Whether the server ends with this process.
     dies_with_us: bool,
+    /// Whether the server is a node of a Citus cluster.
+    citus: bool,
 }
 
 impl Postgres {
     /// Starts a server on the data below `dir`, which are made if there are none.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
-        Self::launch(dir, true).await
+        let mode = Mode {
+            dies_with_us: true,
+            citus: false,
+        };
+        Self::launch(dir, mode, None).await
     }
 
     /// Starts a server that outlives this process. Its pid is in `postmaster.pid` in the data directory.
     pub async fn start_detached(dir: &Path) -> anyhow::Result<Self> {
-        Self::launch(dir, false).await
+        let mode = Mode {
+            dies_with_us: false,
+            citus: false,
+        };
+        Self::launch(dir, mode, None).await
     }
 
-    async fn launch(dir: &Path, dies_with_us: bool) -> anyhow::Result<Self> {
+    /// Starts a server that can be a node of a Citus cluster. All nodes of a cluster have one password, by which they
+    /// reach each other.
+    pub(crate) async fn start_citus(dir: &Path, password: &str, dies_with_us: bool) -> anyhow::Result<Self> {
+        let mode = Mode {
+            dies_with_us,
+            citus: true,
+        };
+        Self::launch(dir, mode, Some(password)).await
+    }
+
+    /// Starts a server. `password` is for data that are made now; without one, they get one by chance.
+    async fn launch(dir: &Path, mode: Mode, password: Option<&str>) -> anyhow::Result<Self> {
         let account = Account::find()?;
         let data = account.place(dir)?;
         let password_file = dir.join("postgres-password");
         if !data.join("PG_VERSION").exists() {
-            let password = format!("{:032x}", rand::random::<u128>());
+            let password = password.map_or_else(new_password, str::to_owned);
             init(&account, &data, &password).await?;
             secrets::write(&password_file, &password)?;
         }
@@ -71,13 +111,13 @@ impl Postgres {
         let log = dir.join("postgres.log");
         for _ in 0..PORT_TRIES {
             let port = ports::free()?;
-            let process = spawn(&account, &data, &log, port, dies_with_us)?;
+            let process = spawn(&account, &data, &log, port, mode)?;
             let server = Self {
                 process,
                 port,
                 data: data.clone(),
                 password: password.clone(),
-                dies_with_us,
+                mode,
             };
             match server.ready().await {
                 Ok(()) => return Ok(server),
@@ -107,6 +147,11 @@ impl Postgres {
             "postgres://tern:{}@127.0.0.1:{}/{database}",
             self.password, self.port
         )
+    }
+
+    /// Returns the port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Returns the server's process.
@@ -142,7 +187,7 @@ impl Postgres {
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         anyhow::ensure!(self.process.exited().is_some(), "postgres is running");
         let log = self.process.log().to_owned();
-        self.process = spawn(&Account::find()?, &self.data, &log, self.port, self.dies_with_us)?;
+        self.process = spawn(&Account::find()?, &self.data, &log, self.port, self.mode)?;
         self.ready().await
     }
 
@@ -170,7 +215,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        if self.dies_with_us && self.process.exited().is_none() {
+        if self.mode.dies_with_us && self.process.exited().is_none() {
             // An immediate shutdown ends the children too. The server may have ended at this moment.
             let _ = self.process.signal(Signal::SIGQUIT);
             self.process.leave();
@@ -248,17 +293,22 @@ async fn init(account: &Account, data: &Path, password: &str) -> anyhow::Result<
         "initdb: {}",
         String::from_utf8_lossy(&output.stderr)
     );
+    // The nodes of a Citus cluster find each other's password here.
+    let passwords = data.join(PASSWORDS);
+    secrets::write(&passwords, &format!("*:*:*:tern:{password}\n"))?;
+    if let Account::Other(uid, gid) = account {
+        chown(&passwords, Some(uid.as_raw()), Some(gid.as_raw()))?;
+    }
     Ok(())
 }
 
-fn spawn(
-    account: &Account,
-    data: &Path,
-    log: &Path,
-    port: u16,
-    dies_with_us: bool,
-) -> anyhow::Result<Process> {
-    let mut command = if dies_with_us {
+/// Makes a password that nobody can guess.
+pub(crate) fn new_password() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+fn spawn(account: &Account, data: &Path, log: &Path, port: u16, mode: Mode) -> anyhow::Result<Process> {
+    let mut command = if mode.dies_with_us {
         account.command_dying_with_us(&binary("postgres")?)
     } else {
         account.command(&binary("postgres")?)
@@ -285,7 +335,13 @@ fn spawn(
     ] {
         command.args(["-c", setting]);
     }
-    if dies_with_us {
+    if mode.citus {
+        command.env("PGPASSFILE", data.join(PASSWORDS));
+        for setting in CITUS_SETTINGS {
+            command.args(["-c", setting]);
+        }
+    }
+    if mode.dies_with_us {
         // SIGQUIT is an immediate shutdown. SIGKILL would leave shared memory behind.
         Process::spawn_with("postgres", command, log, Signal::SIGQUIT)
     } else {
@@ -318,97 +374,10 @@ fn binary(name: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("{name} not found: install PostgreSQL (`make setup`)"))
 }
 
-/// The account under which the server runs.
-enum Account {
-    /// The account of this process.
-    Ourselves,
-    /// The account `postgres`, because this process runs as root.
-    Other(Uid, Gid),
-}
-
-impl Account {
-    fn find() -> anyhow::Result<Self> {
-        if !Uid::effective().is_root() {
-            return Ok(Self::Ourselves);
-        }
-        let user = User::from_name("postgres")?;
-        let user =
-            user.context("Postgres does not run as root, and there is no user postgres: install PostgreSQL")?;
-        Ok(Self::Other(user.uid, user.gid))
-    }
-
-    fn command(&self, program: &Path) -> Command {
-        match self {
-            Self::Ourselves => Command::new(program),
-            Self::Other(uid, gid) => {
-                let mut command = Command::new("setpriv");
-                command
-                    .arg(format!("--reuid={uid}"))
-                    .arg(format!("--regid={gid}"))
-                    .arg("--clear-groups");
-                command.arg("--").arg(program);
-                // The server does not start in a directory that it cannot read.
-                command.current_dir("/");
-                command
-            }
-        }
-    }
-
-    /// Returns the same command as [`Self::command`], for a process that ends with this one. A change of the user
-    /// clears the signal that a process has asked for at its parent's death, so setpriv asks for it again.
-    fn command_dying_with_us(&self, program: &Path) -> Command {
-        match self {
-            Self::Ourselves => Command::new(program),
-            Self::Other(uid, gid) => {
-                let mut command = Command::new("setpriv");
-                command
-                    .arg(format!("--reuid={uid}"))
-                    .arg(format!("--regid={gid}"))
-                    .arg("--clear-groups");
-                command.args(["--pdeathsig=QUIT", "--"]).arg(program);
-                command.current_dir("/");
-                command
-            }
-        }
-    }
-
-    /// Returns the data directory for `dir`. If the account is not our own, the directory is made, belongs to the
-    /// account, and lies where the account can reach it.
-    fn place(&self, dir: &Path) -> anyhow::Result<PathBuf> {
-        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-        let dir = dir.canonicalize()?;
-        let Self::Other(uid, gid) = self else {
-            let data = dir.join("postgres");
-            return Ok(data);
-        };
-        let data = if reachable(&dir) {
-            dir.join("postgres")
-        } else {
-            let mut hasher = DefaultHasher::new();
-            dir.hash(&mut hasher);
-            PathBuf::from(format!("/var/tmp/tern-postgres-{:016x}", hasher.finish()))
-        };
-        if let Ok(there) = fs::symlink_metadata(&data) {
-            let ours = there.is_dir() && [*uid, Uid::effective()].contains(&Uid::from_raw(there.uid()));
-            anyhow::ensure!(ours, "{} belongs to somebody else", data.display());
-        } else {
-            let made = fs::DirBuilder::new().mode(0o700).create(&data);
-            made.with_context(|| format!("create {}", data.display()))?;
-        }
-        chown(&data, Some(uid.as_raw()), Some(gid.as_raw()))?;
-        fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
-        Ok(data)
-    }
-}
-
-/// Returns whether every user may pass through all directories on the path.
-fn reachable(dir: &Path) -> bool {
-    dir.ancestors()
-        .all(|step| fs::metadata(step).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[tokio::test]

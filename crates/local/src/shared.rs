@@ -3,7 +3,8 @@
 //!
 //! The first process starts the servers and `keeper.sh`, which ends them when no test process has been left for 10 s.
 //! Each process holds a file lock, which the kernel releases however the process ends. If TERN_TEST_POSTGRES and
-//! TERN_TEST_ETCD are set, those servers are used instead.
+//! TERN_TEST_ETCD are set, those servers are used instead. If TERN_TEST_CITUS is set, the tests have a Citus cluster in
+//! place of the one Postgres.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Connection as _, PgConnection};
 use tokio::process::Command;
 
-use crate::{Etcd, Postgres, Process, postgres, secrets};
+use crate::{Citus, Etcd, Postgres, Process, citus, postgres, secrets};
 
 /// The script that ends the servers.
 const KEEPER: &str = include_str!("keeper.sh");
@@ -31,8 +32,10 @@ pub struct Shared {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Servers {
-    /// The URL of the database `postgres`.
+    /// The URL of the database `postgres`, on the coordinator if there is a Citus cluster.
     postgres: String,
+    /// The URLs of the same database on the other nodes of the cluster.
+    workers: Vec<String>,
     etcd: String,
 }
 
@@ -44,7 +47,11 @@ impl Shared {
             std::env::var("TERN_TEST_ETCD"),
         ) {
             return Ok(Self {
-                servers: Servers { postgres, etcd },
+                servers: Servers {
+                    postgres,
+                    workers: Vec::new(),
+                    etcd,
+                },
                 _user: None,
             });
         }
@@ -78,7 +85,18 @@ impl Shared {
     /// Creates a database for one test, and returns its URL. The database ends with the server, unless
     /// [`postgres::drop_database`] drops it before.
     pub async fn database(&self) -> anyhow::Result<String> {
-        postgres::create_database(self.postgres(), &unique("test")).await
+        let name = unique("test");
+        if !self.is_citus() {
+            return postgres::create_database(self.postgres(), &name).await;
+        }
+        let mut urls = self.servers.workers.clone();
+        urls.insert(0, self.servers.postgres.clone());
+        citus::create_database(&urls, &name).await
+    }
+
+    /// Returns whether the tests have a Citus cluster, on which stores are to be placed.
+    pub fn is_citus(&self) -> bool {
+        !self.servers.workers.is_empty()
     }
 }
 
@@ -92,12 +110,16 @@ fn place() -> anyhow::Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let build = exe.ancestors().nth(2).unwrap_or(&exe);
     let mut hasher = DefaultHasher::new();
-    (build, nix::unistd::getuid().as_raw()).hash(&mut hasher);
+    (build, nix::unistd::getuid().as_raw(), wants_citus()).hash(&mut hasher);
     let dir = std::env::temp_dir().join(format!("tern-tests-{:016x}", hasher.finish()));
     fs::create_dir_all(&dir)?;
     // The user `postgres` has to be able to pass through it.
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
     Ok(dir)
+}
+
+fn wants_citus() -> bool {
+    std::env::var_os("TERN_TEST_CITUS").is_some()
 }
 
 /// Locks the files `start` and `users`, as `keeper.sh` describes it. Waits while another process holds `start`.
@@ -133,32 +155,46 @@ async fn launch(dir: &Path) -> anyhow::Result<Servers> {
     fs::write(&keeper, KEEPER)?;
     fs::set_permissions(&keeper, fs::Permissions::from_mode(0o755))?;
     // A run that was cut off may have left its data.
-    if let Ok(data) = fs::read_to_string(dir.join("postgres.data")) {
+    for data in fs::read_to_string(dir.join("postgres.data"))
+        .iter()
+        .flat_map(|data| data.lines())
+    {
         let _ = fs::remove_dir_all(data);
     }
     let mut command = Command::new(&keeper);
     command.arg(dir);
     Process::spawn_detached("keeper", command, &dir.join("keeper.log"))?;
 
-    fs::write(
-        dir.join("postgres.data"),
-        dir.join("postgres").as_os_str().as_encoded_bytes(),
-    )?;
-    let postgres = Postgres::start_detached(dir)
-        .await
-        .context("the tests' postgres")?;
-    fs::write(
-        dir.join("postgres.data"),
-        postgres.data().as_os_str().as_encoded_bytes(),
+    let places = ["postgres", "worker-1/postgres", "worker-2/postgres"];
+    write_data(dir, places.map(|place| dir.join(place)))?;
+    let (postgres, workers) = if wants_citus() {
+        let cluster = Citus::start_detached(dir).await.context("the tests' citus")?;
+        (cluster.coordinator, cluster.workers)
+    } else {
+        let server = Postgres::start_detached(dir).await;
+        (server.context("the tests' postgres")?, Vec::new())
+    };
+    write_data(
+        dir,
+        std::iter::once(&postgres)
+            .chain(&workers)
+            .map(|server| server.data().to_owned()),
     )?;
     let etcd = Etcd::start_detached(dir).await.context("the tests' etcd")?;
     fs::write(dir.join("etcd.pid"), etcd.process().pid().to_string())?;
     let servers = Servers {
         postgres: postgres.url("postgres"),
+        workers: workers.iter().map(|worker| worker.url("postgres")).collect(),
         etcd: etcd.endpoint().to_owned(),
     };
     secrets::write(&dir.join("servers.json"), &serde_json::to_string(&servers)?)?;
     Ok(servers)
+}
+
+/// Writes where the servers have their data, a line each.
+fn write_data(dir: &Path, places: impl IntoIterator<Item = PathBuf>) -> anyhow::Result<()> {
+    let lines = places.into_iter().map(|place| format!("{}\n", place.display()));
+    Ok(fs::write(dir.join("postgres.data"), lines.collect::<String>())?)
 }
 
 #[cfg(test)]

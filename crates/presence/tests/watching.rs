@@ -42,7 +42,11 @@ impl Store {
         let servers = Shared::get().await.unwrap();
         let url = servers.database().await.unwrap();
         let args = PostgresArgs::from_url(&url).unwrap();
-        schema::migrate(&args, None).await.unwrap();
+        let wanted = schema::Wanted {
+            cells: None,
+            citus: servers.is_citus(),
+        };
+        schema::migrate(&args, wanted).await.unwrap();
         let pool = postgres::pool(&args).await.unwrap();
         Self {
             pool,

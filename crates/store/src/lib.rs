@@ -6,6 +6,7 @@
 //! - [`error`]: decides what a failed statement means for the caller
 //! - [`metrics`]: the metrics of the store
 
+mod address;
 pub mod error;
 pub mod metrics;
 pub mod pools;
@@ -15,10 +16,15 @@ pub mod schema;
 pub use error::StoreError;
 pub use pools::{Gathered, Pools};
 
-/// The SQL that turns a timestamptz column into milliseconds since the Unix epoch.
+/// The SQL that turns a timestamptz column into milliseconds since the Unix epoch. Without the time zone the value would
+/// depend on the session in the eyes of Postgres, and Citus allows no such function in RETURNING.
 #[macro_export]
 macro_rules! millis {
     ($column:literal) => {
-        concat!("(extract(epoch FROM ", $column, ") * 1000)::int8")
+        concat!(
+            "(extract(epoch FROM ",
+            $column,
+            " AT TIME ZONE 'UTC') * 1000)::int8"
+        )
     };
 }

@@ -77,6 +77,7 @@ impl Pools {
             .connect_with(hot_connect_options(args))
             .await
             .with_context(|| format!("cannot connect to Postgres at {:?}", args.database_url))?;
+        args.spread(&people, hot_connect_options);
         Self::over(people, args).await
     }
 
@@ -91,7 +92,11 @@ impl Pools {
         metrics::has_cells();
         let size = args.database_pool_size / u32::from(count.count());
         let connect = |cell| cell_connect_options(args, cell);
-        Ok(Self::new(people, count, size.max(MIN_CELL_CONNECTIONS), connect))
+        let pools = Self::new(people, count, size.max(MIN_CELL_CONNECTIONS), connect);
+        for cell in count.all() {
+            args.spread(pools.cell(cell), move |args| cell_connect_options(args, cell));
+        }
+        Ok(pools)
     }
 
     /// Returns pools that connect when they are first used. `size` is the number of connections of each, and `connect`
@@ -290,9 +295,10 @@ pub async fn enter(tx: &mut Transaction<'_, Postgres>, cell: Cell) -> sqlx::Resu
 }
 
 fn pool(size: u32) -> PgPoolOptions {
-    PgPoolOptions::new()
+    let options = PgPoolOptions::new()
         .max_connections(size)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(ACQUIRE_TIMEOUT);
+    postgres::hot(options)
 }
 
 #[cfg(test)]

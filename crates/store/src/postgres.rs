@@ -1,15 +1,15 @@
 //! Connects every role to Postgres: pools, the options of hot connections, and a check whether Postgres is durable.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{ConnectOptions, Executor, PgConnection, PgPool, Postgres, Transaction};
 use tern_types::Cell;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
+pub use crate::address::DatabaseUrl;
+use crate::address::Probes;
 use crate::metrics;
 
 /// The timeout of a statement. None of ours takes long, and one that hangs would hold a shard up.
@@ -25,9 +25,6 @@ const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time between two probes of Postgres. A probe costs less than one message.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// The timeout of a probe. An answer or a new connection normally takes much less time; a store that is slower than
-/// this serves nobody.
-const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Begins a transaction that only reads, at one moment.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -36,7 +33,8 @@ const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// roles has them once.
 #[derive(clap::Args, Clone, Debug)]
 pub struct PostgresArgs {
-    /// URL of the database: postgres://user:password@host:port/database
+    /// URL of the database: postgres://user:password@host:port/database. For a Citus cluster it may be several with
+    /// spaces between them, the coordinator's first
     #[arg(
         long,
         env = "TERN_DATABASE_URL",
@@ -50,31 +48,6 @@ pub struct PostgresArgs {
     pub database_pool_size: u32,
 }
 
-/// The database's address and credentials. `Debug` does not show the password.
-#[derive(Clone)]
-pub struct DatabaseUrl(pub PgConnectOptions);
-
-impl FromStr for DatabaseUrl {
-    type Err = sqlx::Error;
-
-    fn from_str(url: &str) -> Result<Self, sqlx::Error> {
-        url.parse().map(Self)
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(options) = self;
-        write!(
-            f,
-            "{}:{}/{}",
-            options.get_host(),
-            options.get_port(),
-            options.get_database().unwrap_or_default()
-        )
-    }
-}
-
 impl PostgresArgs {
     /// Returns the flags for a small pool on the database at `url`, for tests. Returns `Err` if `url` is not valid.
     pub fn from_url(url: &str) -> anyhow::Result<Self> {
@@ -83,61 +56,60 @@ impl PostgresArgs {
             database_pool_size: 4,
         })
     }
+
+    /// Makes the pool open its connections at the servers of the store in turn, with the settings that `options` gives.
+    pub(crate) fn spread(
+        &self,
+        pool: &PgPool,
+        options: impl Fn(&Self) -> PgConnectOptions + Send + Sync + 'static,
+    ) {
+        let args = self.clone();
+        self.database_url.spread(pool, move || options(&args));
+    }
 }
 
 /// Opens a pool for what is by user. Returns `Err` if Postgres cannot be reached.
 pub async fn pool(args: &PostgresArgs) -> anyhow::Result<PgPool> {
-    PgPoolOptions::new()
+    let pool = PgPoolOptions::new()
         .max_connections(args.database_pool_size)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_with(connect_options(args))
         .await
-        .with_context(|| format!("cannot connect to Postgres at {:?}", args.database_url))
+        .with_context(|| format!("cannot connect to Postgres at {:?}", args.database_url))?;
+    args.spread(&pool, connect_options);
+    Ok(pool)
 }
 
 /// Returns a pool with [`hot_connect_options`]. It connects when it is first used, so a role that can run without the
 /// store starts without it.
 pub fn pool_when_needed(args: &PostgresArgs) -> PgPool {
-    PgPoolOptions::new()
+    let options = PgPoolOptions::new()
         .max_connections(args.database_pool_size)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(hot_connect_options(args))
+        .acquire_timeout(ACQUIRE_TIMEOUT);
+    let pool = hot(options).connect_lazy_with(hot_connect_options(args));
+    args.spread(&pool, hot_connect_options);
+    pool
 }
 
-/// Probes Postgres every half second on a connection of its own, and calls `tell` after each probe with whether
-/// Postgres answered in time. It runs until it is dropped.
+/// Probes Postgres every half second on a connection of its own to each server, and calls `tell` after each probe with
+/// whether one answered in time. Connections are opened at those that did. It runs until it is dropped.
 pub async fn probe(args: PostgresArgs, tell: impl Fn(bool)) {
-    let options = connect_options(&args);
-    let mut connection = None;
+    let mut probes = Probes::default();
     loop {
-        let answers = timeout(PROBE_TIMEOUT, sign_of_life(&options, &mut connection)).await;
-        let answers = matches!(answers, Ok(Ok(())));
-        if !answers {
-            connection = None;
-        }
-        tell(answers);
+        tell(args.database_url.probe(&mut probes, cold).await);
         sleep(PROBE_INTERVAL).await;
     }
 }
 
-/// Pings Postgres on the connection, or opens the connection if there is none.
-async fn sign_of_life(
-    options: &PgConnectOptions,
-    connection: &mut Option<PgConnection>,
-) -> Result<(), sqlx::Error> {
-    match connection {
-        Some(connection) => connection.ping().await,
-        None => {
-            *connection = Some(options.connect().await?);
-            Ok(())
-        }
-    }
+fn connect_options(args: &PostgresArgs) -> PgConnectOptions {
+    cold(args.database_url.in_turn())
 }
 
-fn connect_options(args: &PostgresArgs) -> PgConnectOptions {
+/// Gives a connection the settings that all of Tern's have.
+fn cold(address: PgConnectOptions) -> PgConnectOptions {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
     let idle = IDLE_TRANSACTION_TIMEOUT.as_millis().to_string();
-    args.database_url.0.clone().application_name("tern").options([
+    address.application_name("tern").options([
         ("statement_timeout", timeout.as_str()),
         ("idle_in_transaction_session_timeout", idle.as_str()),
         // Compiling a statement takes 200 ms, longer than any of our statements runs.
@@ -149,12 +121,35 @@ fn connect_options(args: &PostgresArgs) -> PgConnectOptions {
 /// Returns the options of a connection that migrates one schema, to which unqualified names belong. A migration may
 /// take as long as it needs.
 pub(crate) fn migration_options(args: &PostgresArgs, schema: &str) -> PgConnectOptions {
-    let url = args.database_url.0.clone().application_name("tern migrate");
+    let url = args.database_url.first().application_name("tern migrate");
     url.options([("search_path", schema), ("statement_timeout", "0")])
 }
 
+/// Makes Postgres plan a statement once for a connection: that takes longer than carrying it out, and the plan is always
+/// the same. Citus plans some statements by their values and refuses to plan them without, so it decides for itself.
+const KEEP_PLANS: &str = "
+SELECT set_config('plan_cache_mode', 'force_generic_plan', false)
+WHERE to_regclass('pg_catalog.pg_dist_partition') IS NULL";
+
+/// Opens a connection with these options, which are those of a hot connection.
+pub async fn connect_hot(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
+    let mut connection = options.connect().await?;
+    keep_plans(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Makes the pool's connections what [`connect_hot`] opens.
+pub(crate) fn hot(pool: PgPoolOptions) -> PgPoolOptions {
+    pool.after_connect(|connection, _| Box::pin(keep_plans(connection)))
+}
+
+async fn keep_plans(connection: &mut PgConnection) -> sqlx::Result<()> {
+    connection.execute(KEEP_PLANS).await?;
+    Ok(())
+}
+
 /// Returns the options of connections whose statements are prepared while tables may still be empty: their plans must
-/// not keep the sequential scans that an empty table suggests.
+/// not keep the sequential scans that an empty table suggests. Connections are opened by [`connect_hot`].
 pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
     let lock_timeout = LOCK_TIMEOUT.as_millis().to_string();
     connect_options(args).options([
@@ -162,8 +157,6 @@ pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
-        // Planning a statement takes longer than carrying it out, and the plan is always the same.
-        ("plan_cache_mode", "force_generic_plan"),
         // Tables of chats have no name here: a statement about them belongs on a connection to their cell.
         ("search_path", "people,tern"),
     ])

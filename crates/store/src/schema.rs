@@ -4,11 +4,12 @@
 //! - `people`: everything that belongs to a user
 //! - `cell_00` and so on: everything about the chats of one cell
 //! - `public`: for each table of the cells a parent, whose hash partitions the cells' tables are. People and tools see
-//!   one table there; no node uses it.
+//!   one table there; no node uses it. On Citus it is a view.
 //!
 //! Each schema records its own migrations in `_sqlx_migrations`. A migration that was interrupted goes on when it is run
 //! again.
 
+mod citus;
 mod legacy;
 
 use std::sync::LazyLock;
@@ -32,6 +33,9 @@ fn of(mut migrator: Migrator) -> Migrator {
     migrator
 }
 
+/// The schema of what belongs to a user.
+const PEOPLE_SCHEMA: &str = "people";
+
 /// The tables of a cell.
 pub const CELL_TABLES: [&str; 7] = [
     "chats",
@@ -48,6 +52,9 @@ const CELLS_AT_ONCE: usize = 4;
 
 /// The key of the lock that a migration holds, so that two do not run at the same time.
 const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('tern migrate', 0))";
+
+/// The advice to whoever finds the schema not up to date.
+const MIGRATE: &str = "run `tern migrate` first";
 
 /// Makes what is about the store as a whole.
 const STORE: &str = "
@@ -68,45 +75,74 @@ DO $$ BEGIN
     EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET search_path = people, tern, public', current_database());
 END $$";
 
-/// Brings the schema up to date. A new store gets `cells` cells, or [`Cells::DEFAULT`]. It is safe while nodes of the
-/// previous version run, and while another process migrates. Only a store of version 0.1 is refused while anybody uses
-/// it, because its tables are moved.
+/// What a migration makes of the store, besides bringing it up to date.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wanted {
+    /// The number of cells of a new store. `None`: as many as an old store has, or [`Cells::DEFAULT`].
+    pub cells: Option<Cells>,
+    /// Whether the store is placed on the Citus cluster whose coordinator the database is. A store that is there stays
+    /// there, whatever is wanted later.
+    pub citus: bool,
+}
+
+/// Brings the schema up to date. It is safe while nodes of the previous version run, and while another process migrates.
+/// Only a store of version 0.1, and one that is to be placed on Citus, are refused while anybody uses them, because
+/// their tables are moved.
 ///
 /// # Errors
 ///
-/// A statement fails, the store has another number of cells than `cells`, or it is of version 0.1 and in use.
-pub async fn migrate(args: &PostgresArgs, cells: Option<Cells>) -> anyhow::Result<()> {
+/// A statement fails, the store has another number of cells than is wanted, its tables are to be moved while it is in
+/// use, or there is no Citus cluster where one is wanted.
+pub async fn migrate(args: &PostgresArgs, wanted: Wanted) -> anyhow::Result<()> {
+    let cells = wanted.cells;
     let mut db = connect(args, "public").await?;
     db.execute(LOCK).await?;
     legacy::adopt(&mut db, cells).await?;
+    let is_new = !exists(&mut db).await?;
     make_schema(&mut db, "tern").await?;
-    make_schema(&mut db, "people").await?;
+    make_schema(&mut db, PEOPLE_SCHEMA).await?;
     db.execute(STORE)
         .await
         .context("the table tern.store cannot be made")?;
     let cells = settle_cells(&mut db, cells).await?;
-    run(args, "people", &PEOPLE).await?;
+    if wanted.citus {
+        citus::adopt(&mut db, is_new).await?;
+    }
+    run(args, PEOPLE_SCHEMA, &PEOPLE).await?;
     let all = stream::iter(cells.all().map(|cell| migrate_cell(args, cells, cell)));
     // A cell that fails does not stop the others in the middle of a statement.
     let done: Vec<_> = all.buffer_unordered(CELLS_AT_ONCE).collect().await;
     done.into_iter().collect::<anyhow::Result<()>>()?;
-    attach(&mut db, cells).await?;
+    if citus::is_used(&mut db).await? {
+        citus::place(&mut db, cells).await?;
+    } else {
+        attach(&mut db, cells).await?;
+    }
     legacy::forget(&mut db).await?;
     db.execute(DEFAULT_PATH).await?;
     db.close().await?;
     Ok(())
 }
 
-/// Returns whether the store is of version 0.1, whose tables [`migrate`] moves.
+/// Returns whether [`migrate`] would move the tables of an old store: one of version 0.1, or one that is to be placed on
+/// Citus and is not.
 ///
 /// # Errors
 ///
 /// Postgres cannot be reached.
-pub async fn is_of_0_1(args: &PostgresArgs) -> anyhow::Result<bool> {
+pub async fn moves_tables(args: &PostgresArgs, wanted: Wanted) -> anyhow::Result<bool> {
     let mut db = connect(args, "public").await?;
-    let legacy = legacy::is_legacy(&mut db).await?;
+    let moves = legacy::is_legacy(&mut db).await?
+        || wanted.citus && exists(&mut db).await? && !citus::is_used(&mut db).await?;
     db.close().await?;
-    Ok(legacy)
+    Ok(moves)
+}
+
+/// Returns whether the store has been made.
+async fn exists(db: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar("SELECT to_regclass('tern.store') IS NOT NULL")
+        .fetch_one(db)
+        .await
 }
 
 /// Records the number of cells of a new store, and returns that of an old one.
@@ -161,29 +197,45 @@ async fn make_schema(db: &mut PgConnection, schema: &str) -> anyhow::Result<()> 
 /// Runs the migrations of one schema that it does not have yet.
 async fn run(args: &PostgresArgs, schema: &str, migrator: &Migrator) -> anyhow::Result<()> {
     let mut db = connect(args, schema).await?;
+    if citus::is_used(&mut db).await? {
+        citus::enter(&mut db).await?;
+    }
     let done = migrator.run(&mut db).await;
     done.with_context(|| format!("a migration of the schema {schema} failed"))?;
     db.close().await?;
     Ok(())
 }
 
-/// Returns the cells' tables that are partitions of their parents, with their schemas.
-async fn attached(db: &mut PgConnection) -> sqlx::Result<Vec<String>> {
+/// Returns the cells' tables that are partitions of the parent of this name, with their schemas.
+async fn partitions(db: &mut PgConnection, parent: &str) -> sqlx::Result<Vec<String>> {
     sqlx::query_scalar(
         "SELECT format('%s.%s', leaf.relnamespace::regnamespace, leaf.relname)
          FROM pg_inherits JOIN pg_class parent ON parent.oid = inhparent JOIN pg_class leaf ON leaf.oid = inhrelid
          WHERE parent.relnamespace = 'public'::regnamespace AND parent.relkind = 'p' AND leaf.relkind = 'r'
-             AND parent.relname = ANY($1)",
+             AND parent.relname = $1",
     )
-    .bind(&CELL_TABLES[..])
+    .bind(parent)
     .fetch_all(db)
     .await
+}
+
+/// Refuses to move tables while a node has a connection to the store.
+async fn refuse_if_used(db: &mut PgConnection, why: &str) -> anyhow::Result<()> {
+    let connections: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tern'",
+    )
+    .fetch_one(db)
+    .await?;
+    anyhow::ensure!(
+        connections == 0,
+        "nodes have {connections} connections to the store: {why}, so stop all nodes first"
+    );
+    Ok(())
 }
 
 /// Makes the parents of the cells' tables, and the cells' tables their partitions. Postgres checks that each row is in
 /// the right one.
 async fn attach(db: &mut PgConnection, cells: Cells) -> anyhow::Result<()> {
-    let attached = attached(db).await?;
     for table in CELL_TABLES {
         let parent = format!(
             "CREATE TABLE IF NOT EXISTS public.{table} (LIKE {}.{table} INCLUDING DEFAULTS INCLUDING INDEXES)
@@ -191,6 +243,7 @@ async fn attach(db: &mut PgConnection, cells: Cells) -> anyhow::Result<()> {
             Cell::FIRST.schema()
         );
         db.execute(AssertSqlSafe(parent)).await?;
+        let attached = partitions(db, table).await?;
         for cell in cells.all() {
             let leaf = format!("{}.{table}", cell.schema());
             if attached.contains(&leaf) {
@@ -222,19 +275,20 @@ async fn connect(args: &PostgresArgs, schema: &str) -> anyhow::Result<PgConnecti
 ///
 /// The schema is older than this program needs, or a migration was interrupted.
 pub async fn require(pool: &PgPool) -> anyhow::Result<Cells> {
-    const MIGRATE: &str = "run `tern migrate` first";
     let mut db = pool.acquire().await?;
-    let exists: bool = sqlx::query_scalar("SELECT to_regclass('tern.store') IS NOT NULL")
-        .fetch_one(&mut *db)
-        .await?;
+    let exists = exists(&mut db).await?;
     anyhow::ensure!(exists, "the database has no schema of this version: {MIGRATE}");
     let cells = cells(&mut db).await?;
     anyhow::ensure!(
         !legacy::is_moving(&mut db).await?,
         "the tables of version 0.1 were moved only in part: {MIGRATE}"
     );
-    let schemas = cells.all().map(|cell| (cell.schema(), &*CELLS));
-    for (schema, migrator) in schemas.chain([("people".to_owned(), &*PEOPLE)]) {
+    let on_citus = citus::is_used(&mut db).await?;
+    if on_citus {
+        citus::require(&mut db, cells).await?;
+    }
+    for schema in schemas(cells) {
+        let migrator = if schema == PEOPLE_SCHEMA { &PEOPLE } else { &CELLS };
         let wanted = migrator
             .iter()
             .map(|migration| migration.version)
@@ -246,12 +300,26 @@ pub async fn require(pool: &PgPool) -> anyhow::Result<Cells> {
             "the schema {schema} has version {found}, {wanted} is needed: {MIGRATE}"
         );
     }
-    let attached = attached(&mut db).await?.len();
-    anyhow::ensure!(
-        attached == CELL_TABLES.len() * usize::from(cells.count()),
-        "not all tables of the cells are attached to their parents: {MIGRATE}"
-    );
+    if !on_citus {
+        require_attached(&mut db, cells).await?;
+    }
     Ok(cells)
+}
+
+async fn require_attached(db: &mut PgConnection, cells: Cells) -> anyhow::Result<()> {
+    for table in CELL_TABLES {
+        let attached = partitions(db, table).await?.len();
+        anyhow::ensure!(
+            attached == usize::from(cells.count()),
+            "of {table} not all cells' tables are attached to their parent: {MIGRATE}"
+        );
+    }
+    Ok(())
+}
+
+/// Returns the names of the schemas that have tables of their own: that of people, and those of the cells.
+fn schemas(cells: Cells) -> impl Iterator<Item = String> {
+    std::iter::once(PEOPLE_SCHEMA.to_owned()).chain(cells.all().map(|cell| cell.schema()))
 }
 
 /// Reads the version of a schema; 0 if nothing was ever migrated there.

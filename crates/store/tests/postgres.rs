@@ -71,7 +71,11 @@ async fn a_caller_dropped_while_a_transaction_begins_leaves_none_open() {
 async fn an_older_program_accepts_what_a_newer_one_has_migrated() {
     let servers = Shared::get().await.unwrap();
     let args = PostgresArgs::from_url(&servers.database().await.unwrap()).unwrap();
-    schema::migrate(&args, None).await.unwrap();
+    let wanted = schema::Wanted {
+        cells: None,
+        citus: servers.is_citus(),
+    };
+    schema::migrate(&args, wanted).await.unwrap();
     let pool = postgres::pool(&args).await.unwrap();
     sqlx::query(
         "INSERT INTO cell_02._sqlx_migrations (version, description, success, checksum, execution_time)
@@ -80,6 +84,10 @@ async fn an_older_program_accepts_what_a_newer_one_has_migrated() {
     .execute(&pool)
     .await
     .unwrap();
-    schema::migrate(&args, None).await.unwrap();
+    let wanted = schema::Wanted {
+        cells: None,
+        citus: servers.is_citus(),
+    };
+    schema::migrate(&args, wanted).await.unwrap();
     assert_eq!(schema::require(&pool).await.unwrap(), Cells::DEFAULT);
 }

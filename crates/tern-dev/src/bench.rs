@@ -141,7 +141,8 @@ async fn measured(args: BenchArgs) -> anyhow::Result<()> {
     let common = args.common;
     let media = matches!(args.load, Load::Media(_));
     let mut target = target::Target::reach(&common, media).await?;
-    let outcome = runs(&mut target, &common, args.load).await;
+    // The future is large and awaited once, so it is boxed.
+    let outcome = Box::pin(runs(&mut target, &common, args.load)).await;
     target.leave().await?;
     outcome
 }

@@ -87,8 +87,12 @@ async fn a_node_registers_answers_probes_drains_and_leaves() {
     let node = seen(&mut map, |node| node.is_some()).await.unwrap();
     assert!(!node.draining);
     assert_eq!(http::get_patiently(admin, "/healthz").await.unwrap().0, 200);
-    let (_, page) = http::get_patiently(admin, "/metrics").await.unwrap();
-    assert!(page.contains("tern_node_etcd_up 1"), "{page}");
+    until::holds("the metrics say that etcd answers", PATIENCE, || async {
+        let (_, page) = http::get_patiently(admin, "/metrics").await?;
+        Ok(page.contains("tern_node_etcd_up 1"))
+    })
+    .await
+    .unwrap();
 
     process.signal(Signal::SIGTERM).unwrap();
     assert!(process.wait().await.success(), "{}", process.tail(20));
@@ -132,7 +136,11 @@ async fn one_process_may_have_several_roles() {
     let place = Place::new().await;
     let database = place.shared.database().await.unwrap();
     let args = tern_store::postgres::PostgresArgs::from_url(&database).unwrap();
-    tern_store::schema::migrate(&args, None).await.unwrap();
+    let wanted = tern_store::schema::Wanted {
+        cells: None,
+        citus: place.shared.is_citus(),
+    };
+    tern_store::schema::migrate(&args, wanted).await.unwrap();
     let secrets = Secrets::in_dir(place.logs.path()).unwrap();
     let cluster = place.cluster().await;
     let mut map = cluster.map();

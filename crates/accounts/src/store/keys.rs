@@ -33,7 +33,7 @@ const LIST: &str = concat!(
     ", revoked_at IS NOT NULL FROM api_keys ORDER BY created_at, key_id"
 );
 
-const REVOKE: &str = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1";
+const REVOKE: &str = "UPDATE api_keys SET revoked_at = least(revoked_at, now()) WHERE key_id = $1";
 
 impl Store {
     /// Stores a new key.

@@ -31,13 +31,13 @@ macro_rules! picture {
 }
 pub(super) use picture;
 
-/// Inserts a user. Returns no row if the external id is known already.
+/// Inserts a user, who has no picture yet. Returns no row if the external id is known already.
 pub const INSERT: &str = concat!(
     "INSERT INTO users (user_id, external_id, display_name) VALUES ($1, $2, $3)
      ON CONFLICT (external_id) DO NOTHING
      RETURNING user_id, external_id, display_name, ",
     millis!("created_at"),
-    picture!()
+    ", NULL::uuid"
 );
 
 /// Changes a user's display name.

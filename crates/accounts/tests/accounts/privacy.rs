@@ -254,11 +254,11 @@ async fn each_call_is_for_the_own_user_or_a_key_with_the_scope() {
 async fn a_user_blocks_ten_thousand_people_and_no_more() {
     let world = World::start().await;
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
-    world.crowd(10_000).await;
-    let fill = "INSERT INTO blocks (user_id, blocked_id)
-                SELECT $1, user_id FROM users WHERE display_name = ''";
+    let crowd = world.crowd(10_000).await;
+    let fill = "INSERT INTO blocks (user_id, blocked_id) SELECT $1, id FROM unnest($2::uuid[]) AS id";
     sqlx::query(fill)
         .bind(alice.0)
+        .bind(crowd.iter().map(|user| user.0).collect::<Vec<_>>())
         .execute(&world.pool)
         .await
         .unwrap();
@@ -327,8 +327,7 @@ async fn a_list_that_would_have_too_many_contacts_stays_as_it_was() {
     let world = World::start().await;
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
     let crowd = world.crowd(10_000).await;
-    let fill =
-        "INSERT INTO contacts (user_id, contact_id) SELECT $1, user_id FROM users WHERE display_name = ''";
+    let fill = "INSERT INTO contacts (user_id, contact_id) SELECT $1, user_id FROM users WHERE display_name = '' ORDER BY user_id";
     sqlx::query(fill)
         .bind(alice.0)
         .execute(&world.pool)

@@ -66,7 +66,11 @@ impl World {
         let servers = Shared::get().await.unwrap();
         let database_url = servers.database().await.unwrap();
         let args = PostgresArgs::from_url(&database_url).unwrap();
-        schema::migrate(&args, None).await.unwrap();
+        let wanted = schema::Wanted {
+            cells: None,
+            citus: servers.is_citus(),
+        };
+        schema::migrate(&args, wanted).await.unwrap();
         let pool = postgres::pool(&args).await.unwrap();
 
         let chat = Chat::new(&pool);

@@ -9,8 +9,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, PgConnection};
 use tern_cluster::shedding::Meter;
 use tern_types::{ChatId, IdMap};
 use tokio::sync::mpsc;
@@ -21,6 +21,7 @@ use tern_chat_core::chat::Batch;
 use tern_chat_core::shard::{Committed, Event, Job, JobDone, Lane, SettleChat};
 
 use tern_store::error::{is_conflict, is_held, is_refusal};
+use tern_store::postgres::connect_hot;
 
 use crate::metrics::{self, JobTimes};
 use crate::shard_loop::traces;
@@ -28,8 +29,9 @@ use crate::store::by_chat::ByChat;
 use crate::store::heads::Heads;
 use crate::store::{change, settle};
 
-/// The connection settings, from `tern_store::postgres::hot_connect_options`.
-pub type Connect = PgConnectOptions;
+/// Returns the settings of the next connection, from `tern_store::postgres::cell_connect_options`. Each may be at another
+/// server of the store.
+pub type Connect = Arc<dyn Fn() -> PgConnectOptions + Send + Sync>;
 
 /// The most tries of one statement in all, if deadlocks or serialisation failures end it.
 const CONFLICT_TRIES: u32 = 5;
@@ -71,7 +73,7 @@ pub fn spawn(
         Lane::Upkeep => UPKEEP_LOCK_TIMEOUT,
     };
     let lock_timeout = lock_timeout.as_millis().to_string();
-    let connect = connect.options([("lock_timeout", lock_timeout.as_str())]);
+    let connect: Connect = Arc::new(move || connect().options([("lock_timeout", lock_timeout.as_str())]));
     let run = async move {
         let mut writer = Writer {
             connect,
@@ -299,11 +301,15 @@ impl Writer {
         Some(Failure::Away)
     }
 
+    async fn connect_anew(&self) -> sqlx::Result<PgConnection> {
+        connect_hot(&(self.connect)()).await
+    }
+
     /// Returns the connection, and opens it first if there is none. Returns `None` if this one attempt to open it
     /// fails: callers are then told that the store is away.
     async fn connection(&mut self) -> Option<&mut PgConnection> {
         if self.db.is_none() {
-            match tokio::time::timeout(CONNECT_TIMEOUT, self.connect.connect()).await {
+            match tokio::time::timeout(CONNECT_TIMEOUT, self.connect_anew()).await {
                 Ok(Ok(db)) => self.db = Some(db),
                 Ok(Err(error)) => tracing::warn!(%error, "cannot connect to the store"),
                 Err(_) => tracing::warn!("connecting to the store takes too long"),

@@ -17,7 +17,7 @@ pub const ACTIVATE: &str =
 
 /// Revokes a device. The time of the first revocation stays.
 pub(crate) const DEACTIVATE: &str = "
-UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, now()) WHERE device_id = $1 AND user_id = $2";
+UPDATE devices SET active = false, revoked_at = least(revoked_at, now()) WHERE device_id = $1 AND user_id = $2";
 
 /// Counts the user's active devices other than $2.
 pub const OTHERS: &str = "SELECT count(*) FROM devices WHERE user_id = $1 AND active AND device_id <> $2";
@@ -31,16 +31,19 @@ UNION SELECT chat_id FROM inbox WHERE device_id IN ($1, $2)";
 /// Adds a device ($2) to its user's ($1) chats (fine print 7). In each chat the device starts at the head, which is
 /// locked now. If entries are unsettled, it starts at the first of them instead, and gets an inbox row. Without that
 /// row a settle that has listed its devices already would delete the unsettled rows and leave this device out, although
-/// its `resume_seq` may have told it to wait for those entries.
+/// its `resume_seq` may have told it to wait for those entries. The rows have a step of their own because Citus gets an
+/// INSERT wrong that joins another change with a table.
 pub const JOIN: &str = "
 WITH joined AS (
     UPDATE members SET devices = array_append(devices, $2)
     WHERE user_id = $1 AND left_seq IS NULL AND NOT $2 = ANY(devices)
     RETURNING chat_id, joined_seq
+), due AS MATERIALIZED (
+    SELECT j.chat_id, min(greatest(u.from_seq, j.joined_seq)) AS from_seq
+    FROM joined j JOIN unsettled u ON u.chat_id = j.chat_id GROUP BY j.chat_id
 )
 INSERT INTO inbox (chat_id, device_id, user_id, from_seq)
-SELECT j.chat_id, $2, $1, min(greatest(u.from_seq, j.joined_seq))
-FROM joined j JOIN unsettled u ON u.chat_id = j.chat_id GROUP BY j.chat_id
+SELECT chat_id, $2, $1, from_seq FROM due
 ON CONFLICT (chat_id, device_id) DO UPDATE SET from_seq = least(inbox.from_seq, excluded.from_seq)";
 
 /// Copies the inbox rows of a device ($1) to another ($2): from the reserved device to a device that is linked, or from

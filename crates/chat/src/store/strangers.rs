@@ -14,11 +14,13 @@ use super::{people, written};
 
 /// Locks the counts with these keys ($1) until the transaction ends, and returns the keys that it locked. It leaves out
 /// those that another transaction has locked, because a transaction for many people must wait for nobody. It must come
-/// before any row is locked.
-pub(crate) const TRY_LOCK: &str = "SELECT k FROM unnest($1::int8[]) AS k WHERE pg_try_advisory_xact_lock(k)";
+/// before any row is locked. Such a lock belongs to one server, and on a Citus cluster every node carries the statement
+/// out where the table `tern.store` is.
+pub(crate) const TRY_LOCK: &str =
+    "SELECT k FROM tern.store, unnest($1::int8[]) AS k WHERE single AND pg_try_advisory_xact_lock(k)";
 
 /// Locks the count of one person, and waits for it.
-pub const LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
+pub const LOCK: &str = "SELECT pg_advisory_xact_lock($1) FROM tern.store WHERE single";
 
 /// Selects the strangers that these people ($1) met after $2 (milliseconds since 1970), and deletes those that they met
 /// earlier.

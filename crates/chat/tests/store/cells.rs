@@ -1,6 +1,6 @@
 //! Tests what concerns several cells: linking a device, lists, inboxes and who has written to whom.
 
-use sqlx::Connection;
+use sqlx::{AssertSqlSafe, Connection};
 use tern_chat::store::group::{self, Created, NewGroup};
 use tern_chat::store::{devices, inboxes, listing, strangers, written};
 use tern_chat_core::EntryKind;
@@ -65,7 +65,9 @@ async fn a_device_is_linked_to_the_chats_of_all_cells_or_of_none() {
     let (_, last) = chats.last().unwrap();
     let mut stranger = store.stranger().await;
     let mut tx = stranger.begin().await.unwrap();
-    sqlx::query("SELECT FROM chat_heads WHERE chat_id = $1 FOR UPDATE")
+    let cell = Cells::DEFAULT.of_chat(last.id).schema();
+    let lock = format!("SELECT FROM {cell}.chat_heads WHERE chat_id = $1 FOR UPDATE");
+    sqlx::query(AssertSqlSafe(lock))
         .bind(last.id.0)
         .execute(&mut *tx)
         .await
@@ -180,10 +182,7 @@ async fn a_cell_that_hangs_is_left_out_of_what_people_read_and_nothing_waits_for
         .unwrap();
     for table in ["members", "inbox", "messages"] {
         let lock = format!("LOCK TABLE {}.{table} IN ACCESS EXCLUSIVE MODE", held.schema());
-        sqlx::query(sqlx::AssertSqlSafe(lock))
-            .execute(&mut *tx)
-            .await
-            .unwrap();
+        sqlx::query(AssertSqlSafe(lock)).execute(&mut *tx).await.unwrap();
     }
     let list = listing::chats(&store.pools, &store.master, me, None, None, 10, 1 << 20).await;
     let list = list.unwrap();

@@ -1,10 +1,10 @@
 //! Tests commits (rules 2 and 5; fine print 3 and 10).
 
-use sqlx::{ConnectOptions, Connection};
+use sqlx::Connection;
 use tern_chat::store::{change, commit};
 use tern_chat_core::change::Action;
 use tern_chat_core::{EntryKind, MediaRef};
-use tern_store::postgres::cell_connect_options;
+use tern_store::postgres::{cell_connect_options, connect_hot};
 use tern_types::{Cells, MediaId, Seq, Timestamp, UserId};
 
 use crate::harness::{Store, new_entry};
@@ -31,7 +31,9 @@ async fn a_shard_reaches_the_chats_of_its_cell_only() {
     let (a, b) = (store.user().await, store.user().await);
     let chat = store.direct(a, b).await;
     for cell in Cells::DEFAULT.all() {
-        let mut db = cell_connect_options(&store.args, cell).connect().await.unwrap();
+        let mut db = connect_hot(&cell_connect_options(&store.args, cell))
+            .await
+            .unwrap();
         let batch = chat.batch(vec![new_entry(a, EntryKind::Message, b"hello")]);
         let stored = commit::commit(&mut db, &[batch]).await.unwrap();
         assert_eq!(
@@ -244,7 +246,8 @@ async fn what_is_deleted_refers_to_nothing() {
         ),
         ("DELETE FROM chats WHERE chat_id = $1", &[]),
     ] {
-        let done = sqlx::query(statement).bind(chat.id.0).execute(&store.pool).await;
+        let cell = store.pools.of(chat.id);
+        let done = sqlx::query(statement).bind(chat.id.0).execute(cell).await;
         assert!(done.unwrap().rows_affected() > 0, "{statement}");
         assert_eq!(store.refs(chat.id).await, left, "{statement}");
     }

@@ -126,7 +126,7 @@ async fn rule_6_what_was_trimmed_is_skipped() {
         sqlx::query("DELETE FROM messages WHERE chat_id = $1 AND seq <= $2")
             .bind(chat.id.0)
             .bind(upto)
-            .execute(&store.pool)
+            .execute(store.pools.of(chat.id))
             .await
             .unwrap()
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::{ConnectOptions, PgConnection, PgPool, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, PgPool, Row};
 use tern_chat::store::direct::{Made, NewDirect};
 use tern_chat::store::heads::Heads;
 use tern_chat::store::seal::MasterKey;
@@ -14,7 +14,7 @@ use tern_chat_core::chat::{Batch, ChatKey, Snapshot};
 use tern_chat_core::shard::{AckWrite, SettleChat};
 use tern_chat_core::{Entry, EntryKind, Making, Missing, NewEntry, Origin, Sending};
 use tern_local::Shared;
-use tern_store::postgres::{PostgresArgs, cell_connect_options};
+use tern_store::postgres::{PostgresArgs, cell_connect_options, connect_hot};
 use tern_store::{Pools, schema};
 use tern_types::{Cell, Cells, ChatId, Clock, DeviceId, MediaId, RequestId, Seq, UserId};
 use uuid::Uuid;
@@ -26,7 +26,7 @@ pub struct Store {
     pub pools: Pools,
     pub args: PostgresArgs,
     pub master: MasterKey,
-    _shared: Shared,
+    shared: Shared,
 }
 
 /// A chat as a writer knows it: its key, and the head that the writer believes in.
@@ -74,7 +74,11 @@ impl Store {
         let url = shared.database().await.unwrap();
         let args = PostgresArgs::from_url(&url).unwrap();
         let pool = tern_store::postgres::pool(&args).await.unwrap();
-        schema::migrate(&args, cells).await.unwrap();
+        let wanted = schema::Wanted {
+            cells,
+            citus: shared.is_citus(),
+        };
+        schema::migrate(&args, wanted).await.unwrap();
         let pools = Pools::open(&args).await.unwrap();
         let master = MasterKey::from_hex(&"a7".repeat(32)).unwrap();
         Self {
@@ -82,7 +86,7 @@ impl Store {
             pools,
             args,
             master,
-            _shared: shared,
+            shared,
         }
     }
 
@@ -93,12 +97,14 @@ impl Store {
 
     /// Opens a connection with the settings of the cell's shard.
     pub async fn shard_of(&self, cell: Cell) -> PgConnection {
-        cell_connect_options(&self.args, cell).connect().await.unwrap()
+        connect_hot(&cell_connect_options(&self.args, cell))
+            .await
+            .unwrap()
     }
 
     /// Opens a connection that is no node's. It may keep its locks for as long as it likes.
     pub async fn stranger(&self) -> PgConnection {
-        self.args.database_url.0.connect().await.unwrap()
+        self.args.database_url.first().connect().await.unwrap()
     }
 
     /// Inserts a user.
@@ -311,10 +317,17 @@ impl Store {
 
     /// Waits until some statement waits for a lock in this database.
     pub async fn somebody_waits(&self) {
-        let query = "SELECT EXISTS (SELECT FROM pg_stat_activity
-                     WHERE datname = current_database() AND wait_event_type = 'Lock')";
+        let mut query = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                         WHERE datname = current_database() AND wait_event_type = 'Lock')"
+            .to_owned();
+        if self.shared.is_citus() {
+            query = format!(
+                "SELECT bool_or(result = 't') FROM run_command_on_all_nodes({})",
+                format_args!("$waits${query}$waits$")
+            );
+        }
         let waits = async {
-            while !sqlx::query_scalar::<_, bool>(query)
+            while !sqlx::query_scalar::<_, bool>(AssertSqlSafe(query.clone()))
                 .fetch_one(&self.pool)
                 .await
                 .unwrap()

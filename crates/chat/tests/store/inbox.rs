@@ -313,10 +313,11 @@ async fn what_was_written_before_the_stores_clock_was_set_back_counts_as_old() {
     assert!(young.unwrap().is_empty());
 
     for ahead in [
-        "UPDATE unsettled SET committed_at = committed_at + interval '1 hour' WHERE chat_id = $1",
-        "UPDATE inbox SET since = since + interval '1 hour' WHERE chat_id = $1",
+        "UPDATE unsettled SET committed_at = now() + interval '1 hour' WHERE chat_id = $1",
+        "UPDATE inbox SET since = now() + interval '1 hour' WHERE chat_id = $1",
     ] {
-        let updated = sqlx::query(ahead).bind(chat.id.0).execute(&store.pool).await;
+        let cell = store.pools.of(chat.id);
+        let updated = sqlx::query(ahead).bind(chat.id.0).execute(cell).await;
         assert_eq!(updated.unwrap().rows_affected(), 1);
     }
     for age_s in [0.0, 5.0] {

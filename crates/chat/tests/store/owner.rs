@@ -2,6 +2,7 @@
 //! answers.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -221,7 +222,7 @@ impl<'a> Owner<'a> {
 pub fn writer(store: &Store, lane: Lane, results: mpsc::Sender<Event>) -> mpsc::Sender<Job> {
     let (meter, times) = (Shedding::off().meter("commit"), JobTimes::new(0));
     let connect = cell_connect_options(&store.args, Cell::FIRST);
-    writer::spawn(connect, lane, meter, times, results)
+    writer::spawn(Arc::new(move || connect.clone()), lane, meter, times, results)
 }
 
 /// Runs one job on a new writer.

@@ -1,12 +1,12 @@
 //! Tests the plans of all hot statements, on empty and on filled tables: they use indexes only. A statement that is
 //! prepared while a table is empty must not keep a sequential scan.
 
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
     ack, change, commit, devices, direct, entries, heads, inboxes, joining, listing, load, people, settle,
     strangers, written,
 };
-use tern_store::postgres::hot_connect_options;
+use tern_store::postgres::{connect_hot, hot_connect_options};
 use tern_types::Seq;
 
 use crate::harness::Store;
@@ -156,7 +156,7 @@ async fn assert_chats_are_looked_up(db: &mut PgConnection) {
 async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
     let store = Store::new().await;
     let mut db = store.shard().await;
-    let mut people = hot_connect_options(&store.args).connect().await.unwrap();
+    let mut people = connect_hot(&hot_connect_options(&store.args)).await.unwrap();
     assert_no_seq_scan(&plan(&mut people, "epoch", listing::EPOCH).await, "epoch", "all");
     assert_plans(&mut db, "empty").await;
     db.execute("ANALYZE").await.unwrap();

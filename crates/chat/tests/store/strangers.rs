@@ -106,7 +106,7 @@ async fn of_many_first_messages_at_once_only_as_many_as_may_be_find_their_strang
         let loaded = one.load(chat, Some(making), &[]).await.unwrap();
         assert!(loaded.is_some(), "{making:?}");
     }
-    sqlx::query("UPDATE met_strangers SET met_at = met_at - interval '1 day'")
+    sqlx::query("UPDATE met_strangers SET met_at = now() - interval '1 day'")
         .execute(&store.pool)
         .await
         .unwrap();

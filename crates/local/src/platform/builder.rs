@@ -13,7 +13,7 @@ use super::{Platform, Role, Servers};
 use crate::authority::Authority;
 use crate::s3::Access;
 use crate::secrets::{self, Secrets};
-use crate::{Etcd, Postgres, S3, Shared};
+use crate::{Citus, Etcd, Postgres, S3, Shared, citus};
 
 /// The default drain time. It is short enough for tests and Ctrl-C, and long enough to observe a drain.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,6 +38,7 @@ pub struct Builder {
     pub(super) internal_tls: bool,
     pub(super) wired: BTreeSet<Role>,
     cells: Option<u16>,
+    citus: bool,
     pub(super) s3: Option<Access>,
     cuttable: Vec<String>,
     shared: Option<Shared>,
@@ -75,6 +76,7 @@ impl Builder {
             internal_tls: false,
             wired: BTreeSet::new(),
             cells: None,
+            citus: false,
             s3: None,
             cuttable: Vec::new(),
             shared: None,
@@ -192,6 +194,13 @@ impl Builder {
         self
     }
 
+    /// Places the store on a Citus cluster of the platform's own, with a coordinator and two workers.
+    #[must_use]
+    pub fn citus(mut self) -> Self {
+        self.citus = true;
+        self
+    }
+
     /// Sets the number of cells of the store, if it is made: a power of two from 1 to 256. Without it there are as many
     /// as `tern migrate` makes by itself.
     #[must_use]
@@ -253,14 +262,7 @@ impl Builder {
             secrets.certify_nodes(&authority, authority.pem())?;
         }
         let (servers, database_url) = self.servers(beside.as_ref()).await?;
-        let cells = self.cells.map(|cells| cells.to_string());
-        let migrate: &[&str] = match &cells {
-            Some(cells) => &["migrate", "--cells", cells],
-            None => &["migrate"],
-        };
-        self.run(&database_url, &secrets, migrate)
-            .await
-            .context("tern migrate")?;
+        self.migrate(&database_url, &secrets, servers.is_citus()).await?;
         let api_key = match beside {
             Some(beside) => beside.api_key,
             None => self.api_key(&database_url, &secrets).await?,
@@ -275,6 +277,7 @@ impl Builder {
         for node in &self.cuttable {
             cables.insert(node.clone(), Cables::start(servers.etcd(), &database_url).await?);
         }
+        let node_database_urls = servers.database_urls(&database_url);
         let mut platform = Platform {
             nodes: BTreeMap::new(),
             cables,
@@ -283,6 +286,7 @@ impl Builder {
             secrets,
             api_key,
             database_url,
+            node_database_urls,
             reported: BTreeSet::new(),
             builder: self,
         };
@@ -314,9 +318,43 @@ impl Builder {
                 url,
             ));
         }
+        if self.citus {
+            let (cluster, etcd) = tokio::try_join!(Citus::start(&self.dir), Etcd::start(&self.dir))?;
+            let url = citus::create_database(&cluster.urls(), "tern").await?;
+            let Citus { coordinator, workers } = cluster;
+            return Ok((
+                Servers::Private {
+                    postgres: coordinator,
+                    workers,
+                    etcd,
+                },
+                url,
+            ));
+        }
         let (postgres, etcd) = tokio::try_join!(Postgres::start(&self.dir), Etcd::start(&self.dir))?;
         let url = postgres.create_database("tern").await?;
-        Ok((Servers::Private { postgres, etcd }, url))
+        let workers = Vec::new();
+        Ok((
+            Servers::Private {
+                postgres,
+                workers,
+                etcd,
+            },
+            url,
+        ))
+    }
+
+    async fn migrate(&self, database_url: &str, secrets: &Secrets, citus: bool) -> anyhow::Result<()> {
+        let cells = self.cells.map(|cells| format!("--cells={cells}"));
+        let citus = citus.then(|| "--citus".to_owned());
+        let flags: Vec<String> = cells.into_iter().chain(citus).collect();
+        let command: Vec<&str> = std::iter::once("migrate")
+            .chain(flags.iter().map(String::as_str))
+            .collect();
+        self.run(database_url, secrets, &command)
+            .await
+            .context("tern migrate")?;
+        Ok(())
     }
 
     /// Runs a `tern` command to its end, and returns what it prints.

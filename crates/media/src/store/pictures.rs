@@ -12,12 +12,11 @@ pub const SET: &str = concat!(
     "WITH kept AS (
          UPDATE media m SET ticketed_at = GREATEST(m.ticketed_at, ",
     at!("$3"),
-    ") FROM media_uploaders u
+    ") FROM media_uploaders u JOIN users p ON p.user_id = u.user_id
          WHERE m.media_id = $2 AND m.condemned_at IS NULL AND u.media_id = m.media_id AND u.user_id = $1
-         RETURNING m.media_id
+         RETURNING m.media_id, p.user_id
      )
-     INSERT INTO user_pictures (user_id, media_id)
-     SELECT u.user_id, kept.media_id FROM kept JOIN users u ON u.user_id = $1
+     INSERT INTO user_pictures (user_id, media_id) SELECT user_id, media_id FROM kept
      ON CONFLICT (user_id) DO UPDATE SET media_id = excluded.media_id"
 );
 

@@ -8,7 +8,7 @@ use tern_media::store::access::Through;
 use tern_proto::v1::ErrorReason;
 use tern_types::{Cells, RequestId};
 
-use crate::world::{File, World, person, reason};
+use crate::world::{File, World, in_cell_of, person, reason};
 use crate::{DAY, MIB};
 
 #[tokio::test]
@@ -91,7 +91,8 @@ async fn what_a_message_refers_to_stays_until_no_message_does() {
             world.read(bob, media, Through::Chat(chat)).await.unwrap(),
             file.bytes
         );
-        sqlx::query("DELETE FROM media_refs WHERE chat_id = $1 AND seq = $2")
+        let delete = "DELETE FROM CELL.media_refs WHERE chat_id = $1 AND seq = $2";
+        sqlx::query(in_cell_of(chat, delete))
             .bind(chat.0)
             .bind(seq)
             .execute(&world.pool)

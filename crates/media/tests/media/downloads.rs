@@ -7,7 +7,7 @@ use tern_proto::v1::ErrorReason;
 use tern_types::{ChatId, Timestamp};
 use uuid::Uuid;
 
-use crate::world::{File, World, get, person, reason};
+use crate::world::{File, World, get, in_cell_of, person, reason};
 
 #[tokio::test]
 async fn members_read_what_is_in_their_chat_since_they_joined() {
@@ -51,14 +51,14 @@ async fn members_read_what_is_in_their_chat_since_they_joined() {
         world.read(bob, media, in_chat).await,
         Err(ErrorReason::MediaNotFound)
     );
-    sqlx::query(
-        "INSERT INTO members (chat_id, user_id, joined_seq, role, devices) VALUES ($1, $2, 20, 1, '{}')",
-    )
-    .bind(chat.0)
-    .bind(bob.0)
-    .execute(&world.pool)
-    .await
-    .unwrap();
+    let insert =
+        "INSERT INTO CELL.members (chat_id, user_id, joined_seq, role, devices) VALUES ($1, $2, 20, 1, '{}')";
+    sqlx::query(in_cell_of(chat, insert))
+        .bind(chat.0)
+        .bind(bob.0)
+        .execute(&world.pool)
+        .await
+        .unwrap();
     assert_eq!(world.read(bob, media, in_chat).await.unwrap(), file.bytes);
 }
 

@@ -6,7 +6,7 @@ use tern_proto::v1::ErrorReason;
 use tern_types::{ChatId, MediaId, UserId};
 
 use crate::DAY;
-use crate::world::{File, World, person, reason};
+use crate::world::{File, World, in_cell_of, person, reason};
 
 /// Makes a user that exists in the accounts tables.
 async fn user(world: &World) -> UserId {
@@ -35,15 +35,15 @@ async fn set(world: &World, user: UserId, media: Option<MediaId>) -> Result<(), 
 
 /// Writes a group's picture as the commit of `SetPicture` does.
 async fn group_picture(world: &World, chat: ChatId, media: Option<MediaId>) {
-    sqlx::query(
-        "INSERT INTO chats (chat_id, kind, created_by, wrapped_key, picture) VALUES ($1, 2, $1, '', $2)
-         ON CONFLICT (chat_id) DO UPDATE SET picture = $2",
-    )
-    .bind(chat.0)
-    .bind(media.map(|media| media.0))
-    .execute(&world.pool)
-    .await
-    .unwrap();
+    let insert =
+        "INSERT INTO CELL.chats (chat_id, kind, created_by, wrapped_key, picture) VALUES ($1, 2, $1, '', $2)
+                  ON CONFLICT (chat_id) DO UPDATE SET picture = $2";
+    sqlx::query(in_cell_of(chat, insert))
+        .bind(chat.0)
+        .bind(media.map(|media| media.0))
+        .execute(&world.pool)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

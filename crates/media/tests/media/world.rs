@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use sha2::{Digest, Sha256};
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use tempfile::TempDir;
 use tern_identity::ticket::Tickets;
 use tern_local::Shared;
@@ -28,7 +28,7 @@ use tern_proto::v1::{ErrorReason, MediaPurpose};
 use tern_store::postgres::{self, PostgresArgs};
 use tern_store::{Pools, schema};
 use tern_types::limits::MEDIA_PART_BYTES;
-use tern_types::{ChatId, Clock, MediaId, RequestId, Timestamp, UploadId, UserId};
+use tern_types::{Cells, ChatId, Clock, MediaId, RequestId, Timestamp, UploadId, UserId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -91,6 +91,11 @@ pub fn person() -> UserId {
     UserId::random()
 }
 
+/// Makes a statement name the tables of the chat's cell, for which it says `CELL`.
+pub fn in_cell_of(chat: ChatId, sql: &str) -> AssertSqlSafe<String> {
+    AssertSqlSafe(sql.replace("CELL", &Cells::DEFAULT.of_chat(chat).schema()))
+}
+
 impl World {
     /// Starts the world on s3s, in this process.
     pub async fn start() -> Self {
@@ -111,7 +116,11 @@ impl World {
         let servers = Shared::get().await.unwrap();
         let url = servers.database().await.unwrap();
         let postgres_args = PostgresArgs::from_url(&url).unwrap();
-        schema::migrate(&postgres_args, None).await.unwrap();
+        let wanted = schema::Wanted {
+            cells: None,
+            citus: servers.is_citus(),
+        };
+        schema::migrate(&postgres_args, wanted).await.unwrap();
         let pool = postgres::pool(&postgres_args).await.unwrap();
         let proxy = Proxy::start(endpoint).await.unwrap();
         let args = S3Args {
@@ -229,7 +238,8 @@ impl World {
     pub async fn chat(&self, members: &[(UserId, i64)]) -> ChatId {
         let chat = ChatId(Uuid::new_v4());
         for (user, joined) in members {
-            sqlx::query("INSERT INTO members (chat_id, user_id, joined_seq, role, devices) VALUES ($1, $2, $3, 1, '{}')")
+            let insert = "INSERT INTO CELL.members (chat_id, user_id, joined_seq, role, devices) VALUES ($1, $2, $3, 1, '{}')";
+            sqlx::query(in_cell_of(chat, insert))
                 .bind(chat.0)
                 .bind(user.0)
                 .bind(joined)
@@ -242,7 +252,8 @@ impl World {
 
     /// Writes a reference as the commit of entry `seq` does.
     pub async fn refer(&self, chat: ChatId, media: MediaId, seq: i64) {
-        sqlx::query("INSERT INTO media_refs (chat_id, media_id, seq) VALUES ($1, $2, $3)")
+        let insert = "INSERT INTO CELL.media_refs (chat_id, media_id, seq) VALUES ($1, $2, $3)";
+        sqlx::query(in_cell_of(chat, insert))
             .bind(chat.0)
             .bind(media.0)
             .bind(seq)
@@ -252,15 +263,15 @@ impl World {
     }
 
     pub async fn leave(&self, chat: ChatId, user: UserId, seq: i64) {
-        sqlx::query(
-            "UPDATE members SET left_seq = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL",
-        )
-        .bind(chat.0)
-        .bind(user.0)
-        .bind(seq)
-        .execute(&self.pool)
-        .await
-        .unwrap();
+        let update =
+            "UPDATE CELL.members SET left_seq = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
+        sqlx::query(in_cell_of(chat, update))
+            .bind(chat.0)
+            .bind(user.0)
+            .bind(seq)
+            .execute(&self.pool)
+            .await
+            .unwrap();
     }
 
     pub async fn object_key(&self, media: MediaId) -> Option<String> {

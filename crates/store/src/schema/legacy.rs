@@ -50,7 +50,7 @@ pub(super) async fn adopt(db: &mut PgConnection, cells: Option<Cells>) -> anyhow
         return Ok(());
     }
     refuse_if_old(db).await?;
-    refuse_if_used(db).await?;
+    super::refuse_if_used(db, "its tables are moved").await?;
     tracing::info!("the tables of version 0.1 are moved");
     let mut tx = db.begin().await?;
     tx.execute("CREATE SCHEMA tern; CREATE SCHEMA people; CREATE SCHEMA tern_0_1")
@@ -96,20 +96,6 @@ async fn refuse_if_old(db: &mut PgConnection) -> anyhow::Result<()> {
     anyhow::ensure!(
         version.is_some_and(|version| version >= LAST),
         "the store is older than version 0.1: run `tern migrate` of version 0.1 first"
-    );
-    Ok(())
-}
-
-/// Refuses the move while a node has a connection to the store.
-async fn refuse_if_used(db: &mut PgConnection) -> anyhow::Result<()> {
-    let connections: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tern'",
-    )
-    .fetch_one(db)
-    .await?;
-    anyhow::ensure!(
-        connections == 0,
-        "nodes have {connections} connections to the store: its tables are moved, so stop all nodes first"
     );
     Ok(())
 }

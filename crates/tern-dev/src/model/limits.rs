@@ -52,11 +52,11 @@ struct Rule {
 
 const RULES: [Rule; 11] = [
     Rule {
-        what: "machines for the whole store",
+        what: "machines for a plain Postgres",
         most: |_| 1.0,
         needed: |platform| platform.postgres.one_server,
-        then: "nodes have one database URL, so cells and people are on one server with standbys: give every \
-               cell an address of its own, and people another; delete old messages",
+        then: "a plain Postgres has people and all cells: place the store on a Citus cluster (tern migrate \
+               --citus)",
     },
     Rule {
         what: "machines for cells",

@@ -11,11 +11,13 @@ use super::{print, remark};
 
 /// The statement that reads the epoch.
 const SHOW: &str = "SELECT epoch FROM store WHERE single";
-/// The statement that changes the epoch. It also moves the sequence of stream numbers ahead by 2^40, so that new
-/// streams have higher numbers than any that was drawn after the backup was made.
-const BUMP: &str = "
-UPDATE store SET epoch = gen_random_uuid() WHERE single
-RETURNING epoch, setval('stream_numbers', nextval('stream_numbers') + 1099511627776)";
+/// The statement that moves the sequence of stream numbers ahead by 2^40, so that new streams have higher numbers than
+/// any that was drawn after the backup was made. It comes before [`CHANGE`]: with that alone, the store would be worse
+/// off than before.
+const SKIP_NUMBERS: &str = "
+SELECT setval('stream_numbers', nextval('stream_numbers') + 1099511627776) FROM store WHERE single";
+/// The statement that changes the epoch. Citus allows no function that draws a value in it.
+const CHANGE: &str = "UPDATE store SET epoch = $1 WHERE single RETURNING epoch";
 
 /// The store's epoch: clients' cursors are valid only within one epoch
 #[derive(Subcommand, Clone, Debug)]
@@ -35,17 +37,17 @@ pub struct EpochArgs {
 
 /// Runs the command to its end.
 pub async fn run(command: EpochCommand) -> anyhow::Result<()> {
-    let (sql, args, bump) = match &command {
-        EpochCommand::Show(args) => (SHOW, args, false),
-        EpochCommand::Bump(args) => (BUMP, args, true),
-    };
+    let (EpochCommand::Show(args) | EpochCommand::Bump(args)) = &command;
     let pool = postgres::pool(&args.postgres).await?;
-    let epoch: Uuid = sqlx::query_scalar(sql).fetch_one(&pool).await?;
-    print(&epoch.to_string())?;
-    if bump {
-        remark(
-            "chat nodes notice within 10 s, gateways then end all streams; clients come back by themselves",
-        )?;
+    if let EpochCommand::Show(_) = command {
+        let epoch: Uuid = sqlx::query_scalar(SHOW).fetch_one(&pool).await?;
+        return print(&epoch.to_string());
     }
-    Ok(())
+    sqlx::query(SKIP_NUMBERS).execute(&pool).await?;
+    let epoch: Uuid = sqlx::query_scalar(CHANGE)
+        .bind(Uuid::new_v4())
+        .fetch_one(&pool)
+        .await?;
+    print(&epoch.to_string())?;
+    remark("chat nodes notice within 10 s, gateways then end all streams; clients come back by themselves")
 }

@@ -19,7 +19,7 @@ const LIST: &str = "
      ORDER BY created_at";
 
 /// The statement that revokes a key. A key that is revoked already keeps the time of its first revocation.
-const REVOKE: &str = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1";
+const REVOKE: &str = "UPDATE api_keys SET revoked_at = least(revoked_at, now()) WHERE key_id = $1";
 
 /// API keys of back ends
 #[derive(Subcommand, Clone, Debug)]
