@@ -1,5 +1,11 @@
-//! The unary services, called as a back end (API key) or a device (access token).
+//! The unary services, called as a back end (API key) or a device (access token). A call is made again while the
+//! platform answers UNAVAILABLE, as a client does.
 
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use http_body_util::{BodyExt as _, Full};
 use tern_proto::v1::admin_client::AdminClient;
 use tern_proto::v1::auth_client::AuthClient;
 use tern_proto::v1::chats_client::ChatsClient;
@@ -7,17 +13,61 @@ use tern_proto::v1::devices_client::DevicesClient;
 use tern_proto::v1::inbox_client::InboxClient;
 use tern_proto::v1::media_client::MediaClient;
 use tern_proto::v1::users_client::UsersClient;
+use tokio::time::{Instant, sleep};
+use tonic::body::Body;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
+use tower::{Service, ServiceExt as _};
+
+use crate::world::{BOUND, PAUSE};
 
 /// A caller with its credentials.
 #[derive(Clone)]
 pub struct Api {
-    channel: Channel,
+    channel: Patient,
     bearer: Bearer,
+}
+
+/// A channel that makes a call again while the platform answers UNAVAILABLE. On a busy machine a node may not be
+/// reached for a moment, or may not get a connection to the store in time. Every unary call may be repeated.
+#[derive(Clone)]
+pub struct Patient {
+    channel: Channel,
+    patience: Duration,
+}
+
+impl Service<http::Request<Body>> for Patient {
+    type Response = http::Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        // Each attempt waits until the channel is ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let Self { channel, patience } = self.clone();
+        Box::pin(async move {
+            let end = Instant::now() + patience;
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.expect("a message in memory").to_bytes();
+            loop {
+                let body = Body::new(Full::new(body.clone()));
+                let attempt = http::Request::from_parts(head.clone(), body);
+                let answer = channel.clone().oneshot(attempt).await?;
+                let status = Status::from_header_map(answer.headers());
+                let away = status.is_some_and(|status| status.code() == Code::Unavailable);
+                if !away || Instant::now() >= end {
+                    return Ok(answer);
+                }
+                sleep(PAUSE).await;
+            }
+        })
+    }
 }
 
 /// Adds the credentials to each call.
@@ -34,7 +84,7 @@ impl Interceptor for Bearer {
 }
 
 /// The channel of a service client, with credentials.
-pub type Caller = InterceptedService<Channel, Bearer>;
+pub type Caller = InterceptedService<Patient, Bearer>;
 
 impl Api {
     /// Makes a caller with an API key or an access token.
@@ -42,18 +92,31 @@ impl Api {
         let value = format!("Bearer {credential}")
             .parse()
             .expect("a credential is ASCII");
-        Self {
-            channel,
-            bearer: Bearer(Some(value)),
-        }
+        Self::patient(channel, Some(value))
     }
 
     /// Makes a caller without credentials.
     pub fn anonymous(channel: Channel) -> Self {
+        Self::patient(channel, None)
+    }
+
+    fn patient(channel: Channel, value: Option<MetadataValue<Ascii>>) -> Self {
+        let patience = BOUND;
         Self {
-            channel,
-            bearer: Bearer(None),
+            channel: Patient { channel, patience },
+            bearer: Bearer(value),
         }
+    }
+
+    /// Returns the same caller, which makes each call once and so sees UNAVAILABLE.
+    #[must_use]
+    pub fn once(self) -> Self {
+        let patience = Duration::ZERO;
+        let channel = Patient {
+            patience,
+            ..self.channel
+        };
+        Self { channel, ..self }
     }
 
     pub fn users(&self) -> UsersClient<Caller> {

@@ -7,7 +7,7 @@ mod state;
 
 use std::time::Duration;
 
-use tern_proto::v1::{CreateGroupRequest, Entry, Sent, entry_content::Content};
+use tern_proto::v1::{CreateGroupRequest, Entry, Receipt, Sent, entry_content::Content};
 use tern_types::{ChatId, RequestId, UserId};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
@@ -60,6 +60,8 @@ enum Command {
     },
     /// Turns acknowledgements on or off. When they are turned on, everything stored so far is acknowledged.
     Acknowledge(bool),
+    /// Takes receipts that were asked for.
+    Receipts(Vec<Receipt>),
 }
 
 /// The number of commands that may wait. Tests do not send faster than a stream accepts.

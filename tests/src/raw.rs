@@ -2,11 +2,12 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
+use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::ServiceExt as _;
 
-use crate::world::BOUND;
+use crate::world::{BOUND, PAUSE};
 
 /// The number of bytes before a message in its frame: a flag for compression, and the length.
 const PREFIX: usize = 5;
@@ -47,7 +48,19 @@ pub async fn unary(
     }
 }
 
+/// Makes the call again while the platform answers UNAVAILABLE, as a client does.
 async fn answer(channel: Channel, method: &str, bearer: Option<&str>, body: Bytes) -> (Status, Bytes) {
+    let end = Instant::now() + BOUND;
+    loop {
+        let answer = attempt(channel.clone(), method, bearer, body.clone()).await;
+        if answer.0.code() != Code::Unavailable || Instant::now() >= end {
+            return answer;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn attempt(channel: Channel, method: &str, bearer: Option<&str>, body: Bytes) -> (Status, Bytes) {
     let mut request = http::Request::post(format!("https://localhost/tern.v1.{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");

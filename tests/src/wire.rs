@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use tern_proto::v1::messaging_client::MessagingClient;
 use tern_proto::v1::{
-    Ack, ClientFrame, ClientItem, Envelope, Open, Opened, SendMessage, ServerFrame, client_item::Item,
-    send_message, server_event::Event,
+    Ack, ClientFrame, ClientItem, Envelope, Open, Opened, SendErrorCode, SendMessage, Sent, ServerFrame,
+    client_item::Item, send_message, send_result::Outcome, server_event::Event,
 };
 use tern_types::{ChatId, RequestId, UserId};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use crate::Device;
-use crate::world::BOUND;
+use crate::world::{BOUND, PAUSE};
 
 /// The number of frames that may wait for the connection. No test writes more ahead.
 const FRAMES: usize = 1024;
@@ -42,8 +43,22 @@ impl Wire {
         })
     }
 
-    /// Opens a stream, sends `Open`, and waits for `Opened`.
+    /// Opens a stream as [`Wire::try_open`] does, and tries again while the gateway answers UNAVAILABLE: on a busy
+    /// machine it may be out of the map for a moment, or may not read the inbox in time.
     pub async fn open(channel: Channel, device: &Device) -> Result<(Self, Opened), Status> {
+        let end = Instant::now() + BOUND;
+        loop {
+            match Self::try_open(channel.clone(), device).await {
+                Err(status) if status.code() == Code::Unavailable && Instant::now() < end => {
+                    sleep(PAUSE).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// Opens a stream, sends `Open`, and waits for `Opened`.
+    pub async fn try_open(channel: Channel, device: &Device) -> Result<(Self, Opened), Status> {
         let mut wire = Self::silent(channel).await?;
         wire.say(open(&device.access_token)).await;
         match wire.next().await? {
@@ -122,6 +137,41 @@ impl Wire {
                 Ok(None) => panic!("the stream ended before what was expected"),
                 Err(status) => panic!("the stream ended before what was expected: {status:?}"),
             }
+        }
+    }
+
+    /// Sends a message, and returns its outcome. It is sent again while that is UNAVAILABLE, as a client does. All other
+    /// events are skipped.
+    pub async fn outcome(&mut self, send: Item) -> Outcome {
+        let Item::Send(message) = &send else {
+            panic!("no message: {send:?}")
+        };
+        let request = message.request_id.clone();
+        let end = Instant::now() + BOUND;
+        loop {
+            self.say(send.clone()).await;
+            let outcome = self
+                .until(|event| match event {
+                    Event::SendResult(result) if result.request_id == request => result.outcome,
+                    _ => None,
+                })
+                .await;
+            match &outcome {
+                Outcome::Error(error)
+                    if error.code() == SendErrorCode::Unavailable && Instant::now() < end =>
+                {
+                    sleep(Duration::from_millis(error.retry_after_ms.into())).await;
+                }
+                _ => return outcome,
+            }
+        }
+    }
+
+    /// Sends a message as [`Wire::outcome`] does, and returns its place. Panics if it is refused.
+    pub async fn send(&mut self, message: Item) -> Sent {
+        match self.outcome(message).await {
+            Outcome::Sent(sent) => sent,
+            Outcome::Error(error) => panic!("{error:?}"),
         }
     }
 

@@ -21,7 +21,7 @@ pub const BOUND: Duration = Duration::from_secs(60);
 /// time is, streams are cut off 5 s after their devices were asked to reconnect.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause between two attempts of a call.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 /// A running platform, and the keys to it. [`World::end`] checks and ends it.
 pub struct World {
@@ -273,7 +273,12 @@ where
     loop {
         match call().await {
             Ok(reply) => return reply.into_inner(),
-            Err(status) if status.code() == Code::Unavailable && Instant::now() < end => sleep(PAUSE).await,
+            Err(status)
+                if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
+                    && Instant::now() < end =>
+            {
+                sleep(PAUSE).await;
+            }
             Err(status) => panic!("{what}: {status:?}"),
         }
     }

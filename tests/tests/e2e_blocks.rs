@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tern_local::until;
 use tern_proto::error::reason_of;
-use tern_proto::v1::server_event::Event;
+use tern_proto::v1::client_item::Item;
 use tern_proto::v1::{self, ErrorReason, SendErrorCode, Sent, send_result::Outcome};
 use tern_tests::wire::{self, Wire};
 use tern_tests::world::FAILOVER_GRACE;
@@ -297,19 +297,13 @@ async fn what_was_placed_before_the_block_has_its_result_on_the_next_stream_too(
     let tablet = world.device(&two.users[1]).await;
     let (mut first, _) = Wire::open(world.new_channel(0), &tablet).await.unwrap();
     let request = RequestId::random();
-    first
-        .say(wire::message_to(request, two.users[0].id, "placed"))
-        .await;
-    let placed = result_of(&mut first, request).await.expect("a place");
+    let message = || wire::message_to(request, two.users[0].id, "placed");
+    let placed = result_of(&mut first, message()).await.expect("a place");
     drop(first);
     two.block().await;
     let (mut second, _) = Wire::open(world.new_channel(1), &tablet).await.unwrap();
-    second
-        .say(wire::message_to(request, two.users[0].id, "placed"))
-        .await;
-    assert_eq!(result_of(&mut second, request).await, Ok(placed));
-    let late = RequestId::random();
-    second.say(wire::message_to(late, two.users[0].id, "late")).await;
+    assert_eq!(result_of(&mut second, message()).await, Ok(placed));
+    let late = wire::message_to(RequestId::random(), two.users[0].id, "late");
     assert_eq!(
         result_of(&mut second, late).await,
         Err(SendErrorCode::NotAccepted)
@@ -319,15 +313,11 @@ async fn what_was_placed_before_the_block_has_its_result_on_the_next_stream_too(
     world.end().await;
 }
 
-async fn result_of(wire: &mut Wire, request: RequestId) -> Result<Sent, SendErrorCode> {
-    wire.until(|event| match event {
-        Event::SendResult(result) if result.request_id == request.to_string() => match result.outcome? {
-            Outcome::Sent(sent) => Some(Ok(sent)),
-            Outcome::Error(error) => Some(Err(error.code())),
-        },
-        _ => None,
-    })
-    .await
+async fn result_of(wire: &mut Wire, message: Item) -> Result<Sent, SendErrorCode> {
+    match wire.outcome(message).await {
+        Outcome::Sent(sent) => Ok(sent),
+        Outcome::Error(error) => Err(error.code()),
+    }
 }
 
 /// A block keeps people out of groups, and the answer does not tell who was left out.

@@ -21,20 +21,32 @@ async fn peer_in(world: &World, cell: Cell, other: &User) -> User {
     }
 }
 
-/// Lists the chats of the device's user. Also returns whether the answer says that chats are missing.
-async fn listed(world: &World, device: &Device) -> (Vec<String>, bool) {
+/// Lists the chats of the device's user. Also returns whether the answer says that chats are missing, and whether a
+/// caller that does not accept a partial answer is told to ask later.
+async fn listed(world: &World, device: &Device) -> (Vec<String>, bool, bool) {
     let api = Api::new(world.channel(1), &device.access_token);
     let accepts = v1::ListChatsRequest {
         accept_partial: true,
         ..Default::default()
     };
     let list = api.chats().list_chats(accepts).await.unwrap().into_inner();
-    // A caller that does not accept a partial answer is told to ask later.
-    let whole = api.chats().list_chats(v1::ListChatsRequest::default()).await;
-    assert_eq!(whole.is_err(), list.partial, "{whole:?}");
+    let whole = v1::ListChatsRequest::default();
+    let whole = api.once().chats().list_chats(whole).await;
     let mut chats: Vec<String> = list.chats.into_iter().map(|chat| chat.chat_id).collect();
     chats.sort_unstable();
-    (chats, list.partial)
+    (chats, list.partial, whole.is_err())
+}
+
+/// Waits until the chats of the device's user are listed like this. On a busy machine a healthy cell may be left out
+/// too, and two calls may find different nodes.
+async fn is_listed(world: &World, device: &Device, wanted: (Vec<String>, bool, bool)) {
+    until::some("the list that is wanted", BOUND, || async {
+        let list = listed(world, device).await;
+        anyhow::ensure!(list == wanted, "{list:?}");
+        Ok(())
+    })
+    .await
+    .unwrap();
 }
 
 /// Acknowledges the entries that come, up to entry `seq` of the chat. Fails if CaughtUp comes before it.
@@ -82,7 +94,7 @@ async fn while_a_cell_is_away_the_others_serve_and_what_is_in_it_comes_when_it_i
     rename(&schema, &gone).await;
     let (mut wire, _) = Wire::open(world.channel(0), &device).await.unwrap();
     has_before_caught_up(&mut wire, hers, 1).await;
-    assert_eq!(listed(&world, &device).await, (vec![hers.to_string()], true));
+    is_listed(&world, &device, (vec![hers.to_string()], true, true)).await;
     carols.say(alice.id, "while the other one is away").await;
     has_before_caught_up(&mut wire, hers, 2).await;
     let request = RequestId::random();
@@ -99,16 +111,10 @@ async fn while_a_cell_is_away_the_others_serve_and_what_is_in_it_comes_when_it_i
         .await;
     let mut both = vec![hers.to_string(), his.to_string()];
     both.sort_unstable();
-    // On a busy machine a healthy cell may be left out too.
-    until::some("both chats", BOUND, || async {
-        let list = listed(&world, &device).await;
-        anyhow::ensure!(list == (both.clone(), false), "{list:?}");
-        Ok(())
-    })
-    .await
-    .unwrap();
-    wire.say(message(request, his, "to the cell that is away")).await;
-    let sent = wire.until(|event| outcome(event, request)).await;
+    is_listed(&world, &device, (both, false, false)).await;
+    let sent = wire
+        .outcome(message(request, his, "to the cell that is away"))
+        .await;
     assert!(
         matches!(&sent, send_result::Outcome::Sent(sent) if sent.seq == 2),
         "{sent:?}"

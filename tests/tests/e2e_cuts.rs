@@ -184,10 +184,12 @@ async fn when_no_gateway_reaches_any_chat_node_slots_stay_where_they_are_and_gat
     }
     write_for(&mut pairs, Duration::from_secs(1)).await;
     all_end(&pairs).await;
-    let gateways = world
-        .platform
-        .metric_of(Role::Gateway, "tern_node_unwell", &[])
-        .await;
-    assert_eq!(gateways.unwrap(), 0.0, "no gateway was better off than another");
+    // A link that is renewed after the cut makes a gateway unwell for a while.
+    until::holds("no gateway is worse off than another", BOUND, || async {
+        let unwell = world.platform.metric_of(Role::Gateway, "tern_node_unwell", &[]);
+        Ok(unwell.await? == 0.0)
+    })
+    .await
+    .unwrap();
     world.end().await;
 }

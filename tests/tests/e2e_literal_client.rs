@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use tern_proto::v1::{self, send_result::Outcome, server_event::Event};
 use tern_tests::wire::{ack, message};
 use tern_tests::{Device, User, Wire, World};
@@ -202,14 +205,24 @@ async fn who_drops_what_comes_early_gets_it_again() {
     let group = Group::of(&world, &alice, &bob).await;
     let mut client = Client::joined(&world, &device, group.id).await;
     let each = 40;
+    let mut mine = HashMap::new();
     for number in 0..each {
-        let own = message(RequestId::random(), group.id, format!("mine {number}"));
+        let request = RequestId::random();
+        let own = message(request, group.id, format!("mine {number}"));
+        mine.insert(request.to_string(), own.clone());
         tokio::join!(client.wire.say(own), group.say());
     }
     let head = 1 + 2 * each;
     while client.log.cursor < head {
         let before = client.log.cursor;
-        client.next().await;
+        // A message that the server cannot take now is sent again, as every client does.
+        if let Event::SendResult(result) = client.next().await
+            && let Some(Outcome::Error(error)) = &result.outcome
+        {
+            assert_eq!(error.code(), v1::SendErrorCode::Unavailable, "{error:?}");
+            tokio::time::sleep(Duration::from_millis(error.retry_after_ms.into())).await;
+            client.wire.say(mine[&result.request_id].clone()).await;
+        }
         if client.log.cursor > before {
             client.acknowledge().await;
         }

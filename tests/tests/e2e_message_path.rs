@@ -3,11 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
-use tern_local::until;
+use std::time::{Duration, Instant};
+
+use tern_local::{Role, until};
 use tern_proto::error::reason_of;
-use tern_proto::v1::{
-    self, ErrorReason, SendErrorCode, client_item::Item, send_result::Outcome, server_event::Event,
-};
+use tern_proto::v1::{self, ErrorReason, SendErrorCode, client_item::Item, server_event::Event};
 use tern_tests::phone::{agree, text};
 use tern_tests::wire::{self, Wire};
 use tern_tests::world::BOUND;
@@ -26,6 +26,14 @@ async fn a_message_reaches_the_other_and_its_ticks_come_back() {
     );
     hers.connect_at(0).await;
     his.connect_at(1).await;
+    let breaks = async || {
+        let (of, labels) = (Role::Gateway, [("role", "chat")]);
+        let breaks = world
+            .platform
+            .metric_of(of, "tern_node_link_breaks_total", &labels);
+        breaks.await.unwrap()
+    };
+    let before = breaks().await;
 
     // The first message to a person needs no existing chat.
     let sent = hers.say(bob.id, "hello").await;
@@ -63,11 +71,15 @@ async fn a_message_reaches_the_other_and_its_ticks_come_back() {
     })
     .await
     .unwrap();
-    assert_eq!(
-        (hers.state().repeated, his.state().repeated),
-        (0, 0),
-        "each entry came once"
-    );
+    // If a link to a chat node broke, as on a machine that stands still for seconds, the result of a send may be lost,
+    // and its entry comes from the log as well.
+    if breaks().await == before {
+        assert_eq!(
+            (hers.state().repeated, his.state().repeated),
+            (0, 0),
+            "each entry came once"
+        );
+    }
     world.end().await;
 }
 
@@ -80,12 +92,16 @@ async fn who_was_offline_is_caught_up_in_order() {
 
     // This is more than two windows of 256 entries.
     let texts: Vec<String> = (0..600).map(|number| format!("message {number}")).collect();
-    let mut last = None;
+    let mut requests = Vec::new();
     for text in &texts {
-        last = Some(hers.send(bob.id, text.as_bytes()).await);
+        requests.push(hers.send(bob.id, text.as_bytes()).await);
     }
-    let sent = hers.sent(last.unwrap()).await;
-    let chat: ChatId = sent.chat_id.parse().unwrap();
+    // A message that a node could not take is sent again, and may then come after later ones.
+    let mut head = 0;
+    for request in requests {
+        head = head.max(hers.sent(request).await.seq);
+    }
+    let chat = ChatId::direct(alice.id, bob.id);
     let store = world.store().await;
     until::holds("his inbox row", BOUND, || async {
         let row: Option<i64> = sqlx::query_scalar("SELECT from_seq FROM inbox WHERE device_id = $1")
@@ -98,9 +114,8 @@ async fn who_was_offline_is_caught_up_in_order() {
     .unwrap();
 
     his.connect().await;
-    let log = his.has(chat, sent.seq).await;
-    assert_eq!(log.texts(), texts);
-    hers.receipt(chat, bob.id, sent.seq, 0).await;
+    agree(&[&hers, &his], chat, head, &texts).await;
+    hers.receipt(chat, bob.id, head, 0).await;
     world.end().await;
 }
 
@@ -159,8 +174,8 @@ async fn the_same_request_id_gives_the_same_result() {
     for gateway in [0, 0, 1] {
         let (mut wire, _) = Wire::open(world.new_channel(gateway), &device).await.unwrap();
         for _ in 0..2 {
-            wire.say(wire::message_to(request, bob.id, "once")).await;
-            seqs.push(wire.until(sent_seq).await);
+            let message = wire::message_to(request, bob.id, "once");
+            seqs.push(wire.send(message).await.seq);
         }
     }
     let unary = v1::SendMessageRequest {
@@ -195,16 +210,6 @@ async fn the_same_request_id_gives_the_same_result() {
     his.has(chat, seqs[0]).await;
     assert_eq!(his.texts(chat), ["once"]);
     world.end().await;
-}
-
-fn sent_seq(event: Event) -> Option<u64> {
-    match event {
-        Event::SendResult(result) => match result.outcome? {
-            Outcome::Sent(sent) => Some(sent.seq),
-            Outcome::Error(error) => panic!("{error:?}"),
-        },
-        _ => None,
-    }
 }
 
 /// The messages come from a back end, and count as unread by default, also without an envelope.
@@ -276,10 +281,14 @@ async fn history_and_chats_are_read_page_by_page() {
     // The most recently active chat comes first. Bob has read nothing yet.
     assert_eq!(all_chats(&hers).await, [other, chat]);
 
-    let unread = async || {
-        let all = v1::ListChatsRequest::default();
+    // The node that lists chats waits 1 s for the marks of their owners, and shows the store's if none come. An answer
+    // that took as long says nothing.
+    let unread = async || loop {
+        let (asked, all) = (Instant::now(), v1::ListChatsRequest::default());
         let reply = his.api().chats().list_chats(all).await.unwrap().into_inner();
-        reply.chats[0].unread_count
+        if asked.elapsed() < Duration::from_secs(1) {
+            return reply.chats[0].unread_count;
+        }
     };
     assert_eq!(unread().await, 25);
     his.read(chat, seqs[19]).await;

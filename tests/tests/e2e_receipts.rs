@@ -299,9 +299,7 @@ async fn what_waits_stays_unread_when_the_app_sends_its_outbox_first_or_a_back_e
 
     let (mut wire, _) = Wire::open(world.channel(0), &device).await.unwrap();
     let request = RequestId::random();
-    wire.say(wire::message_to(request, alice.id, "from the outbox"))
-        .await;
-    wire.until(|event| matches!(event, Event::SendResult(_)).then_some(()))
+    wire.send(wire::message_to(request, alice.id, "from the outbox"))
         .await;
     until_unread(back_end, chat, Some(bob.id), (0, 10)).await;
 
@@ -334,13 +332,14 @@ async fn when_a_chat_node_is_lost_for_good_devices_are_told_caught_up_again() {
     let chat = ChatId::direct(alice.id, bob.id);
     let sent = hers.say(bob.id, "who has this?").await;
     his.has(chat, sent.seq).await;
-    assert_eq!((hers.state().caught_ups, his.state().caught_ups), (1, 1));
     let owner = world.owner_of(chat).await;
+    // A link that was renewed on a busy machine has the same effect, so each is told once or more before.
+    let before = [&hers, &his].map(|phone| (phone, phone.state()));
     world.platform.kill(&owner).await.unwrap();
-    for phone in [&hers, &his] {
+    for (phone, before) in before {
         phone
             .until("caught up again", |state| {
-                state.caught_ups >= 2 && state.sessions == 1
+                state.caught_ups > before.caught_ups && state.sessions == before.sessions
             })
             .await;
     }
@@ -358,8 +357,15 @@ async fn shown(phone: &Phone, chat: ChatId) -> (u64, u64) {
         ..Default::default()
     };
     let one = phone.api().chats().get_chat(get).await.unwrap().into_inner();
-    let all = v1::ListChatsRequest::default();
-    let all = phone.api().chats().list_chats(all).await.unwrap().into_inner();
+    // The node that lists chats waits 1 s for the marks of their owners, and shows the store's if none come. An answer
+    // that took as long says nothing.
+    let all = loop {
+        let (asked, all) = (Instant::now(), v1::ListChatsRequest::default());
+        let all = phone.api().chats().list_chats(all).await.unwrap().into_inner();
+        if asked.elapsed() < Duration::from_secs(1) {
+            break all;
+        }
+    };
     let listed = all
         .chats
         .into_iter()

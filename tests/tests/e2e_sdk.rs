@@ -6,10 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StoreLocation, Tls};
+use tern_tests::world::BOUND;
 use tern_tests::{Device, World};
 use tern_types::{ChatId, Clock};
-
-const BOUND: Duration = Duration::from_secs(30);
 
 async fn start(world: &World, device: &Device, store: &Path) -> (Client, EventStream) {
     let credentials = Credentials {

@@ -55,7 +55,9 @@ const DESCRIBED: &[Described] = &[
 pub fn describe() {
     described::describe(DESCRIBED);
     // Counters start at 0, so that what has not happened yet can be seen.
-    gauge!(SESSIONS).set(0.0);
+    for name in [SESSIONS, WATCHES] {
+        gauge!(name).set(0.0);
+    }
     for name in [ANNOUNCEMENTS, CHANGES, LOOKUPS, LOOKED_UP_USERS, REPLACED] {
         counter!(name).absolute(0);
     }

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tern_proto::v1::{
-    CloseCode, GetChatRequest, MarkRead, SendErrorCode, SendResult, Typing, client_item::Item,
-    send_result::Outcome, server_event::Event,
+    CloseCode, GetChatRequest, GetReceiptsRequest, MarkRead, Receipt, SendErrorCode, SendResult, Typing,
+    client_item::Item, send_result::Outcome, server_event::Event,
 };
 use tern_types::{ChatId, RequestId};
 use tokio::sync::{mpsc, watch};
-use tonic::Status;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use super::{Command, State, To};
 use crate::wire::{self, Wire};
@@ -116,11 +116,12 @@ impl Run {
             Command::Retry(_) | Command::Read { .. } | Command::Typing { .. } => {}
             Command::Online { wanted, gateway } => (self.wanted, self.pinned) = (wanted, gateway),
             Command::Acknowledge(on) => self.acknowledging = on,
+            Command::Receipts(receipts) => self.receipts(&receipts),
         }
     }
 
     async fn session(&mut self, channel: Channel) -> Result<(), Status> {
-        let open = Wire::open(channel.clone(), &self.device);
+        let open = Wire::try_open(channel.clone(), &self.device);
         let opened = tokio::time::timeout(OPEN_WITHIN, open).await;
         let (mut wire, opened) = opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("no Opened")))?;
         self.state.send_modify(|state| {
@@ -130,7 +131,7 @@ impl Run {
         });
         self.outbox.iter_mut().for_each(|waiting| waiting.busy = false);
         self.write_out(&wire).await;
-        let api = Api::new(channel, &self.device.access_token);
+        let api = Api::new(channel, &self.device.access_token).once();
         let mut heard = tokio::time::Instant::now();
         loop {
             tokio::select! {
@@ -183,6 +184,7 @@ impl Run {
                 self.acknowledging = on;
                 self.send_acks(wire).await;
             }
+            Command::Receipts(receipts) => self.receipts(&receipts),
             Command::Online { wanted, gateway } => {
                 (self.wanted, self.pinned) = (wanted, gateway);
                 return ControlFlow::Break(());
@@ -221,7 +223,10 @@ impl Run {
         match event {
             Event::Entry(entry) => {
                 if let Ok(chat) = entry.chat_id.parse::<ChatId>() {
-                    self.begin(chat, entry.seq, api).await;
+                    if !self.begin(chat, entry.seq, api).await {
+                        // The entry is dropped, and comes again.
+                        return;
+                    }
                     self.unacknowledged.insert(chat);
                 }
                 self.state.send_modify(|state| state.entry(entry));
@@ -237,10 +242,13 @@ impl Run {
                 self.write_out(wire).await;
             }
             Event::Receipt(receipt) => self.state.send_modify(|state| state.receipt(&receipt)),
-            Event::CaughtUp(_) => self.state.send_modify(|state| {
-                state.caught_up = true;
-                state.caught_ups += 1;
-            }),
+            Event::CaughtUp(_) => {
+                self.state.send_modify(|state| {
+                    state.caught_up = true;
+                    state.caught_ups += 1;
+                });
+                self.ask_receipts(api);
+            }
             Event::Draining(_) => {
                 self.state.send_modify(|state| state.drainings += 1);
             }
@@ -263,21 +271,62 @@ impl Run {
         }
     }
 
-    /// Finds out where the cursor begins in a chat that the phone has not seen before.
-    async fn begin(&mut self, chat: ChatId, seq: u64, api: &Api) {
-        if seq == 1 || self.state.borrow().logs.contains_key(&chat) {
+    /// Asks for the receipts that the phone may have missed, as a client does after CaughtUp. Before the first CaughtUp
+    /// it has missed none.
+    fn ask_receipts(&self, api: &Api) {
+        let state = self.state.borrow();
+        if state.caught_ups < 2 {
             return;
+        }
+        for chat in state.logs.keys() {
+            let request = GetReceiptsRequest {
+                chat_id: chat.to_string(),
+                ..Default::default()
+            };
+            let (api, commands) = (api.clone(), self.again.clone());
+            tokio::spawn(async move {
+                // A call that fails is made again after the next CaughtUp.
+                let Ok(reply) = api.chats().get_receipts(request).await else {
+                    return;
+                };
+                if let Some(commands) = commands.upgrade() {
+                    // The phone may be gone.
+                    let _ = commands
+                        .send(Command::Receipts(reply.into_inner().receipts))
+                        .await;
+                }
+            });
+        }
+    }
+
+    /// Takes receipts that were asked for.
+    fn receipts(&self, receipts: &[Receipt]) {
+        self.state.send_modify(|state| {
+            for receipt in receipts {
+                state.marks(receipt);
+            }
+        });
+    }
+
+    /// Finds out where the cursor begins in a chat that the phone has not seen before. Returns false if nobody
+    /// answered.
+    async fn begin(&mut self, chat: ChatId, seq: u64, api: &Api) -> bool {
+        if seq == 1 || self.state.borrow().logs.contains_key(&chat) {
+            return true;
         }
         let request = GetChatRequest {
             chat_id: chat.to_string(),
             ..Default::default()
         };
-        // If this fails, the entry is held and comes again.
-        if let Ok(reply) = api.chats().get_chat(request).await
-            && let Some(found) = reply.into_inner().chat
-        {
-            self.state
-                .send_modify(|state| state.begin(chat, found.resume_seq));
+        match api.chats().get_chat(request).await {
+            Ok(reply) => {
+                if let Some(found) = reply.into_inner().chat {
+                    self.state
+                        .send_modify(|state| state.begin(chat, found.resume_seq));
+                }
+                true
+            }
+            Err(status) => status.code() != Code::Unavailable,
         }
     }
 
@@ -294,7 +343,13 @@ impl Run {
                     return;
                 };
                 if let Ok(chat) = sent.chat_id.parse::<ChatId>() {
-                    self.begin(chat, sent.seq, api).await;
+                    if !self.begin(chat, sent.seq, api).await {
+                        // The log gets the message when it comes as an entry.
+                        let result = Ok(sent);
+                        return self
+                            .state
+                            .send_modify(|state| drop(state.results.insert(request, result)));
+                    }
                     self.unacknowledged.insert(chat);
                 }
                 self.state.send_modify(|state| state.own(request, sent, &body));

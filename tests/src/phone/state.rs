@@ -165,13 +165,22 @@ impl State {
         log.advance();
     }
 
+    /// Takes a receipt that came on a stream.
     pub fn receipt(&mut self, receipt: &Receipt) {
+        if let Some(of) = self.marks(receipt) {
+            *self.receipts_came.entry(of).or_default() += 1;
+        }
+    }
+
+    /// Takes the marks of a receipt, whether it came by itself or was asked for. Returns whose marks they are.
+    pub fn marks(&mut self, receipt: &Receipt) -> Option<(ChatId, UserId)> {
         let (Ok(chat), Ok(user)) = (receipt.chat_id.parse(), receipt.user_id.parse()) else {
-            return self.breach(format!("a receipt without ids: {receipt:?}"));
+            self.breach(format!("a receipt without ids: {receipt:?}"));
+            return None;
         };
-        *self.receipts_came.entry((chat, user)).or_default() += 1;
         let have = self.receipts.entry((chat, user)).or_default();
         *have = (have.0.max(receipt.delivered_seq), have.1.max(receipt.read_seq));
+        Some((chat, user))
     }
 }
 

@@ -36,9 +36,11 @@ fn state_of<'a>(trace: &'a Value, of: &Device) -> &'a str {
     device(trace, of)["state"].as_str().unwrap()
 }
 
-/// Decides whether the trace says that the device has acknowledged the message, and no presence node failed to answer.
-fn has_acknowledged(trace: &Value, device: &Device) -> bool {
-    state_of(trace, device) == "acknowledged" && trace["sessions_incomplete"] == false
+/// Decides whether the trace says that the device is online and has acknowledged the message, and no presence node failed
+/// to answer.
+fn has_acknowledged(trace: &Value, of: &Device) -> bool {
+    let online = device(trace, of)["sessions"][0]["gateway"].is_string();
+    state_of(trace, of) == "acknowledged" && online && trace["sessions_incomplete"] == false
 }
 
 #[tokio::test]
@@ -177,10 +179,9 @@ async fn the_trace_id_is_shown(world: &World, chat: ChatId, from: &Device, to: &
         span_id: [1; 8],
         sampled: true,
     };
-    let (wire, _) = Wire::open(world.new_channel(1), from).await.unwrap();
-    let request = RequestId::random();
-    wire.say(Item::Send(v1::SendMessage {
-        request_id: request.to_string(),
+    let (mut wire, _) = Wire::open(world.new_channel(1), from).await.unwrap();
+    let message = Item::Send(v1::SendMessage {
+        request_id: RequestId::random().to_string(),
         to: Some(v1::send_message::To::ChatId(chat.to_string())),
         envelope: v1::Envelope {
             traceparent: traced.to_string(),
@@ -188,8 +189,8 @@ async fn the_trace_id_is_shown(world: &World, chat: ChatId, from: &Device, to: &
         }
         .encoded(),
         body: "traced".into(),
-    }))
-    .await;
+    });
+    assert_eq!(wire.send(message).await.seq, seq);
     to.has(chat, seq).await;
     let (chat, seq) = (chat.to_string(), seq.to_string());
     let known = tern(world, &["trace", "--chat", &chat, "--seq", &seq]).await;

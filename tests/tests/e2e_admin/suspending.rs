@@ -74,7 +74,8 @@ async fn suspend(operator: &mut AdminClient<Caller>, user: UserId) {
     };
     let suspended = operator.suspend_user(request.clone()).await.unwrap().into_inner();
     if suspended.gateways_missed.is_empty() {
-        assert_eq!(suspended.closed, 1);
+        // A sweep that read the suspension before the gateway was told has ended the stream itself.
+        assert!(suspended.closed <= 1, "{suspended:?}");
         return;
     }
     // Gateways that did not answer in time are told again.

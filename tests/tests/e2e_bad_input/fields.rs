@@ -1,6 +1,8 @@
 //! Tries every field of every request, and of every item of a stream, one at a time with each value that it should
 //! not hold. The platform has to accept and store it unchanged, or refuse it with a typed error.
 
+use std::time::Duration;
+
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
 use tern_proto::error::reason_of;
@@ -9,12 +11,17 @@ use tern_proto::v1::{client_item::Item, send_result::Outcome, server_event::Even
 use tern_tests::World;
 use tern_tests::raw;
 use tern_tests::wire::{self, Wire};
+use tern_tests::world::BOUND;
+use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::cast::{Caller, Cast};
 use crate::descriptors::{self, Leaf, leaves};
 use crate::hostile::{self, Hostile};
+
+/// The pause between two attempts to send an item.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The fields that only select something, or whose unknown ids are left out. Their values are not found in the
 /// platform's data afterwards.
@@ -201,8 +208,25 @@ async fn an_item(world: &World, kind: &str, leaf: &Leaf) {
     );
 }
 
-/// Sends an item on a new stream, and waits for its outcome.
+/// Sends an item as [`say_once`] does, and again while the answer is UNAVAILABLE, as a client does.
 async fn say(world: &World, cast: &Cast, item: &DynamicMessage) -> Answer {
+    let end = Instant::now() + BOUND;
+    loop {
+        let answer = say_once(world, cast, item).await;
+        let away = match &answer {
+            Answer::NotSent(error) => error.code() == SendErrorCode::Unavailable,
+            Answer::Refused(status) => status.code() == Code::Unavailable,
+            Answer::Taken(_) => false,
+        };
+        if !away || Instant::now() >= end {
+            return answer;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Sends an item on a new stream, and waits for its outcome.
+async fn say_once(world: &World, cast: &Cast, item: &DynamicMessage) -> Answer {
     const TOKEN: u64 = 7;
     let said: v1::ClientItem = item.transcode_to().expect("an item");
     let said = said.item.expect("a kind");

@@ -20,7 +20,7 @@ use page::Metrics;
 
 /// The time within which all metrics appear. Events that are counted afterwards, such as the end of a stream, usually
 /// appear within milliseconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const DOCS: &str = "docs/metrics.md";
 /// The line after which the list begins in [`DOCS`].
 const BEGIN: &str = "<!-- written by the test e2e_metrics -->\n";

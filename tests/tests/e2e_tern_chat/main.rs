@@ -185,6 +185,8 @@ async fn owners_hand_over_and_leave_and_who_is_out_is_told_so() {
     // Either the program or the chat node refuses the message, whichever knows first that she has left.
     alice.shows("you are not in this ").await;
 
+    // Her program may hear of it later, and finds no chat of which it has not heard.
+    carol.shows("* Alice left").await;
     carol.asks("/chat lunch", "] * Alice left").await;
     carol.types("/role bob member").await;
     let refused = carol.shows("your role here does not allow it").await;
@@ -246,7 +248,11 @@ async fn presence_shows_once_two_people_are_acquainted() {
     bob.asks("/chat alice", "chat with Alice").await;
     bob.types("hello").await;
     alice.shows("Bob: hello").await;
-    alice.asks("hello yourself", "Bob is online").await;
+    alice.types("hello yourself").await;
+    // Her program may have been told before his message came.
+    if !alice.seen.iter().any(|line| line.contains("Bob is online")) {
+        alice.shows("Bob is online").await;
+    }
     place.end().await;
 }
 

@@ -57,7 +57,8 @@ async fn keys_that_are_guessed_cost_accounts_little_and_hinder_no_back_end() {
     );
     let began = Instant::now();
     let (mut limited, mut guesses) = (0, 0);
-    while limited < 100 {
+    // A machine that makes fewer than 50 calls a second never meets the limit, so the test gives up after a while.
+    while limited < 100 && began.elapsed() < Duration::from_secs(60) {
         let some = (0..100).map(|number| call(format!("tern_{}", guesses + number)));
         let refused = join_all(some).await.into_iter().map(Result::unwrap_err);
         limited += refused
