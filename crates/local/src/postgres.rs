@@ -32,12 +32,13 @@ const PORT_TRIES: usize = 5;
 const PASSWORDS: &str = "passwords";
 /// The settings of a node of a Citus cluster. Its schemas are moved by logical replication, and the nodes are on the
 /// loopback, where a server has no certificate.
-const CITUS_SETTINGS: [&str; 4] = [
+const CITUS_SETTINGS: [&str; 5] = [
     "shared_preload_libraries=citus",
     "wal_level=logical",
     "citus.node_conninfo=sslmode=disable",
-    // Citus has a worker for each database.
-    "max_worker_processes=200",
+    // Citus has a worker for each database, and each test has a database: that worker keeps connections to all nodes.
+    "max_worker_processes=500",
+    "max_connections=2000",
 ];
 /// The longest path of a directory for sockets, in bytes. A socket's path, with its file name, has to fit into 108.
 const MAX_SOCKET_DIR: usize = 80;
