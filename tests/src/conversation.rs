@@ -21,10 +21,24 @@ pub struct Conversation {
 impl Conversation {
     pub async fn begin(world: &World) -> Self {
         let [alice, bob] = world.users(["alice", "bob"]).await;
-        let phones = [world.phone(&alice).await, world.phone(&bob).await];
-        let chat = ChatId::direct(alice.id, bob.id);
-        phones[0].say(bob.id, "first").await;
-        phones[1].has_text(chat, "first").await;
+        Self::between([world.phone(&alice).await, world.phone(&bob).await]).await
+    }
+
+    /// Like [`Conversation::begin`], with each of the two at a gateway of their own.
+    pub async fn begin_at_two_gateways(world: &World) -> Self {
+        let [alice, bob] = world.users(["alice", "bob"]).await;
+        let devices = [world.device(&alice).await, world.device(&bob).await];
+        let phones = devices.map(|device| Phone::new(world, &device));
+        phones[0].connect_at(0).await;
+        phones[1].connect_at(1).await;
+        Self::between(phones).await
+    }
+
+    async fn between(phones: [Phone; 2]) -> Self {
+        let [one, other] = &phones;
+        let chat = ChatId::direct(one.user(), other.user());
+        one.say(other.user(), "first").await;
+        other.has_text(chat, "first").await;
         Self {
             chat,
             phones,
@@ -38,12 +52,17 @@ impl Conversation {
         let mut pace = tokio::time::interval(PACE);
         for _ in 0..count {
             pace.tick().await;
-            for (number, phone) in self.phones.iter().enumerate() {
-                let text = format!("{} of {number}", self.texts.len());
-                self.requests
-                    .push((number, phone.send(self.chat, text.as_bytes()).await));
-                self.texts.push(text);
-            }
+            self.write_once().await;
+        }
+    }
+
+    /// Puts one message of each person into the outboxes.
+    pub async fn write_once(&mut self) {
+        for (number, phone) in self.phones.iter().enumerate() {
+            let text = format!("{} of {number}", self.texts.len());
+            self.requests
+                .push((number, phone.send(self.chat, text.as_bytes()).await));
+            self.texts.push(text);
         }
     }
 

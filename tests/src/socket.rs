@@ -6,8 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
-use tern_proto::v1::{ClientFrame, ClientItem, Opened, ServerFrame, client_item::Item, server_event::Event};
+use tern_proto::v1::{
+    ClientFrame, ClientItem, Opened, Sent, ServerFrame, client_item::Item, send_result::Outcome,
+    server_event::Event,
+};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -76,6 +80,12 @@ pub async fn try_connect(
     Ok((tls, chosen))
 }
 
+/// Returns a frame with one item, as it is on the wire.
+pub fn framed(item: Item) -> Vec<u8> {
+    let items = vec![ClientItem { item: Some(item) }];
+    ClientFrame { items }.encode_to_vec()
+}
+
 impl Socket {
     /// Opens a socket without sending anything. `origin` is the page that opens it; `None`: it is no browser.
     pub async fn silent(world: &World, gateway: usize, origin: Option<&str>) -> Result<Self, Error> {
@@ -103,9 +113,7 @@ impl Socket {
 
     /// Sends one item in its own frame.
     pub async fn say(&mut self, item: Item) {
-        let items = vec![ClientItem { item: Some(item) }];
-        self.message(Message::binary(ClientFrame { items }.encode_to_vec()))
-            .await;
+        self.message(Message::binary(framed(item))).await;
     }
 
     /// Sends a message unchanged. If the socket has ended, it is dropped: the test sees the end in what it receives.
@@ -168,6 +176,26 @@ impl Socket {
                     }
                 }
                 Err(end) => panic!("the stream ended before what was expected: {end:?}"),
+            }
+        }
+    }
+
+    /// Sends a frame with one message, and returns the message's place. It is sent again while the server cannot take
+    /// it, as every client does. All other events are skipped.
+    pub async fn send(&mut self, frame: impl Into<Bytes>) -> Sent {
+        let frame = Message::binary(frame);
+        let end = Instant::now() + BOUND;
+        loop {
+            self.message(frame.clone()).await;
+            let outcome = self.until(|event| match event {
+                Event::SendResult(result) => result.outcome,
+                _ => None,
+            });
+            let outcome = outcome.await;
+            match (wire::again_after(&outcome), outcome) {
+                (Some(wait), _) if Instant::now() < end => sleep(wait).await,
+                (_, Outcome::Sent(sent)) => return sent,
+                (_, Outcome::Error(error)) => panic!("{error:?}"),
             }
         }
     }

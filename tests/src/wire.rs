@@ -21,6 +21,17 @@ use crate::world::{BOUND, PAUSE};
 /// The number of frames that may wait for the connection. No test writes more ahead.
 const FRAMES: usize = 1024;
 
+/// Returns the time after which a message is sent again, if the server could not take it now. The server says how long
+/// that is, and every client waits for it.
+pub fn again_after(outcome: &Outcome) -> Option<Duration> {
+    match outcome {
+        Outcome::Error(error) if error.code() == SendErrorCode::Unavailable => {
+            Some(Duration::from_millis(error.retry_after_ms.into()))
+        }
+        _ => None,
+    }
+}
+
 /// A stream that sends exactly what a test tells it to.
 pub struct Wire {
     up: Option<mpsc::Sender<ClientFrame>>,
@@ -156,12 +167,8 @@ impl Wire {
                     _ => None,
                 })
                 .await;
-            match &outcome {
-                Outcome::Error(error)
-                    if error.code() == SendErrorCode::Unavailable && Instant::now() < end =>
-                {
-                    sleep(Duration::from_millis(error.retry_after_ms.into())).await;
-                }
+            match again_after(&outcome) {
+                Some(wait) if Instant::now() < end => sleep(wait).await,
                 _ => return outcome,
             }
         }

@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use tern_local::{Builder, Role, until};
-use tern_tests::phone::agree;
+use tern_tests::World;
+use tern_tests::conversation::Conversation;
 use tern_tests::world::{BOUND, FAILOVER_GRACE};
-use tern_tests::{Phone, World};
-use tern_types::ChatId;
 
 /// The time between two messages of a conversation.
 const PACE: Duration = Duration::from_millis(50);
@@ -18,69 +17,26 @@ fn patient(builder: Builder) -> Builder {
     builder.env(FAILOVER_GRACE.0, FAILOVER_GRACE.1)
 }
 
-/// Two people at two gateways, with their direct chat.
-struct Pair {
-    chat: ChatId,
-    phones: [Phone; 2],
-    texts: Vec<String>,
-}
-
-impl Pair {
-    async fn begin(world: &World) -> Self {
-        let [alice, bob] = world.users(["alice", "bob"]).await;
-        let mut linked = Vec::new();
-        for (gateway, user) in [&alice, &bob].into_iter().enumerate() {
-            let phone = Phone::new(world, &world.device(user).await);
-            phone.connect_at(gateway).await;
-            linked.push(phone);
-        }
-        let phones: [Phone; 2] = linked.try_into().unwrap_or_else(|_| unreachable!("two"));
-        let chat = ChatId::direct(alice.id, bob.id);
-        phones[0].say(bob.id, "first").await;
-        phones[1].has_text(chat, "first").await;
-        Self {
-            chat,
-            phones,
-            texts: vec!["first".to_owned()],
-        }
-    }
-
-    /// Sends one message of each person.
-    async fn write(&mut self) {
-        for (number, phone) in self.phones.iter().enumerate() {
-            let text = format!("{} of {number}", self.texts.len());
-            phone.send(self.chat, text.as_bytes()).await;
-            self.texts.push(text);
-        }
-    }
-
-    /// Checks that both have every message once, in the same order.
-    async fn end(&self) {
-        let head = self.texts.len() as u64;
-        agree(&[&self.phones[0], &self.phones[1]], self.chat, head, &self.texts).await;
-    }
-}
-
-async fn pairs(world: &World, count: usize) -> Vec<Pair> {
+async fn pairs(world: &World, count: usize) -> Vec<Conversation> {
     let mut pairs = Vec::new();
     for _ in 0..count {
-        pairs.push(Pair::begin(world).await);
+        pairs.push(Conversation::begin_at_two_gateways(world).await);
     }
     pairs
 }
 
-async fn write_for(pairs: &mut [Pair], time: Duration) {
+async fn write_for(pairs: &mut [Conversation], time: Duration) {
     let end = tokio::time::Instant::now() + time;
     let mut pace = tokio::time::interval(PACE);
     while tokio::time::Instant::now() < end {
         pace.tick().await;
         for pair in &mut *pairs {
-            pair.write().await;
+            pair.write_once().await;
         }
     }
 }
 
-async fn all_end(pairs: &[Pair]) {
+async fn all_end(pairs: &[Conversation]) {
     for pair in pairs {
         pair.end().await;
     }

@@ -5,10 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use tern_proto::v1::{self, send_result::Outcome, server_event::Event};
-use tern_tests::wire::{ack, message};
+use tern_tests::wire::{ack, again_after, message};
 use tern_tests::{Device, User, Wire, World};
 use tern_types::{ChatId, RequestId};
 
@@ -215,12 +214,11 @@ async fn who_drops_what_comes_early_gets_it_again() {
     let head = 1 + 2 * each;
     while client.log.cursor < head {
         let before = client.log.cursor;
-        // A message that the server cannot take now is sent again, as every client does.
         if let Event::SendResult(result) = client.next().await
-            && let Some(Outcome::Error(error)) = &result.outcome
+            && let Some(outcome @ Outcome::Error(_)) = &result.outcome
         {
-            assert_eq!(error.code(), v1::SendErrorCode::Unavailable, "{error:?}");
-            tokio::time::sleep(Duration::from_millis(error.retry_after_ms.into())).await;
+            let wait = again_after(outcome).unwrap_or_else(|| panic!("{outcome:?}"));
+            tokio::time::sleep(wait).await;
             client.wire.say(mine[&result.request_id].clone()).await;
         }
         if client.log.cursor > before {

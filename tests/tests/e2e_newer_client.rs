@@ -2,18 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use prost::Message as _;
 use tern_local::until;
 use tern_proto::v1::server_event::Event;
-use tern_proto::v1::{self, send_message, send_result::Outcome};
+use tern_proto::v1::{self, send_message};
 use tern_tests::socket::Socket;
 use tern_tests::world::BOUND;
 use tern_tests::{Api, World};
 use tern_types::{ChatId, RequestId};
-use tokio_tungstenite::tungstenite::Message;
 
 /// The text in a field of the envelope that only newer clients know.
 const NEWS: &[u8] = b"what only newer clients understand";
@@ -111,22 +108,7 @@ async fn an_envelopes_unknown_fields_arrive_live_and_from_the_log() {
     let (mut sender, _) = Socket::open(&world, 0, &hers).await;
     let (mut receiver, _) = Socket::open(&world, 1, &his).await;
     let to = send_message::To::PeerUserId(bob.id.to_string());
-    let frame = frame(to);
-    // It is sent again while the server cannot take it, as every client does.
-    loop {
-        sender.message(Message::binary(frame.clone())).await;
-        let outcome = sender.until(|event| match event {
-            Event::SendResult(result) => result.outcome,
-            _ => None,
-        });
-        match outcome.await {
-            Outcome::Sent(_) => break,
-            Outcome::Error(error) if error.code() == v1::SendErrorCode::Unavailable => {
-                tokio::time::sleep(Duration::from_millis(error.retry_after_ms.into())).await;
-            }
-            Outcome::Error(error) => panic!("{error:?}"),
-        }
-    }
+    sender.send(frame(to)).await;
     receiver.frame_with(NEWS).await;
 
     // The device that was away gets the entry from the log.

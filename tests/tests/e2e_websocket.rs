@@ -2,12 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
-use std::time::Duration;
-
 use tern_proto::error::reason_of;
 use tern_proto::v1::{
-    self, CloseCode, ErrorReason, SendErrorCode, client_item::Item, entry_content::Content,
-    send_result::Outcome, server_event::Event,
+    self, CloseCode, ErrorReason, client_item::Item, entry_content::Content, server_event::Event,
 };
 use tern_tests::socket::{self, End, Socket};
 use tern_tests::wire::{self, Wire};
@@ -29,26 +26,8 @@ async fn a_browser_sends_and_receives_beside_phones() {
         .until(|event| matches!(event, Event::CaughtUp(_)).then_some(()))
         .await;
 
-    let request = RequestId::random();
-    // It is sent again while the server cannot take it, as every client does.
-    let sent = loop {
-        socket
-            .say(wire::message_to(request, bob.id, "from a browser"))
-            .await;
-        let outcome = socket
-            .until(|event| match event {
-                Event::SendResult(result) if result.request_id == request.to_string() => result.outcome,
-                _ => None,
-            })
-            .await;
-        match outcome {
-            Outcome::Sent(sent) => break sent,
-            Outcome::Error(error) if error.code() == SendErrorCode::Unavailable => {
-                tokio::time::sleep(Duration::from_millis(error.retry_after_ms.into())).await;
-            }
-            Outcome::Error(error) => panic!("{error:?}"),
-        }
-    };
+    let message = wire::message_to(RequestId::random(), bob.id, "from a browser");
+    let sent = socket.send(socket::framed(message)).await;
     let chat: ChatId = sent.chat_id.parse().unwrap();
     his.has(chat, sent.seq).await;
 

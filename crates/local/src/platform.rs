@@ -57,8 +57,6 @@ pub struct Platform {
     secrets: Secrets,
     api_key: String,
     database_url: String,
-    /// The URLs that nodes are given: those of all servers of a Citus cluster, with spaces between them.
-    node_database_urls: String,
     /// The pids of the nodes whose end [`Platform::next_exit`] has returned.
     reported: BTreeSet<i32>,
 }
@@ -87,7 +85,7 @@ impl Servers {
         }
     }
 
-    /// Returns the URL of the platform's database, which is `first` on the first server, on all servers.
+    /// Returns the URLs of the database on all servers, with spaces between them. `first` is that on the first server.
     fn database_urls(&self, first: &str) -> String {
         let mut urls = vec![first.to_owned()];
         if let (Self::Private { workers, .. }, Some((_, name))) = (self, first.rsplit_once('/')) {
@@ -271,7 +269,7 @@ impl Platform {
         node::Launcher {
             builder: &self.builder,
             secrets: &self.secrets,
-            database_url: &self.node_database_urls,
+            database_urls: self.servers.database_urls(&self.database_url),
             etcd: self.servers.etcd(),
             s3: self.s3_access(),
             cables: &self.cables,

@@ -57,48 +57,40 @@ pub struct Postgres {
 /// How a server runs.
 #[derive(Debug, Clone, Copy)]
 struct Mode {
-    /// Whether the server ends with this process.
+    /// True if the server ends with this process.
     dies_with_us: bool,
-    /// Whether the server is a node of a Citus cluster.
+    /// True if the server is a node of a Citus cluster.
     citus: bool,
 }
 
 impl Postgres {
     /// Starts a server on the data below `dir`, which are made if there are none.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
-        let mode = Mode {
-            dies_with_us: true,
-            citus: false,
-        };
-        Self::launch(dir, mode, None).await
+        Self::launch(dir, true, None).await
     }
 
     /// Starts a server that outlives this process. Its pid is in `postmaster.pid` in the data directory.
     pub async fn start_detached(dir: &Path) -> anyhow::Result<Self> {
-        let mode = Mode {
-            dies_with_us: false,
-            citus: false,
-        };
-        Self::launch(dir, mode, None).await
+        Self::launch(dir, false, None).await
     }
 
     /// Starts a server that can be a node of a Citus cluster. All nodes of a cluster have one password, by which they
     /// reach each other.
     pub(crate) async fn start_citus(dir: &Path, password: &str, dies_with_us: bool) -> anyhow::Result<Self> {
-        let mode = Mode {
-            dies_with_us,
-            citus: true,
-        };
-        Self::launch(dir, mode, Some(password)).await
+        Self::launch(dir, dies_with_us, Some(password)).await
     }
 
-    /// Starts a server. `password` is for data that are made now; without one, they get one by chance.
-    async fn launch(dir: &Path, mode: Mode, password: Option<&str>) -> anyhow::Result<Self> {
+    /// Starts a server. It is a node of a Citus cluster if it is given the password of one.
+    async fn launch(dir: &Path, dies_with_us: bool, cluster_password: Option<&str>) -> anyhow::Result<Self> {
+        let mode = Mode {
+            dies_with_us,
+            citus: cluster_password.is_some(),
+        };
         let account = Account::find()?;
         let data = account.place(dir)?;
         let password_file = dir.join("postgres-password");
         if !data.join("PG_VERSION").exists() {
-            let password = password.map_or_else(new_password, str::to_owned);
+            let password = cluster_password.map_or_else(new_password, str::to_owned);
             init(&account, &data, &password).await?;
             secrets::write(&password_file, &password)?;
         }
@@ -273,7 +265,7 @@ pub async fn drop_database(url: &str) -> anyhow::Result<()> {
 
 /// Makes a data directory, with the superuser `tern` and this password.
 async fn init(account: &Account, data: &Path, password: &str) -> anyhow::Result<()> {
-    let mut command = account.command(&binary("initdb")?);
+    let mut command = account.command(&binary("initdb")?, false);
     // The file is removed when this is dropped.
     let file = tempfile::NamedTempFile::new().context("a file for the password")?;
     secrets::write(file.path(), password)?;
@@ -309,11 +301,7 @@ pub(crate) fn new_password() -> String {
 }
 
 fn spawn(account: &Account, data: &Path, log: &Path, port: u16, mode: Mode) -> anyhow::Result<Process> {
-    let mut command = if mode.dies_with_us {
-        account.command_dying_with_us(&binary("postgres")?)
-    } else {
-        account.command(&binary("postgres")?)
-    };
+    let mut command = account.command(&binary("postgres")?, mode.dies_with_us);
     let sockets = if data.as_os_str().len() <= MAX_SOCKET_DIR {
         data.as_os_str()
     } else {

@@ -75,13 +75,13 @@ DO $$ BEGIN
     EXECUTE format('ALTER ROLE CURRENT_USER IN DATABASE %I SET search_path = people, tern, public', current_database());
 END $$";
 
-/// What a migration makes of the store, besides bringing it up to date.
+/// The store that a migration is to make of a database.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wanted {
     /// The number of cells of a new store. `None`: as many as an old store has, or [`Cells::DEFAULT`].
     pub cells: Option<Cells>,
-    /// Whether the store is placed on the Citus cluster whose coordinator the database is. A store that is there stays
-    /// there, whatever is wanted later.
+    /// True if the store belongs on the Citus cluster whose coordinator the database is. A store that is on a cluster
+    /// stays there, also if a later migration says false.
     pub citus: bool,
 }
 
@@ -97,6 +97,10 @@ pub async fn migrate(args: &PostgresArgs, wanted: Wanted) -> anyhow::Result<()> 
     let cells = wanted.cells;
     let mut db = connect(args, "public").await?;
     db.execute(LOCK).await?;
+    if wanted.citus {
+        // Nothing is made or moved before there is a cluster.
+        citus::require_cluster(&mut db).await?;
+    }
     legacy::adopt(&mut db, cells).await?;
     let is_new = !exists(&mut db).await?;
     make_schema(&mut db, "tern").await?;

@@ -15,7 +15,7 @@ pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO
 pub const ACTIVATE: &str =
     "UPDATE devices SET active = true WHERE device_id = $1 AND user_id = $2 AND revoked_at IS NULL";
 
-/// Revokes a device. The time of the first revocation stays.
+/// Revokes a device. The time of the first revocation stays, unless the store's clock was set back since.
 pub(crate) const DEACTIVATE: &str = "
 UPDATE devices SET active = false, revoked_at = least(revoked_at, now()) WHERE device_id = $1 AND user_id = $2";
 

@@ -277,7 +277,6 @@ impl Builder {
         for node in &self.cuttable {
             cables.insert(node.clone(), Cables::start(servers.etcd(), &database_url).await?);
         }
-        let node_database_urls = servers.database_urls(&database_url);
         let mut platform = Platform {
             nodes: BTreeMap::new(),
             cables,
@@ -286,7 +285,6 @@ impl Builder {
             secrets,
             api_key,
             database_url,
-            node_database_urls,
             reported: BTreeSet::new(),
             builder: self,
         };
@@ -318,30 +316,22 @@ impl Builder {
                 url,
             ));
         }
-        if self.citus {
-            let (cluster, etcd) = tokio::try_join!(Citus::start(&self.dir), Etcd::start(&self.dir))?;
-            let url = citus::create_database(&cluster.urls(), "tern").await?;
-            let Citus { coordinator, workers } = cluster;
-            return Ok((
-                Servers::Private {
-                    postgres: coordinator,
-                    workers,
-                    etcd,
-                },
-                url,
-            ));
-        }
-        let (postgres, etcd) = tokio::try_join!(Postgres::start(&self.dir), Etcd::start(&self.dir))?;
-        let url = postgres.create_database("tern").await?;
-        let workers = Vec::new();
-        Ok((
-            Servers::Private {
-                postgres,
-                workers,
-                etcd,
-            },
-            url,
-        ))
+        let store = async {
+            if self.citus {
+                let cluster = Citus::start(&self.dir).await?;
+                let url = citus::create_database(&cluster.urls(), "tern").await?;
+                return anyhow::Ok((url, cluster.coordinator, cluster.workers));
+            }
+            let postgres = Postgres::start(&self.dir).await?;
+            Ok((postgres.create_database("tern").await?, postgres, Vec::new()))
+        };
+        let ((url, postgres, workers), etcd) = tokio::try_join!(store, Etcd::start(&self.dir))?;
+        let servers = Servers::Private {
+            postgres,
+            workers,
+            etcd,
+        };
+        Ok((servers, url))
     }
 
     async fn migrate(&self, database_url: &str, secrets: &Secrets, citus: bool) -> anyhow::Result<()> {

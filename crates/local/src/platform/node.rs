@@ -77,7 +77,8 @@ impl NodeProcess {
 pub(super) struct Launcher<'a> {
     pub builder: &'a Builder,
     pub secrets: &'a Secrets,
-    pub database_url: &'a str,
+    /// The URL of the database on each server of the store, with spaces between them.
+    pub database_urls: String,
     pub etcd: &'a str,
     pub s3: Option<&'a Access>,
     /// The cables of nodes that a test may cut off.
@@ -207,7 +208,7 @@ impl Launcher<'_> {
             command.envs(s3.settings());
         }
         if let Some(cables) = self.cables.get(name) {
-            command.envs(cables.settings(addresses.internal, self.database_url)?);
+            command.envs(cables.settings(addresses.internal, &self.database_urls)?);
         }
         command.envs(self.builder.env.iter().cloned());
         command.envs(self.builder.node_env.get(name).into_iter().flatten().cloned());
@@ -239,7 +240,7 @@ impl Launcher<'_> {
             .env("TERN_NODE_NAME", name)
             .env("TERN_ETCD_ENDPOINTS", self.etcd)
             .env("TERN_ETCD_PREFIX", &self.builder.etcd_prefix)
-            .env("TERN_DATABASE_URL", self.database_url)
+            .env("TERN_DATABASE_URL", &self.database_urls)
             .env(
                 "TERN_DRAIN_TIMEOUT",
                 self.builder.drain_timeout.as_secs_f32().to_string(),

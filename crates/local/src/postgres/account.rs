@@ -28,39 +28,24 @@ impl Account {
         Ok(Self::Other(user.uid, user.gid))
     }
 
-    pub(super) fn command(&self, program: &Path) -> Command {
-        match self {
-            Self::Ourselves => Command::new(program),
-            Self::Other(uid, gid) => {
-                let mut command = Command::new("setpriv");
-                command
-                    .arg(format!("--reuid={uid}"))
-                    .arg(format!("--regid={gid}"))
-                    .arg("--clear-groups");
-                command.arg("--").arg(program);
-                // The server does not start in a directory that it cannot read.
-                command.current_dir("/");
-                command
-            }
+    /// Returns a command that runs the program under this account. A change of the user clears the signal that a process
+    /// has asked for at its parent's death, so setpriv asks for it again if the program is to end with this one.
+    pub(super) fn command(&self, program: &Path, dies_with_us: bool) -> Command {
+        let Self::Other(uid, gid) = self else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("setpriv");
+        command
+            .arg(format!("--reuid={uid}"))
+            .arg(format!("--regid={gid}"))
+            .arg("--clear-groups");
+        if dies_with_us {
+            command.arg("--pdeathsig=QUIT");
         }
-    }
-
-    /// Returns the same command as [`Self::command`], for a process that ends with this one. A change of the user
-    /// clears the signal that a process has asked for at its parent's death, so setpriv asks for it again.
-    pub(super) fn command_dying_with_us(&self, program: &Path) -> Command {
-        match self {
-            Self::Ourselves => Command::new(program),
-            Self::Other(uid, gid) => {
-                let mut command = Command::new("setpriv");
-                command
-                    .arg(format!("--reuid={uid}"))
-                    .arg(format!("--regid={gid}"))
-                    .arg("--clear-groups");
-                command.args(["--pdeathsig=QUIT", "--"]).arg(program);
-                command.current_dir("/");
-                command
-            }
-        }
+        command.arg("--").arg(program);
+        // The server does not start in a directory that it cannot read.
+        command.current_dir("/");
+        command
     }
 
     /// Returns the data directory for `dir`. If the account is not our own, the directory is made, belongs to the

@@ -89,16 +89,15 @@ pub const BEGIN: &str = concat!(
     ") ON CONFLICT (user_id, request_id) DO NOTHING"
 );
 
-/// Counts an upload, which must fit into an unused quota, towards the user's quota of the day. Returns no row, and counts
-/// nothing, if the quota would be exceeded. Two uploads of one user wait for each other at the row.
+/// Counts an upload, which must fit into an unused quota, towards the user's quota of the day. Changes no row if the quota
+/// would be exceeded. Two uploads of one user wait for each other at the row.
 pub(crate) const TAKE_QUOTA: &str = concat!(
     "INSERT INTO media_usage AS u (user_id, day, bytes, uploads)
      VALUES ($1, (",
     at!("$2"),
     " AT TIME ZONE 'UTC')::date, $3, 1)
      ON CONFLICT (user_id, day) DO UPDATE SET bytes = u.bytes + $3, uploads = u.uploads + 1
-     WHERE u.bytes + $3 <= $4 AND u.uploads + 1 <= $5
-     RETURNING bytes"
+     WHERE u.bytes + $3 <= $4 AND u.uploads + 1 <= $5"
 );
 
 /// Reads how many uploads the user has begun today.
@@ -169,18 +168,14 @@ impl Store {
         if inserted.rows_affected() == 0 {
             return Ok(Begun::Before);
         }
-        let mut counted: Option<i64> = None;
-        if length <= most && uploads > 0 {
-            counted = sqlx::query_scalar(TAKE_QUOTA)
-                .bind(new.user.0)
-                .bind(new.now.0)
-                .bind(length)
-                .bind(most)
-                .bind(uploads)
-                .fetch_optional(&mut *tx)
-                .await?;
-        }
-        if counted.is_none() {
+        let fits_alone = length <= most && uploads > 0;
+        let take = sqlx::query(TAKE_QUOTA)
+            .bind(new.user.0)
+            .bind(new.now.0)
+            .bind(length)
+            .bind(most)
+            .bind(uploads);
+        if !fits_alone || take.execute(&mut *tx).await?.rows_affected() == 0 {
             let today: Option<i32> = sqlx::query_scalar(UPLOADS_TODAY)
                 .bind(new.user.0)
                 .bind(new.now.0)

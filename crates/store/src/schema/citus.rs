@@ -8,7 +8,7 @@
 //! Everything here may be run again, and does what is missing.
 
 use anyhow::Context;
-use sqlx::{AssertSqlSafe, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tern_types::Cells;
 
 use super::{CELL_TABLES, schemas};
@@ -69,36 +69,45 @@ pub(super) async fn enter(db: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Takes the first step: notes that the store is on Citus, after which every migration goes on with it. The tables of a
-/// store that was on a plain Postgres are detached from their parents, which are dropped.
+/// Takes the first step, whole or not at all: notes that the store is on Citus, after which every migration goes on with
+/// it. The tables of a store that was on a plain Postgres are detached from their parents, which are dropped.
 ///
 /// # Errors
 ///
-/// The database is not the coordinator of a cluster with other nodes, or nodes of Tern use the store.
+/// Nodes of Tern use the store, or a statement fails.
 pub(super) async fn adopt(db: &mut PgConnection, is_new: bool) -> anyhow::Result<()> {
     if is_used(db).await? {
         return Ok(());
     }
-    require_cluster(db).await?;
     if !is_new {
         super::refuse_if_used(db, "its tables are placed anew").await?;
     }
+    let mut tx = db.begin().await?;
     for table in CELL_TABLES {
-        let leaves = super::partitions(db, table).await?;
-        for leaf in &leaves {
-            let detach = format!("ALTER TABLE public.{table} DETACH PARTITION {leaf}");
-            db.execute(AssertSqlSafe(detach)).await?;
+        let leaves = super::partitions(&mut tx, table).await?;
+        if leaves.is_empty() {
+            // A table of this name, if there is one, is somebody else's.
+            continue;
         }
-        let parent = format!("DROP TABLE IF EXISTS public.{table}");
-        db.execute(AssertSqlSafe(parent)).await?;
+        for leaf in leaves {
+            let detach = format!("ALTER TABLE public.{table} DETACH PARTITION {leaf}");
+            tx.execute(AssertSqlSafe(detach)).await?;
+        }
+        tx.execute(AssertSqlSafe(format!("DROP TABLE public.{table}")))
+            .await?;
     }
-    db.execute("SELECT citus_add_local_table_to_metadata('tern.store')")
+    tx.execute("SELECT citus_add_local_table_to_metadata('tern.store')")
         .await
         .context("the table tern.store cannot be made known to the cluster")?;
-    Ok(())
+    Ok(tx.commit().await?)
 }
 
-async fn require_cluster(db: &mut PgConnection) -> anyhow::Result<()> {
+/// Checks that the database is the coordinator of a cluster with other nodes. It makes the extension, and nothing else.
+///
+/// # Errors
+///
+/// There is no such cluster.
+pub(super) async fn require_cluster(db: &mut PgConnection) -> anyhow::Result<()> {
     let offered: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'citus')")
             .fetch_one(&mut *db)
@@ -188,8 +197,8 @@ async fn make_views(db: &mut PgConnection, cells: Cells) -> anyhow::Result<()> {
             .all()
             .map(|cell| format!("SELECT * FROM {}.{table}", cell.schema()));
         let all = parts.collect::<Vec<_>>().join(" UNION ALL ");
-        // A view keeps the columns that its tables had when it was made.
-        let make = format!("DROP VIEW IF EXISTS public.{table}; CREATE VIEW public.{table} AS {all}");
+        // It gets the columns that were added since, and keeps the rights that were granted on it.
+        let make = format!("CREATE OR REPLACE VIEW public.{table} AS {all}");
         let made = db.execute(AssertSqlSafe(make)).await;
         made.with_context(|| format!("the view {table} cannot be made"))?;
     }
