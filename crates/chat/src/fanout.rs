@@ -8,8 +8,9 @@
 //! for it. A receipt has no settle: if its look-up failed, it is tried again. Users who missed a receipt are noted and
 //! looked up later, and their gateways tell them to ask for receipts.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
 
 use crate::gateways::{Gateways, Kind};
-use crate::lookup::{Found, Lookup};
+use crate::lookup::{Found, Live, Lookup};
 use crate::metrics;
 
 /// The most events that wait for their look-up: twice as many as a commit of a busy shard leaves.
@@ -33,9 +34,10 @@ const GATHER: usize = 1024;
 /// The most receipts whose look-up failed that are kept for another try. If there are more, the oldest are given up,
 /// because newer receipts say more; their users are noted as having missed one.
 const FAILED: usize = 1024;
-/// The most users who missed receipts and are still to be looked up. If there are more, all gateways are told that any
-/// of their sessions may have missed some.
-const MISSED: usize = 16_384;
+/// The most users who are noted because a session may have missed a receipt. If there are more, all gateways are told
+/// that any of their sessions may have missed some. From half of this number on, users with receipts are looked up at
+/// once, and so are not noted.
+const UNREACHED: usize = 16_384;
 /// The time from a failed look-up to the next try. A presence node that restarts takes longer, and one look-up a second
 /// costs nothing.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -69,7 +71,7 @@ pub struct Fanout {
 #[derive(Debug, Clone)]
 pub struct Pushes {
     queue: mpsc::Sender<Outgoing>,
-    missed: Missed,
+    unreached: Unreached,
     gateways: Gateways,
 }
 
@@ -87,7 +89,7 @@ impl Pushes {
         match lost.kind {
             Kind::Notice(kind) => return metrics::notice_dropped(kind, "fanout"),
             Kind::Entry(_) => {}
-            Kind::Receipt => self.missed.note(&self.gateways, lost.users.iter().copied()),
+            Kind::Receipt => self.unreached.nobody_has(&self.gateways, &lost.users),
         }
         metrics::push_dropped("fanout");
     }
@@ -99,42 +101,64 @@ impl Pushes {
     }
 }
 
-/// The users who missed receipts, until their sessions are found.
+/// The users of whom some session may not have had a receipt, until they are looked up, and the sessions that have had
+/// it. They missed it, or it went to the sessions that were known: one that had just begun may not be among them.
 #[derive(Debug, Clone, Default)]
-struct Missed(Arc<Mutex<IdSet<UserId>>>);
+struct Unreached(Arc<Mutex<IdMap<UserId, Vec<SessionId>>>>);
 
-impl Missed {
-    /// Notes these users. If [`MISSED`] users are noted already, it tells all gateways instead that any of their
-    /// sessions may have missed receipts.
-    fn note(&self, gateways: &Gateways, users: impl IntoIterator<Item = UserId>) {
-        let mut missed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if missed.len() < MISSED {
-            missed.extend(users);
+impl Unreached {
+    /// Notes that no session of these users has had a receipt. If [`UNREACHED`] users are noted already, it tells all
+    /// gateways instead that any of their sessions may have missed receipts.
+    fn nobody_has(&self, gateways: &Gateways, users: &[UserId]) {
+        let mut unreached = self.lock();
+        if unreached.len() < UNREACHED {
+            unreached.extend(users.iter().map(|user| (*user, Vec::new())));
         } else {
-            drop(missed);
+            drop(unreached);
             gateways.missed_any();
         }
     }
 
+    /// Notes that these sessions of the user have had a receipt. Of several receipts that of the fewest sessions counts.
+    fn have(&self, user: UserId, sessions: &[SessionId]) {
+        let mut unreached = self.lock();
+        match unreached.entry(user) {
+            Entry::Occupied(mut before) => before.get_mut().retain(|session| sessions.contains(session)),
+            Entry::Vacant(first) => {
+                first.insert(sessions.to_vec());
+            }
+        }
+    }
+
+    /// Returns whether more users can be noted without telling all gateways.
+    fn has_room(&self) -> bool {
+        self.lock().len() < UNREACHED / 2
+    }
+
     fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.lock().is_empty()
     }
 
-    fn take(&self) -> Vec<UserId> {
-        let mut missed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        missed.drain().collect()
-    }
-
-    /// Looks the users up, and tells the gateways of their sessions. Users whose look-up failed are noted again.
+    /// Looks the users up, and tells the gateways of the sessions that have not had the receipt. If the look-up failed,
+    /// the users are noted again, with the sessions that were told.
     async fn tell(&self, lookup: &Lookup, gateways: &Gateways) {
-        let users = self.take();
-        let found = lookup.sessions(users.clone()).await;
+        let mut users = std::mem::take(&mut *self.lock());
+        let found = lookup.sessions(users.keys().copied().collect()).await;
         for session in &found.sessions {
-            gateways.missed(&session.gateway, &[session.session.0]);
+            if let Some(had) = users.get_mut(&session.user)
+                && !had.contains(&session.session)
+            {
+                gateways.missed(&session.gateway, &[session.session.0]);
+                had.push(session.session);
+            }
         }
         if found.failed {
-            self.note(gateways, users);
+            users.into_iter().for_each(|(user, had)| self.have(user, &had));
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, IdMap<UserId, Vec<SessionId>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -143,36 +167,35 @@ impl Fanout {
     /// when all clones of the returned handle are dropped.
     pub fn spawn(&self, gateways: Gateways) -> Pushes {
         let (pushes, mut queue) = mpsc::channel(QUEUE);
-        let (lookup, missed) = (self.lookup.clone(), Missed::default());
+        let (lookup, unreached) = (self.lookup.clone(), Unreached::default());
         let handle = Pushes {
             queue: pushes,
-            missed: missed.clone(),
+            unreached: unreached.clone(),
             gateways: gateways.clone(),
         };
         let run = async move {
             let (mut failed, mut again_at) = (VecDeque::new(), Instant::now());
             loop {
                 // A receipt that waits already keeps the time of its next try, however many events come meanwhile.
-                let mut keeps_time = !failed.is_empty() || !missed.is_empty();
+                let mut keeps_time = !failed.is_empty() || !unreached.is_empty();
                 let outgoing = tokio::select! {
                     outgoing = gather(&mut queue, GATHER) => outgoing,
                     () = sleep_until(again_at), if keeps_time => {
                         keeps_time = false;
-                        missed.tell(&lookup, &gateways).await;
+                        unreached.tell(&lookup, &gateways).await;
                         Some(failed.drain(..).collect())
                     }
                 };
                 let Some(outgoing) = outgoing else { return };
-                let receipts = deliver(&lookup, &gateways, outgoing).await;
+                let receipts = deliver(&lookup, &gateways, &unreached, outgoing).await;
                 if !keeps_time {
                     again_at = Instant::now() + AGAIN_AFTER;
                 }
                 failed.extend(receipts);
-                let given_up = failed.drain(..failed.len().saturating_sub(FAILED));
-                missed.note(
-                    &gateways,
-                    given_up.flat_map(|receipt: Outgoing| receipt.users.to_vec()),
-                );
+                for receipt in failed.drain(..failed.len().saturating_sub(FAILED)) {
+                    let receipt: Outgoing = receipt;
+                    unreached.nobody_has(&gateways, &receipt.users);
+                }
             }
         };
         tokio::spawn(run.in_current_span());
@@ -182,24 +205,56 @@ impl Fanout {
 
 /// Looks up the recipients and puts each event on the links concerned. Returns the receipts that may not have reached
 /// everybody, to be pushed again: a watermark that comes twice does no harm.
-async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) -> Vec<Outgoing> {
+async fn deliver(
+    lookup: &Lookup,
+    gateways: &Gateways,
+    unreached: &Unreached,
+    outgoing: Vec<Outgoing>,
+) -> Vec<Outgoing> {
     let users: BTreeSet<UserId> = outgoing
         .iter()
         .flat_map(|event| event.users.iter().copied())
         .collect();
-    let found = lookup.sessions(users.into_iter().collect()).await;
+    let users = users.into_iter().collect();
+    let has_receipt = outgoing.iter().any(|event| event.kind == Kind::Receipt);
+    let found = if has_receipt && !unreached.has_room() {
+        lookup.sessions(users).await.into()
+    } else {
+        lookup.live(users).await
+    };
     if found.failed {
         metrics::lookup_failed("push");
     }
-    let receipts = outgoing
-        .iter()
-        .filter(|event| found.failed && event.kind == Kind::Receipt);
-    let receipts = receipts.cloned().collect();
+    let receipts = outgoing.iter().filter(|event| event.kind == Kind::Receipt);
+    if has_receipt {
+        note_known(&found, receipts.clone(), unreached);
+    }
+    let again = receipts.filter(|_| found.failed).cloned().collect();
     group(&found.sessions, outgoing, |gateway, kind, push| {
         metrics::pushed(kind.name(), push.sessions.len());
         gateways.push(gateway, kind, push);
     });
-    receipts
+    again
+}
+
+/// Notes the recipients of receipts whose sessions were known and not looked up. A settle looks up again whom an entry
+/// missed, but nothing does so for a receipt.
+fn note_known<'a>(
+    found: &Live,
+    receipts: impl Iterator<Item = &'a Outgoing>,
+    unreached: &Unreached,
+) {
+    let recipients: IdSet<UserId> = receipts.flat_map(|receipt| receipt.users.iter().copied()).collect();
+    let followed = found.followed.iter().filter(|user| recipients.contains(user));
+    let mut have: IdMap<UserId, Vec<SessionId>> = followed.map(|user| (*user, Vec::new())).collect();
+    for session in &found.sessions {
+        if let Some(sessions) = have.get_mut(&session.user) {
+            sessions.push(session.session);
+        }
+    }
+    for (user, sessions) in have {
+        unreached.have(user, &sessions);
+    }
 }
 
 /// Calls `push` once for each event and each gateway that has sessions of the event's users. It is a pure function.

@@ -5,39 +5,36 @@
 //!   gateways in the map together are as good as the answer of presence. If one of them does not answer, the look-up
 //!   has failed.
 //! - A node that does not answer is waited for once, and then only probed ([`silent`]).
+//! - For pushes, the answers of presence nodes are kept until they say that a user's sessions have changed ([`known`]).
+//!   A settle always looks up anew.
+//!
+//! - [`link`]: the link to one presence node
 
+mod known;
+mod link;
 mod silent;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
 use tern_cluster::context::NodeContext;
-use tern_cluster::links::{self, Peer, gather};
+use tern_cluster::links::{self, Peer};
 use tern_cluster::map::{MapHandle, Node, Role};
 use tern_cluster::standing::Standing;
-use tern_proto::internal::presence_client::PresenceClient;
-use tern_proto::internal::{FoundSession, LookupReply, LookupRequest, LookupRequests};
+use tern_proto::internal::FoundSession;
 use tern_types::{DeviceId, IdMap, SessionId, Slot, UserId};
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
-use tonic::{Request, Status};
 use tracing::Instrument;
 
+use link::Links;
 use silent::{Ask, Silent};
 
 use crate::gateways::{Gateways, Question};
 use crate::metrics;
 
-/// The most look-ups that wait for one presence node. If its queue is full, the gateways are asked.
-const QUEUE: usize = 1024;
-/// The most look-ups in one frame.
-const GATHER: usize = 64;
 /// The longest times that a look-up waits for an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
@@ -84,6 +81,27 @@ pub struct Sessions {
     pub unsure: bool,
 }
 
+/// The sessions to which something is pushed.
+#[derive(Debug, Default)]
+pub struct Live {
+    /// The sessions that are known, or were found.
+    pub sessions: Vec<Found>,
+    /// The users whose sessions were known, and not looked up.
+    pub followed: Vec<UserId>,
+    /// True if a node that had to be asked did not answer.
+    pub failed: bool,
+}
+
+impl From<Sessions> for Live {
+    fn from(found: Sessions) -> Self {
+        Self {
+            sessions: found.sessions,
+            followed: Vec::new(),
+            failed: found.failed,
+        }
+    }
+}
+
 /// The look-up of sessions. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lookup {
@@ -94,12 +112,6 @@ pub struct Lookup {
     silent: Arc<Mutex<Silent>>,
     patience: Patience,
 }
-
-/// The queues of the open links to presence nodes, by node name.
-type Links = Arc<Mutex<HashMap<String, mpsc::Sender<ToPresence>>>>;
-
-/// A question to a presence node: the users, and the channel for its answer.
-type ToPresence = (Vec<UserId>, oneshot::Sender<LookupReply>);
 
 impl Lookup {
     /// Starts the links: one to each presence node, which is made again when it breaks.
@@ -114,13 +126,42 @@ impl Lookup {
         };
         let (links, node) = (lookup.links.clone(), ctx.clone());
         links::maintain(ctx, Role::Presence, move |presence: Node, channel| {
-            link(node.clone(), links.clone(), presence, channel)
+            link::run(node.clone(), links.clone(), peer(&presence), channel)
         });
         lookup
     }
 
-    /// Looks up the live sessions of these users. It answers within the two times of [`Patience`].
+    /// Returns the live sessions of these users for a push that may miss a session, because something else makes up
+    /// for it. It looks up only those users whom this node does not follow; then it follows them. A session that has
+    /// just begun may be missing among those of a followed user, until the presence node has told of it.
+    pub async fn live(&self, users: Vec<UserId>) -> Live {
+        let (mut live, mut unknown) = (Live::default(), Vec::new());
+        let map = self.map.current();
+        for user in users {
+            let owner = map.owner(Role::Presence, Slot::of_user(user)).map(peer);
+            let link = owner.as_ref().and_then(|owner| lock(&self.links).get(&owner.name).cloned());
+            let known = owner.zip(link).is_some_and(|(owner, link)| link.known(&owner, user, &mut live.sessions));
+            if known {
+                live.followed.push(user);
+            } else {
+                unknown.push(user);
+            }
+        }
+        if !unknown.is_empty() {
+            let found = self.look_up(unknown, true).await;
+            live.sessions.extend(found.sessions);
+            live.failed = found.failed;
+        }
+        live
+    }
+
+    /// Looks up the live sessions of these users. It answers within the sum of the two times of [`Patience`].
     pub async fn sessions(&self, users: Vec<UserId>) -> Sessions {
+        self.look_up(users, false).await
+    }
+
+    /// Looks up the live sessions of these users. With `follow` it follows those whose presence node answers.
+    async fn look_up(&self, users: Vec<UserId>, follow: bool) -> Sessions {
         let map = self.map.current();
         let mut sessions = Vec::new();
         let mut elsewhere = Vec::new();
@@ -138,7 +179,7 @@ impl Lookup {
         }
         let asked = by_node
             .into_values()
-            .map(|(node, users)| self.of_owner(node, users));
+            .map(|(node, users)| self.of_owner(node, users, follow));
         let (mut failed, mut unsure) = (false, false);
         for answer in join_all(asked).await {
             match answer {
@@ -165,29 +206,27 @@ impl Lookup {
 
     /// Asks the presence node that owns these users. Returns their sessions, and whether the node is unsure. `Err`
     /// gives the users back if the node was not asked, did not answer in time, or does not own them.
-    async fn of_owner(&self, node: Peer, users: Vec<UserId>) -> Result<(Vec<Found>, bool), Vec<UserId>> {
-        let ask = self.silent().ask(&node, Instant::now());
+    async fn of_owner(
+        &self,
+        node: Peer,
+        users: Vec<UserId>,
+        follow: bool,
+    ) -> Result<(Vec<Found>, bool), Vec<UserId>> {
+        let ask = self.silent().ask(Role::Presence, &node, Instant::now());
         if ask == Ask::Skip {
             return Err(users);
         }
-        let Some(mut answer) = self.ask(&node.name, users.clone()) else {
+        let link = lock(&self.links).get(&node.name).cloned();
+        let Some(mut answer) = link.and_then(|link| link.ask(users.clone(), follow)) else {
             return Err(users);
         };
         if ask == Ask::Probe {
-            self.listen(node, async move { answer.await.is_ok() });
+            self.listen(Role::Presence, node, async move { answer.await.is_ok() });
             return Err(users);
         }
         match timeout(self.patience.presence, &mut answer).await {
             Ok(Ok(reply)) if !reply.not_owner => {
-                let sessions = reply.sessions.into_iter().filter_map(|session| {
-                    found(
-                        &session.user_id,
-                        &session.device_id,
-                        &session.gateway,
-                        session.session,
-                    )
-                });
-                Ok((sessions.collect(), reply.unsure))
+                Ok((link::found(&reply).collect(), reply.unsure))
             }
             // Its map or this node's is out of date, or the link broke.
             Ok(_) => Err(users),
@@ -196,26 +235,19 @@ impl Lookup {
                     presence = node.name,
                     "no answer to a look-up: asking the gateways"
                 );
-                self.silent().fell_silent(node.clone(), Instant::now());
-                self.listen(node, async move { answer.await.is_ok() });
+                self.silent()
+                    .fell_silent(Role::Presence, node.clone(), Instant::now());
+                self.listen(Role::Presence, node, async move { answer.await.is_ok() });
                 Err(users)
             }
         }
     }
 
-    /// Puts a question on the link to a presence node. `None` if there is no link, or its queue is full.
-    fn ask(&self, node: &str, users: Vec<UserId>) -> Option<oneshot::Receiver<LookupReply>> {
-        let link = lock(&self.links).get(node).cloned()?;
-        let (answer, answered) = oneshot::channel();
-        link.try_send((users, answer)).ok()?;
-        Some(answered)
-    }
-
     /// Notes that the node answers again, if it does within [`LATE`].
-    fn listen(&self, node: Peer, answer: impl Future<Output = bool> + Send + 'static) {
+    fn listen(&self, role: Role, node: Peer, answer: impl Future<Output = bool> + Send + 'static) {
         let lookup = self.clone();
         let listen = async move {
-            if timeout(LATE, answer).await.unwrap_or(false) && lookup.silent().answered(&node) {
+            if timeout(LATE, answer).await.unwrap_or(false) && lookup.silent().answered(role, &node) {
                 tracing::info!(node = node.name, "answers look-ups again");
             }
         };
@@ -265,7 +297,7 @@ impl Lookup {
         counts: bool,
         user_ids: Vec<Bytes>,
     ) -> (Peer, bool, Option<Vec<FoundSession>>) {
-        let ask = self.silent().ask(&gateway, Instant::now());
+        let ask = self.silent().ask(Role::Gateway, &gateway, Instant::now());
         let question = match ask {
             Ask::Skip => None,
             Ask::Wait | Ask::Probe => self.gateways.find_sessions(&gateway, user_ids),
@@ -274,6 +306,7 @@ impl Lookup {
             Some(question) if ask == Ask::Wait => self.within_patience(&gateway, question).await,
             Some(question) => {
                 self.listen(
+                    Role::Gateway,
                     gateway.clone(),
                     async move { question.answered().await.is_some() },
                 );
@@ -290,7 +323,8 @@ impl Lookup {
             Ok(answer) => answer,
             Err(_) => {
                 tracing::warn!(gateway = gateway.name, "no answer to a look-up");
-                self.silent().fell_silent(gateway.clone(), Instant::now());
+                self.silent()
+                    .fell_silent(Role::Gateway, gateway.clone(), Instant::now());
                 None
             }
         }
@@ -316,80 +350,6 @@ fn found(user: &[u8], device: &[u8], gateway: &str, session: u64) -> Option<Foun
         gateway: gateway.to_owned(),
         session: SessionId(session),
     })
-}
-
-/// Runs a link to a presence node until it breaks.
-async fn link(ctx: NodeContext, links: Links, presence: Node, channel: Channel) -> Result<(), Status> {
-    static REFERENCE: AtomicU64 = AtomicU64::new(1);
-    let (frames, frames_out) = mpsc::channel::<LookupRequests>(4);
-    let mut request = Request::new(ReceiverStream::new(frames_out));
-    links::identify(&mut request, &ctx);
-    let mut client = PresenceClient::new(channel).max_decoding_message_size(links::MAX_LINK_MESSAGE_BYTES);
-    let mut replies = client.lookup(request).await?.into_inner();
-    let (asks, mut queue) = mpsc::channel::<ToPresence>(QUEUE);
-    let _open = Open::new(links, presence.name, asks);
-    // The questions without an answer, each with the version of the map from which the node was chosen.
-    let mut waiting: IdMap<u64, (i64, oneshot::Sender<LookupReply>)> = IdMap::default();
-    loop {
-        tokio::select! {
-            asked = gather(&mut queue, GATHER) => {
-                let Some(asked) = asked else { return Ok(()) };
-                waiting.retain(|_, (_, answer)| !answer.is_closed());
-                let map_version = ctx.map.current().version();
-                let requests = asked.into_iter().map(|(users, answer)| {
-                    let reference = REFERENCE.fetch_add(1, Ordering::Relaxed);
-                    waiting.insert(reference, (map_version, answer));
-                    let user_ids = users.into_iter().map(|user| user.to_vec().into()).collect();
-                    LookupRequest { r#ref: reference, user_ids }
-                });
-                let requests = requests.collect();
-                let frame = LookupRequests { map_version, requests };
-                if frames.send(frame).await.is_err() {
-                    return Ok(());
-                }
-            }
-            reply = replies.message() => {
-                let Some(reply) = reply? else { return Ok(()) };
-                let by = reply.map_version;
-                for mut reply in reply.replies {
-                    if let Some((asked_by, answer)) = waiting.remove(&reply.r#ref) {
-                        // A node with an older map may believe in slots whose new owner has been told of sessions
-                        // since.
-                        reply.unsure |= by < asked_by;
-                        let _gone = answer.send(reply);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The registration of an open link. The link takes questions until this is dropped.
-struct Open {
-    links: Links,
-    name: String,
-    asks: mpsc::Sender<ToPresence>,
-}
-
-impl Open {
-    fn new(links: Links, name: String, asks: mpsc::Sender<ToPresence>) -> Self {
-        lock(&links).insert(name.clone(), asks.clone());
-        metrics::presence_link_up(&name, true);
-        Self { links, name, asks }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        let mut links = lock(&self.links);
-        if links
-            .get(&self.name)
-            .is_some_and(|current| current.same_channel(&self.asks))
-        {
-            links.remove(&self.name);
-            metrics::presence_link_up(&self.name, false);
-        }
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

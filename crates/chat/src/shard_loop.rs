@@ -4,11 +4,13 @@
 //! holds the gateways' links back.
 //!
 //! - [`writer`]: a connection that does one job at a time
+//! - [`commit_turns`]: the order in which the shards of a busy node commit
 //! - [`effects`]: performs loads, answers, pushes and wakes
 //! - [`loader`]: loads chats; [`directs`]: makes direct chats; [`turns`]: limits both, and keeps them short while the
 //!   store is away
 //! - [`traces`]: opens and ends the spans of traced messages
 
+pub mod commit_turns;
 pub mod directs;
 pub mod effects;
 pub mod loader;
@@ -26,10 +28,12 @@ use tern_types::{Cell, Cells, ChatId, Clock, Seq, Slot, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
+use commit_turns::{CommitTurns, Place};
 use effects::{Effects, ShardEffects};
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::shard::{Effect, Event, Inspected, Job, Lane, Load, ShardState};
 use traces::Traces;
+use writer::Given;
 
 use crate::metrics;
 
@@ -78,11 +82,13 @@ impl Shards {
     /// Starts one shard for each cell of the store. `connect` gives the settings of its connections, which are opened
     /// when there is something to write: a node whose slots are all in other cells has none.
     pub fn start(cells: Cells, connect: impl Fn(Cell) -> writer::Connect, effects: &Effects) -> Self {
+        let turns = CommitTurns::new(cells);
         let shards = cells.all().map(|cell| {
             let (inputs, receiver) = mpsc::channel(INPUTS);
             let number = usize::from(cell.number());
             let span = tracing::info_span!("shard", number);
-            tokio::spawn(run(number, receiver, connect(cell), effects.clone()).instrument(span));
+            let shard = run(number, receiver, connect(cell), effects.clone(), turns.for_shard());
+            tokio::spawn(shard.instrument(span));
             inputs
         });
         Self {
@@ -185,7 +191,13 @@ impl Shards {
 }
 
 /// Runs the loop of one shard until nobody can send it inputs any more.
-async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::Connect, effects: Effects) {
+async fn run(
+    number: usize,
+    mut inputs: mpsc::Receiver<Input>,
+    connect: writer::Connect,
+    effects: Effects,
+    mut commit_turn: Place,
+) {
     let (results, mut results_in) = mpsc::channel(RESULTS);
     let mut shard = Shard::new(number, &connect, effects, &results);
     let (mut taken, mut done) = (Vec::new(), Vec::new());
@@ -193,6 +205,8 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         let until = shard.next_wake();
         tokio::select! {
             biased;
+            // A turn that has come and is not taken would hold the other shards up.
+            () = commit_turn.came() => {}
             _ = results_in.recv_many(&mut done, GATHER) => {}
             count = inputs.recv_many(&mut taken, GATHER) => if count == 0 { return },
             () = tokio::time::sleep(until) => {}
@@ -205,7 +219,8 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
             shard.take(input, now);
         }
         shard.follow_up(now);
-        shard.give_jobs(now);
+        shard.give_commit(now, &mut commit_turn);
+        shard.give_upkeep(now);
         shard.perform();
     }
 }
@@ -215,7 +230,8 @@ struct Shard {
     state: ShardState,
     /// The effects that are to be performed.
     out: Vec<Effect>,
-    writers: [(Lane, mpsc::Sender<Job>); 2],
+    /// The queue of each [`Lane`]'s writer.
+    writers: [mpsc::Sender<Given>; 2],
     effects: ShardEffects,
     shedding: Shedding,
     queue_time: Arc<Meter>,
@@ -243,7 +259,7 @@ impl Shard {
         Self {
             state: ShardState::default(),
             out: Vec::new(),
-            writers: Lane::ALL.map(|lane| (lane, writer(lane))),
+            writers: Lane::ALL.map(writer),
             effects,
             shedding,
             queue_time,
@@ -301,18 +317,29 @@ impl Shard {
         self.state.keep_patience(now, &mut self.out);
     }
 
-    /// Gives each writer that is free its next job.
-    fn give_jobs(&mut self, now: Timestamp) {
-        for (lane, jobs) in &self.writers {
-            let Some(job) = self.state.next_job(*lane, now, Clock::wall(), &mut self.out) else {
-                continue;
-            };
-            self.figures.job(&job);
-            waited(&job, now, &self.queue_time);
-            self.traces.taken(&job);
-            // A writer's queue has room for one job, and the state gives it one only when it is free.
-            let _ended = jobs.try_send(job);
+    /// Gives the writer that commits its next job, if it is free and the shard's turn has come.
+    fn give_commit(&mut self, now: Timestamp, place: &mut Place) {
+        if !self.state.wants_to_commit() {
+            place.give_back();
+        } else if let Some(turn) = place.take() {
+            self.give_job(Lane::Commit, now, |job| Given::in_turn(job, turn));
         }
+    }
+
+    /// Gives the writer of the upkeep its next job, if it is free.
+    fn give_upkeep(&mut self, now: Timestamp) {
+        self.give_job(Lane::Upkeep, now, Given::from);
+    }
+
+    fn give_job(&mut self, lane: Lane, now: Timestamp, given: impl FnOnce(Job) -> Given) {
+        let Some(job) = self.state.next_job(lane, now, Clock::wall(), &mut self.out) else {
+            return;
+        };
+        self.figures.job(&job);
+        waited(&job, now, &self.queue_time);
+        self.traces.taken(&job);
+        // A writer's queue has room for one job, and the state gives it one only when it is free.
+        let _ended = self.writers[lane as usize].try_send(given(job));
     }
 
     /// Performs the effects, updates the metrics, and, if nothing is under way, answers the callers that wait for that.

@@ -5,6 +5,7 @@
 //!   - [`registry`]: their sessions
 //!   - [`activity`]: who is online, and when each person was last active
 //!   - [`watches`]: which gateways are told of which people
+//!   - [`follows`]: which chat nodes are told that a user's sessions have changed
 
 #![cfg_attr(
     test,
@@ -12,6 +13,7 @@
 )]
 
 pub mod activity;
+pub mod follows;
 pub mod people;
 pub mod registry;
 pub mod watches;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tern_types::{Slot, Timestamp, UserId};
 
 use crate::activity::{Activity, Presence};
+use crate::follows::{Ended, FollowLink, Follows};
 use crate::registry::{Effect, Event, NotOwner, Registry, SlotSet};
 use crate::watches::{WatchLink, Watches};
 
@@ -24,6 +25,7 @@ pub struct People {
     registry: Registry,
     activity: Activity,
     watches: Watches,
+    follows: Follows,
     held: Held,
     /// The people about whom the store was asked while it was away, as long as somebody watches them. They count as
     /// never seen, unless they are online, until the store has answered.
@@ -68,6 +70,7 @@ impl People {
             registry: Registry::default(),
             activity: Activity::new(threshold),
             watches: Watches::default(),
+            follows: Follows::default(),
             held: Held {
                 lasts: hold_offline,
                 slots: SlotSet::empty(),
@@ -99,15 +102,22 @@ impl People {
             Event::MapChanged { owned, .. } => Some(self.registry.gained(owned)),
             _ => None,
         };
+        let moves = matches!(&event, Event::MapChanged { owned, .. } if !self.registry.owns_just(owned));
         let mut effects = Vec::new();
         for effect in self.registry.apply(event, now) {
             match effect {
                 Effect::Signs(user) => self.signs(user, now, &mut effects),
+                Effect::Sessions(user) => {
+                    effects.extend(self.follows.changed(user).into_iter().map(Effect::TellChanged));
+                }
                 other => effects.push(other),
             }
         }
         if let Some(gained) = gained {
             self.moved(&gained, now, &mut effects);
+        }
+        if moves {
+            effects.extend(self.follows.end_all().into_iter().map(Effect::TellChanged));
         }
         effects
     }
@@ -158,6 +168,37 @@ impl People {
     pub fn next_tick(&self) -> Option<Timestamp> {
         let held = (!self.held.users.is_empty()).then_some(self.held.until);
         [self.activity.next_expiry(), held].into_iter().flatten().min()
+    }
+
+    /// Opens a stream of look-ups, on which nobody is followed.
+    pub fn open_follow(&mut self, link: FollowLink) {
+        self.follows.open(link);
+    }
+
+    /// Closes a stream of look-ups, and ends what is followed on it.
+    pub fn close_follow(&mut self, link: FollowLink) {
+        self.follows.close(link);
+    }
+
+    /// Follows these users on the stream, if this node is sure to know all their sessions. Returns false if not all of
+    /// them are followed.
+    pub fn follow(&mut self, link: FollowLink, users: &[UserId]) -> bool {
+        self.registry.is_sure(users) && users.iter().all(|user| self.follows.follow(link, *user))
+    }
+
+    /// Stops following these users on the stream.
+    pub fn unfollow(&mut self, link: FollowLink, users: &[UserId]) {
+        users.iter().for_each(|user| self.follows.unfollow(link, *user));
+    }
+
+    /// Takes what waits for the stream: the users who are not followed any more.
+    pub fn take_ended(&mut self, link: FollowLink) -> Ended {
+        self.follows.take(link)
+    }
+
+    /// Returns the number of users who are followed, on any stream.
+    pub fn followed(&self) -> usize {
+        self.follows.users()
     }
 
     /// Opens a watch stream without watches.

@@ -221,6 +221,11 @@ impl Registry {
         self.owned.is_empty()
     }
 
+    /// Returns whether this node owns these slots and no others.
+    pub fn owns_just(&self, slots: &SlotSet) -> bool {
+        self.owned == *slots
+    }
+
     /// Returns the number of live sessions of all users.
     pub fn sessions(&self) -> usize {
         self.sessions
@@ -276,6 +281,7 @@ impl Registry {
         let sessions = self.users.entry(announced.user).or_default();
         let same = |session: &Session| session.session == announced.session && session.gateway == *gateway;
         let mut effects = vec![Effect::Signs(announced.user)];
+        let is_new = !sessions.iter().any(same);
         if let Some(known) = sessions.iter_mut().find(|session| same(session)) {
             known.link = link;
             known.sign = newer(known.sign, announced.sign);
@@ -304,6 +310,9 @@ impl Registry {
             effects.push(sessions.swap_remove(oldest).replaced());
             self.sessions -= 1;
         }
+        if is_new {
+            effects.push(Effect::Sessions(announced.user));
+        }
         debug_assert!(
             (1..=MAX_SESSIONS_PER_USER).contains(&sessions.len()),
             "an entry has a session, and not too many"
@@ -318,15 +327,19 @@ impl Registry {
         if !self.owns(user) {
             return vec![Effect::NotOwner];
         }
+        let mut effects = vec![Effect::Signs(user)];
         if let Some(sessions) = self.users.get_mut(&user) {
             let before = sessions.len();
             sessions.retain(|session| session.session != ended || session.gateway != *gateway);
+            if sessions.len() < before {
+                effects.push(Effect::Sessions(user));
+            }
             self.sessions -= before - sessions.len();
             if sessions.is_empty() {
                 self.users.remove(&user);
             }
         }
-        vec![Effect::Signs(user)]
+        effects
     }
 
     fn signed(
@@ -420,14 +433,15 @@ impl Registry {
     }
 
     /// Removes all sessions that `keep` refuses. It goes through all users, so it is only for events of nodes, not of
-    /// sessions. Returns [`Effect::Signs`] for each user who has lost a session.
+    /// sessions. Returns [`Effect::Signs`] and [`Effect::Sessions`]
+    /// for each user who has lost a session.
     fn retain(&mut self, keep: impl Fn(&Session) -> bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.users.retain(|user, sessions| {
             let before = sessions.len();
             sessions.retain(&keep);
             if sessions.len() < before {
-                effects.push(Effect::Signs(*user));
+                effects.extend([Effect::Signs(*user), Effect::Sessions(*user)]);
             }
             !sessions.is_empty()
         });

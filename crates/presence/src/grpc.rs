@@ -9,6 +9,7 @@ use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{FutureExt, Stream};
 use tern_cluster::links;
 use tern_cluster::standing::Standing;
@@ -23,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use tern_presence_core::activity::Arrival;
+use tern_presence_core::follows::Ended;
 use tern_presence_core::registry::{Announcement, Event, Gateway, SlotSet};
 
-use crate::hub::{Hub, LinkGuard, Patience};
+use crate::hub::{FollowGuard, Hub, LinkGuard, Patience};
 use crate::last_seen::LastSeen;
 
 /// The most frames that are answered together: enough to share a write, few enough that no frame waits for long.
@@ -296,22 +298,32 @@ fn lookup(
 ) -> impl Stream<Item = Result<LookupReplies, Status>> + Send {
     async_stream::try_stream! {
         let version = hub.version();
+        let follows = hub.open_follow();
         let mut patience = Patience::default();
         loop {
             let frame = tokio::select! {
-                biased;
                 () = stop.cancelled() => break,
-                frame = inbound.message() => frame,
+                () = follows.news.notified() => None,
+                frame = inbound.message() => Some(frame),
+            };
+            let Some(frame) = frame else {
+                let (map_version, ended) = (*version.borrow(), follows.take());
+                if !ended.is_empty() {
+                    yield changed(map_version, ended);
+                }
+                continue;
             };
             let Ok(Some(frame)) = frame else { break };
             let mut replies = Vec::new();
             let mut sessions = 0;
             for frame in with_those_at_hand(frame, &mut inbound) {
+                follows.unfollow(&ids(&frame.unfollow)?);
                 for request in frame.requests {
-                    let reply = answer(&hub, &standing, frame.map_version, request, &mut patience).await?;
+                    let asked = (&follows, frame.map_version);
+                    let reply = answer(&hub, &standing, asked, request, &mut patience).await?;
                     if !replies.is_empty() && sessions + reply.sessions.len() > MAX_SESSIONS_IN_FRAME {
                         let map_version = *version.borrow();
-                        yield LookupReplies { map_version, replies: std::mem::take(&mut replies) };
+                        yield found(map_version, std::mem::take(&mut replies));
                         sessions = 0;
                     }
                     sessions += reply.sessions.len();
@@ -319,28 +331,51 @@ fn lookup(
                 }
             }
             let map_version = *version.borrow();
-            yield LookupReplies { map_version, replies };
+            if !replies.is_empty() {
+                yield found(map_version, replies);
+            }
         }
     }
 }
 
+/// Makes a frame of replies.
+fn found(map_version: i64, replies: Vec<LookupReply>) -> LookupReplies {
+    LookupReplies {
+        map_version,
+        replies,
+        ..LookupReplies::default()
+    }
+}
+
+/// Makes the frame that tells who is not followed any more.
+fn changed(map_version: i64, ended: Ended) -> LookupReplies {
+    LookupReplies {
+        map_version,
+        changed: ended.users.into_iter().map(|user| user.to_vec().into()).collect(),
+        all_changed: ended.all,
+        ..LookupReplies::default()
+    }
+}
+
+/// Parses the ids of users.
+fn ids(users: &[Bytes]) -> Result<Vec<UserId>, Status> {
+    let ids = users.iter().map(|id| UserId::from_slice(id));
+    ids.collect::<Result<_, _>>().map_err(bad_id)
+}
+
+/// Answers one look-up, which came on this stream from a node with this version of the map.
 async fn answer(
     hub: &Hub,
     standing: &Standing,
-    sender_version: i64,
+    (follows, sender_version): (&FollowGuard, i64),
     request: LookupRequest,
     patience: &mut Patience,
 ) -> Result<LookupReply, Status> {
-    let users: Vec<UserId> = request
-        .user_ids
-        .iter()
-        .map(|id| UserId::from_slice(id))
-        .collect::<Result<_, _>>()
-        .map_err(bad_id)?;
+    let users = ids(&request.user_ids)?;
     hub.catch_up(sender_version, users.iter().copied(), patience)
         .await;
     let mut sessions = Vec::new();
-    let found = hub.look_up(&users, |session| {
+    let looked_up = follows.look_up(&users, request.follow && standing.is_held(), |session| {
         sessions.push(LiveSession {
             user_id: session.user.to_vec().into(),
             device_id: session.device.to_vec().into(),
@@ -351,10 +386,11 @@ async fn answer(
     Ok(LookupReply {
         r#ref: request.r#ref,
         sessions,
-        not_owner: found.is_err(),
+        not_owner: looked_up.is_err(),
         // The standing is read after the look-up: if this node is certain of its place now, it was so during the
         // look-up.
-        unsure: found == Ok(false) || !standing.is_held(),
+        unsure: looked_up.is_ok_and(|looked_up| !looked_up.sure) || !standing.is_held(),
+        followed: looked_up.is_ok_and(|looked_up| looked_up.followed),
     })
 }
 

@@ -13,6 +13,7 @@ use tern_types::{Clock, SessionId, Slot, UserId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use tern_presence_core::follows::FollowLink;
 use tern_presence_core::people::People;
 use tern_presence_core::registry::{Effect, Event, Gateway, LinkId, NotOwner, Session, SlotSet};
 use tern_presence_core::watches::WatchLink;
@@ -23,8 +24,10 @@ use crate::metrics;
 /// replies: it loses its link, and hears of them again when it announces its sessions on the next one.
 const REPLACED_MAILBOX: usize = 4096;
 
+mod following;
 mod watching;
 
+pub use following::{FollowGuard, LookedUp};
 use watching::WatchEnd;
 pub use watching::WatchGuard;
 
@@ -46,6 +49,8 @@ struct State {
     people: People,
     links: HashMap<LinkId, LinkEnd>,
     watches: HashMap<WatchLink, WatchEnd>,
+    /// The streams of look-ups. Each is notified when it has something to take.
+    follows: HashMap<FollowLink, Arc<Notify>>,
     last_link: u64,
 }
 
@@ -211,15 +216,7 @@ impl Hub {
     /// Calls `found` for every live session of the users. Returns whether it is sure that these are all. Returns `Err`,
     /// without any call, if one of the users belongs to another node.
     pub fn look_up(&self, users: &[UserId], found: impl FnMut(&Session)) -> Result<bool, NotOwner> {
-        metrics::lookups(1, users.len());
-        let state = self.lock();
-        state
-            .people
-            .registry()
-            .look_up(users)
-            .inspect_err(|NotOwner| metrics::not_owner("lookup"))?
-            .for_each(found);
-        Ok(state.people.registry().is_sure(users))
+        self.lock().look_up(users, found)
     }
 
     /// Waits until this node follows the sender's map, if that is newer and if, by this node's own map, one of the
@@ -271,8 +268,19 @@ impl State {
             people: People::new(threshold, hold_offline),
             links: HashMap::new(),
             watches: HashMap::new(),
+            follows: HashMap::new(),
             last_link: 0,
         }
+    }
+
+    fn look_up(&self, users: &[UserId], found: impl FnMut(&Session)) -> Result<bool, NotOwner> {
+        metrics::lookups(1, users.len());
+        let registry = self.people.registry();
+        registry
+            .look_up(users)
+            .inspect_err(|NotOwner| metrics::not_owner("lookup"))?
+            .for_each(found);
+        Ok(registry.is_sure(users))
     }
 
     fn tell(&self, link: WatchLink) {
@@ -297,8 +305,13 @@ impl State {
                 Effect::Replaced { gateway, session } => self.tell_replaced(&gateway, session),
                 Effect::EndLink { link, .. } => self.end_link(link, "superseded_or_left"),
                 Effect::Tell(link) => self.tell(link),
-                // [`People`] has handled this effect already.
-                Effect::Signs(_) => {}
+                Effect::TellChanged(link) => {
+                    if let Some(news) = self.follows.get(&link) {
+                        news.notify_one();
+                    }
+                }
+                // [`People`] has handled these effects already.
+                Effect::Signs(_) | Effect::Sessions(_) => {}
             }
         }
         outcome

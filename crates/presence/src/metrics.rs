@@ -12,6 +12,7 @@ const NOT_OWNER: &str = "tern_presence_not_owner_total";
 const REPLACED: &str = "tern_presence_replaced_sessions_total";
 const MAP_WAITS: &str = "tern_presence_map_waits_total";
 const WATCHES: &str = "tern_presence_watches";
+const FOLLOWED: &str = "tern_presence_followed_users";
 const CHANGES: &str = "tern_presence_changes_total";
 const LAST_SEEN: &str = "tern_presence_last_seen_total";
 const LINKS_ENDED: &str = "tern_presence_links_ended_total";
@@ -38,6 +39,7 @@ const DESCRIBED: &[Described] = &[
         "frames that waited for this node's map to catch up",
     ),
     (Gauge, WATCHES, "people watched, once for each gateway"),
+    (Gauge, FOLLOWED, "users whose changes of sessions chat nodes are told"),
     (Counter, CHANGES, "states told to gateways that watch"),
     (
         Counter,
@@ -55,7 +57,7 @@ const DESCRIBED: &[Described] = &[
 pub fn describe() {
     described::describe(DESCRIBED);
     // Counters start at 0, so that what has not happened yet can be seen.
-    for name in [SESSIONS, WATCHES] {
+    for name in [SESSIONS, WATCHES, FOLLOWED] {
         gauge!(name).set(0.0);
     }
     for name in [ANNOUNCEMENTS, CHANGES, LOOKUPS, LOOKED_UP_USERS, REPLACED] {
@@ -99,6 +101,10 @@ pub(crate) fn map_wait(outcome: &'static str) {
 
 pub(crate) fn watches(count: usize) {
     gauge!(WATCHES).set(count as f64);
+}
+
+pub(crate) fn followed(users: usize) {
+    gauge!(FOLLOWED).set(users as f64);
 }
 
 pub(crate) fn changes(count: usize) {

@@ -20,6 +20,11 @@ const MAX_SETTLE: usize = 256;
 const MAX_ACKS: usize = 1024;
 
 impl ShardState {
+    /// Returns whether the writer that commits is free, and there may be something for it.
+    pub fn wants_to_commit(&self) -> bool {
+        !self.is_busy(Lane::Commit) && (self.change.is_some() || !self.due.is_empty())
+    }
+
     /// Returns the writer's next job; `None` while it is busy, or if there is nothing to do. `now` is the monotonic
     /// clock's time. `wall` is the wall clock's time, with which entries are stored and tickets are compared.
     pub fn next_job(

@@ -24,6 +24,7 @@ use tern_store::error::{is_conflict, is_held, is_refusal};
 use tern_store::postgres::connect_hot;
 
 use crate::metrics::{self, JobTimes};
+use crate::shard_loop::commit_turns::Turn;
 use crate::shard_loop::traces;
 use crate::store::by_chat::ByChat;
 use crate::store::heads::Heads;
@@ -59,6 +60,28 @@ const ONE_BY_ONE_FOR: Duration = Duration::from_secs(2);
 /// The refusal that callers get for an entry that the store refuses. No app can repair the cause.
 const REFUSED: Refusal = Refusal::Invalid("body", "was refused by the store");
 
+/// A job for a writer.
+#[derive(Debug)]
+pub struct Given {
+    job: Job,
+    /// The turn in which a commit is made; `None` for upkeep.
+    turn: Option<Turn>,
+}
+
+impl Given {
+    /// Returns a commit that is made in this turn.
+    pub fn in_turn(job: Job, turn: Turn) -> Self {
+        let turn = Some(turn);
+        Self { job, turn }
+    }
+}
+
+impl From<Job> for Given {
+    fn from(job: Job) -> Self {
+        Self { job, turn: None }
+    }
+}
+
 /// Starts the writer of a lane and returns the queue of its jobs. Each job's result goes to `results`.
 pub fn spawn(
     connect: Connect,
@@ -66,7 +89,7 @@ pub fn spawn(
     commit_time: Arc<Meter>,
     times: JobTimes,
     results: mpsc::Sender<Event>,
-) -> mpsc::Sender<Job> {
+) -> mpsc::Sender<Given> {
     let (jobs, mut queue) = mpsc::channel(1);
     let lock_timeout = match lane {
         Lane::Commit => COMMIT_LOCK_TIMEOUT,
@@ -82,8 +105,11 @@ pub fn spawn(
             times,
             wary_until: None,
         };
-        while let Some(job) = queue.recv().await {
-            let done = writer.run(job).await;
+        while let Some(Given { job, turn }) = queue.recv().await {
+            let done = match turn {
+                Some(turn) => turn.cover(writer.run(job)).await,
+                None => writer.run(job).await,
+            };
             if results.send(Event::JobDone(done)).await.is_err() {
                 return;
             }

@@ -9,7 +9,7 @@ use tern_cluster::Node;
 use tern_proto::internal::presence_server::{Presence, PresenceServer};
 use tern_proto::internal::{
     AnnounceReplies, Announcements, GetStatesRequest, GetStatesResponse, LiveSession, LookupReplies,
-    LookupReply, LookupRequests, PresenceChanges, WatchRequests,
+    LookupReply, LookupRequest, LookupRequests, PresenceChanges, WatchRequests,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -67,6 +67,8 @@ impl Drop for PresenceNode {
 pub enum Mood {
     /// It answers that these sessions are online.
     Knows(Vec<LiveSession>),
+    /// The same, but who follows users has not been told that it has become so.
+    KnowsUntold(Vec<LiveSession>),
     /// It answers that these sessions are online, and perhaps others.
     Unsure(Vec<LiveSession>),
     /// It answers that nobody is online, by an older map than the asker's.
@@ -108,16 +110,28 @@ impl Presence for Moody {
         let (mut frames, mood) = (request.into_inner(), self.mood.clone());
         let asked = self.asked.clone();
         let replies = async_stream::stream! {
-            while let Ok(Some(frame)) = frames.message().await {
+            let mut moods = mood.clone();
+            loop {
+                let frame = tokio::select! {
+                    Ok(()) = moods.changed() => None,
+                    frame = frames.message() => Some(frame),
+                };
+                let Some(frame) = frame else {
+                    let all_changed = !matches!(&*moods.borrow(), Mood::KnowsUntold(_));
+                    yield Ok(LookupReplies { all_changed, ..LookupReplies::default() });
+                    continue;
+                };
+                let Ok(Some(frame)) = frame else { return };
                 asked.fetch_add(frame.requests.len(), Ordering::Relaxed);
                 let mood = mood.borrow().clone();
                 if matches!(mood, Mood::Fails) {
                     yield Err(Status::unavailable("by the test"));
                     return;
                 }
-                let replies = frame.requests.into_iter().filter_map(|request| reply(request.r#ref, &mood));
+                let replies = frame.requests.into_iter().filter_map(|request| reply(&request, &mood));
                 let map_version = i64::from(!matches!(mood, Mood::Behind));
-                yield Ok(LookupReplies { map_version, replies: replies.collect() });
+                let replies = replies.collect();
+                yield Ok(LookupReplies { map_version, replies, ..LookupReplies::default() });
             }
         };
         Ok(Response::new(replies.boxed()))
@@ -138,18 +152,21 @@ impl Presence for Moody {
 }
 
 /// Answers one look-up; `None` if the mood is to give no answer.
-fn reply(reference: u64, mood: &Mood) -> Option<LookupReply> {
+fn reply(request: &LookupRequest, mood: &Mood) -> Option<LookupReply> {
     let (sessions, not_owner) = match mood {
-        Mood::Knows(sessions) | Mood::Unsure(sessions) => (sessions.clone(), false),
+        Mood::Knows(sessions) | Mood::KnowsUntold(sessions) | Mood::Unsure(sessions) => {
+            (sessions.clone(), false)
+        }
         Mood::Behind => (Vec::new(), false),
         Mood::NotOwner => (Vec::new(), true),
         Mood::Hangs | Mood::Fails => return None,
     };
     Some(LookupReply {
-        r#ref: reference,
+        r#ref: request.r#ref,
         sessions,
         not_owner,
         unsure: matches!(mood, Mood::Unsure(_)),
+        followed: request.follow && matches!(mood, Mood::Knows(_)),
     })
 }
 

@@ -1,13 +1,16 @@
 //! Tests pushes whose look-up fails, and receipts that are lost on a full queue.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tern_chat::fanout::Outgoing;
-use tern_chat::gateways::Kind;
+use tern_chat::gateways::{Kind, LiveLink};
+use tern_chat_core::Missing;
 use tern_cluster::links::Peer;
 use tern_proto::internal::Push;
-use tern_types::{NoticeKind, Seq, SessionId, UserId};
+use tern_types::{IdSet, NoticeKind, Seq, SessionId, UserId};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::harness::{Chat, PATIENCE, here, missing, online};
@@ -85,4 +88,72 @@ async fn users_who_missed_receipts_are_told_although_events_never_stop() {
         told.extend(chat.gateways.take_missed("g0").sessions);
     }
     assert_eq!(told, [10], "once");
+}
+
+/// A chat node whose presence node knows one session of a device, and the receiver of what goes to its gateway.
+async fn known() -> (PresenceNode, Chat, Missing, LiveLink, mpsc::Receiver<Push>) {
+    let presence = PresenceNode::start("p0").await;
+    let chat = Chat::linked(&[&presence]).await;
+    let device = missing(chat.user_of(&presence));
+    let peer = Peer {
+        name: "g0".to_owned(),
+        incarnation: 1,
+    };
+    let (live, pushes) = chat.gateways.open_live(peer);
+    presence.is(Mood::Knows(vec![online(&device, "g0", 10)]));
+    (presence, chat, device, live, pushes)
+}
+
+fn to(chat: &Chat, device: &Missing, kind: Kind) -> Outgoing {
+    Outgoing {
+        chat: chat.chat,
+        kind,
+        users: [device.user].into(),
+        except: Vec::new(),
+        event: Bytes::from_static(b"event"),
+        span: None,
+    }
+}
+
+#[tokio::test]
+async fn a_followed_user_is_looked_up_once_until_the_sessions_change() {
+    let (presence, chat, device, _live, mut pushes) = known().await;
+    let events = chat.fanout.spawn(chat.gateways.clone());
+    let mut push = async |seq| {
+        events.push(to(&chat, &device, Kind::Entry(Seq(seq))));
+        timeout(PATIENCE, pushes.recv()).await.unwrap().unwrap().sessions
+    };
+    assert_eq!(push(1).await, [10]);
+    let asked = presence.asked.load(Ordering::Relaxed);
+    for seq in 2..10 {
+        assert_eq!(push(seq).await, [10]);
+    }
+    assert_eq!(presence.asked.load(Ordering::Relaxed), asked, "the answer is known");
+    let both = vec![online(&device, "g0", 10), online(&device, "g0", 11)];
+    presence.is(Mood::Knows(both));
+    let heard = async { while push(10).await != [10, 11] {} };
+    timeout(PATIENCE, heard).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_told_of_yet_hears_that_it_missed_a_receipt() {
+    let (presence, chat, device, _live, mut pushes) = known().await;
+    let events = chat.fanout.spawn(chat.gateways.clone());
+    events.push(to(&chat, &device, Kind::Receipt));
+    timeout(PATIENCE, pushes.recv()).await.unwrap().unwrap();
+    let both = vec![online(&device, "g0", 10), online(&device, "g0", 11)];
+    presence.is(Mood::KnowsUntold(both));
+    events.push(to(&chat, &device, Kind::Receipt));
+    let push = timeout(PATIENCE, pushes.recv()).await.unwrap().unwrap();
+    assert_eq!(push.sessions, [10], "nobody has told of the other");
+    let missed = async {
+        loop {
+            let missed = chat.gateways.take_missed("g0").sessions;
+            if !missed.is_empty() {
+                return missed;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert_eq!(timeout(PATIENCE, missed).await.unwrap(), IdSet::from_iter([11]));
 }

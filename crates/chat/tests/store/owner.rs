@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tern_chat::metrics::JobTimes;
-use tern_chat::shard_loop::writer;
+use tern_chat::shard_loop::writer::{self, Given};
 use tern_chat::store::load;
 use tern_chat_core::change::Action;
 use tern_chat_core::shard::{Effect, Event, GATHER_RECEIPTS, Job, JobDone, Lane, ShardState};
@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Owner<'a> {
     store: &'a Store,
     state: ShardState,
-    writers: [(Lane, mpsc::Sender<Job>); 2],
+    writers: [(Lane, mpsc::Sender<Given>); 2],
     done: mpsc::Receiver<Event>,
     /// The number of jobs under way.
     busy: usize,
@@ -151,7 +151,7 @@ impl<'a> Owner<'a> {
             _ => "something else",
         };
         self.hung = true;
-        self.writers[Lane::Upkeep as usize].1.send(job).await.unwrap();
+        self.writers[Lane::Upkeep as usize].1.send(job.into()).await.unwrap();
         name
     }
 
@@ -173,7 +173,7 @@ impl<'a> Owner<'a> {
             for (lane, jobs) in &self.writers {
                 if let Some(job) = self.state.next_job(*lane, now, Clock::wall(), &mut out) {
                     self.busy += 1;
-                    jobs.send(job).await.unwrap();
+                    jobs.send(job.into()).await.unwrap();
                 }
             }
             for effect in out.drain(..) {
@@ -219,7 +219,7 @@ impl<'a> Owner<'a> {
 }
 
 /// Starts one of a shard's two writers.
-pub fn writer(store: &Store, lane: Lane, results: mpsc::Sender<Event>) -> mpsc::Sender<Job> {
+pub fn writer(store: &Store, lane: Lane, results: mpsc::Sender<Event>) -> mpsc::Sender<Given> {
     let (meter, times) = (Shedding::off().meter("commit"), JobTimes::new(0));
     let connect = cell_connect_options(&store.args, Cell::FIRST);
     writer::spawn(Arc::new(move || connect.clone()), lane, meter, times, results)
@@ -229,7 +229,7 @@ pub fn writer(store: &Store, lane: Lane, results: mpsc::Sender<Event>) -> mpsc::
 pub async fn run_job(store: &Store, job: Job) -> JobDone {
     let (results, mut done) = mpsc::channel(1);
     let jobs = writer(store, job.lane(), results);
-    jobs.send(job).await.unwrap();
+    jobs.send(job.into()).await.unwrap();
     match done.recv().await.unwrap() {
         Event::JobDone(done) => done,
         event => panic!("{event:?}"),

@@ -8,6 +8,7 @@ use tern_types::{DeviceId, SessionId, Timestamp, UserId};
 
 use super::SlotSet;
 use crate::activity::Sign;
+use crate::follows::FollowLink;
 use crate::watches::WatchLink;
 
 /// One run of a gateway process: a restarted gateway has a new incarnation.
@@ -106,6 +107,10 @@ pub enum Effect {
     Replaced { gateway: Gateway, session: SessionId },
     /// The signs of the user's sessions may have changed: see [`super::Registry::signs`].
     Signs(UserId),
+    /// The user has other sessions than before.
+    Sessions(UserId),
+    /// There is something to take for this stream of look-ups.
+    TellChanged(FollowLink),
     /// There is something to take for this watch stream.
     Tell(WatchLink),
     /// This announce stream is to be ended. Either its gateway's incarnation has left the map, perhaps only for a

@@ -56,7 +56,7 @@ impl Fixture {
 
     fn apply(&mut self, event: Event) -> Vec<Effect> {
         let mut effects = self.registry.apply(event, self.now);
-        effects.retain(|effect| !matches!(effect, Effect::Signs(_)));
+        effects.retain(|effect| !matches!(effect, Effect::Signs(_) | Effect::Sessions(_)));
         effects
     }
 

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod following;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_presence::Config;
 use tern_proto::internal::presence_client::PresenceClient;
@@ -173,21 +176,32 @@ struct Chat {
 }
 
 impl Chat {
+    async fn ask(&self, map_version: i64, user_ids: Vec<Bytes>, follow: bool) {
+        let requests = vec![LookupRequest {
+            r#ref: 7,
+            user_ids,
+            follow,
+        }];
+        let frame = LookupRequests {
+            map_version,
+            requests,
+            ..LookupRequests::default()
+        };
+        self.out.send(frame).await.unwrap();
+    }
+
+    async fn next(&mut self) -> LookupReplies {
+        timeout(PATIENCE, self.replies.message())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap()
+    }
+
     async fn look_up(&mut self, map_version: i64, users: &[UserId]) -> LookupReply {
         let user_ids = users.iter().map(|user| user.to_vec().into()).collect();
-        let requests = vec![LookupRequest { r#ref: 7, user_ids }];
-        self.out
-            .send(LookupRequests {
-                map_version,
-                requests,
-            })
-            .await
-            .unwrap();
-        let frame = timeout(PATIENCE, self.replies.message())
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        self.ask(map_version, user_ids, false).await;
+        let frame = self.next().await;
         assert_eq!(frame.replies.len(), 1);
         assert_eq!(frame.replies[0].r#ref, 7);
         frame.replies[0].clone()
@@ -414,17 +428,7 @@ async fn the_stream_of_a_gateway_that_left_the_map_ends() {
 async fn bad_ids_end_the_stream_with_a_clear_error() {
     let presence = Presence::start(map(3, &["p1"], &["g1"])).await;
     let mut chat = presence.chat("c1").await;
-    let requests = vec![LookupRequest {
-        r#ref: 1,
-        user_ids: vec![vec![1, 2, 3].into()],
-    }];
-    chat.out
-        .send(LookupRequests {
-            map_version: 3,
-            requests,
-        })
-        .await
-        .unwrap();
+    chat.ask(3, vec![vec![1, 2, 3].into()], false).await;
     let status = timeout(PATIENCE, chat.replies.message())
         .await
         .unwrap()
