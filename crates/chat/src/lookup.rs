@@ -119,7 +119,8 @@ impl Lookup {
         lookup
     }
 
-    /// Looks up the live sessions of these users. It answers within the two times of [`Patience`].
+    /// Looks up the live sessions of these users. It answers within the sum of the two times of [`Patience`],
+    /// because the gateways are asked after the presence nodes.
     pub async fn sessions(&self, users: Vec<UserId>) -> Sessions {
         let map = self.map.current();
         let mut sessions = Vec::new();
