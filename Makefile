@@ -1,10 +1,10 @@
-# What CI runs is what is here: `.ci/run` calls `make test`.
+# CI runs the same checks as `make test`, because `.ci/run` calls it.
 
 .DEFAULT_GOAL := help
 .PHONY: help tidy setup tools build demo run bench flamegraph test format lints protos dependencies tests citus schema-n-1 instructions python browser helm docs image proto-baseline
 
 BUF := $(shell command -v buf || echo .tern/tools/node_modules/.bin/buf)
-# The test runner's own output, for who reads only the end.
+# The file with the test runner's output. `make test` shows its closing lines once more at the end.
 TEST_LOG := .tern/test.log
 
 help: ## Say what can be made

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 /// The value of the enum `FieldDescriptorProto.Type` for a field of bytes, TYPE_BYTES.
 const TYPE_BYTES: i32 = 12;
 
-/// The message and the field that the generated code leaves encoded, which makes no difference on the wire. So a message
-/// is logged as it came and read as it was logged, with fields that this version does not know.
+/// The fields, each with its message, that the generated code leaves encoded, which makes no difference on
+/// the wire. So a message goes into the chat's log as it came, and out again as it was stored, including
+/// fields that this version does not know.
 const KEPT_ENCODED: [(&str, &str); 3] = [
     ("SendMessage", "envelope"),
     ("SendMessageRequest", "envelope"),

@@ -34,7 +34,7 @@ def status(url: str) -> int | None:
 
 
 class Place:
-    """A directory, a network of loopback addresses, and the processes that run there, which end with it."""
+    """A directory, a network of loopback addresses, and processes there, which end with its `with` block."""
 
     def __init__(self, directory: pathlib.Path, documents: list[dict]):
         self.directory, self.documents = directory, documents

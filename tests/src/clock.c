@@ -1,4 +1,5 @@
-/* A wall clock that is ahead by as many seconds as a file says, for the process that this library is preloaded into. */
+/* This library is preloaded into a process, and changes its wall clock: it is ahead of the true time by as
+ * many seconds as the file says that the variable STEPPED_CLOCK names. The monotonic clock is not changed. */
 
 #define _GNU_SOURCE
 #include <fcntl.h>

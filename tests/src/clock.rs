@@ -20,7 +20,7 @@ impl WallClock {
     ///
     /// # Panics
     ///
-    /// If there is no C compiler, which the build of Tern needs too.
+    /// Panics if there is no C compiler, which the build of Tern needs too.
     pub fn new() -> Self {
         let clock = Self {
             dir: tempfile::tempdir().expect("a temporary directory"),

@@ -31,12 +31,15 @@ pub struct Collector {
 pub struct Span {
     /// The name of the node that exported it.
     pub node: String,
+    /// The span's name.
     pub name: String,
+    /// The id of the trace, 16 bytes.
     pub trace_id: Vec<u8>,
+    /// The span's own id, 8 bytes.
     pub span_id: Vec<u8>,
     /// The parent's span id; empty if there is none.
     pub parent_id: Vec<u8>,
-    /// Its numeric attributes.
+    /// The span's numeric attributes, by name.
     pub fields: HashMap<String, i64>,
 }
 
@@ -56,7 +59,7 @@ impl Collector {
         Self { url, spans, server }
     }
 
-    /// The URL for `--otlp-endpoint`.
+    /// Returns the collector's URL, for `--otlp-endpoint`.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -72,8 +75,8 @@ impl Collector {
         spans.iter().filter(|span| which(span)).cloned().collect()
     }
 
-    /// Waits until a trace has a span of each of these names, and returns all its spans. Nodes export when they like,
-    /// so the number of spans says nothing of which are there.
+    /// Waits until a trace has a span of each of these names, and returns all its spans. The test names the
+    /// spans instead of counting them, because nodes export their spans in any order.
     pub async fn until(&self, id: [u8; 16], names: &[&str]) -> Vec<Span> {
         let what = format!("spans named {names:?}");
         let there = || {

@@ -12,13 +12,18 @@ pub const PACE: Duration = Duration::from_millis(20);
 
 /// A direct chat of two people, and everything that they have written in it.
 pub struct Conversation {
+    /// The chat.
     pub chat: ChatId,
+    /// The two people's phones.
     pub phones: [Phone; 2],
+    /// The texts of all messages.
     texts: Vec<String>,
+    /// Each send after the first message: the index of its phone, and its request_id.
     requests: Vec<(usize, RequestId)>,
 }
 
 impl Conversation {
+    /// Creates two users with a phone each, and has one send the first message to the other.
     pub async fn begin(world: &World) -> Self {
         let [alice, bob] = world.users(["alice", "bob"]).await;
         Self::between([world.phone(&alice).await, world.phone(&bob).await]).await
@@ -47,7 +52,7 @@ impl Conversation {
         }
     }
 
-    /// Puts `count` messages of each person into the outboxes, one each in [`PACE`].
+    /// Puts `count` messages of each person into the outboxes, one of each person every [`PACE`].
     pub async fn write(&mut self, count: usize) {
         let mut pace = tokio::time::interval(PACE);
         for _ in 0..count {

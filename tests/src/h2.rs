@@ -68,7 +68,7 @@ fn field(name: &str, value: &str) -> Vec<u8> {
     field
 }
 
-/// Appends an integer with a prefix of 7 bits (section 5.1).
+/// Appends an integer with a prefix of 7 bits (RFC 7541, section 5.1).
 fn length(out: &mut Vec<u8>, length: usize) {
     const PREFIX: usize = 0x7f;
     if length < PREFIX {

@@ -1,6 +1,10 @@
 //! A good client that is written from the comments in messaging.proto alone, so that it gets what any app would get. It
 //! keeps its log in memory, acknowledges what it has stored, sends its outbox again on each new stream, and reconnects.
 //! It remembers the first breach of the protocol by the server; the next wait of the test then fails.
+//!
+//! It leaves out what tests do not need: it does not renew its access token, waits for the end of a stream
+//! that is draining, pauses 0.1 s before each reconnect whatever `Closing` says, and goes on reconnecting
+//! after PROTOCOL_ERROR and USER_SUSPENDED.
 
 mod run;
 mod state;
@@ -44,6 +48,7 @@ enum Command {
         to: To,
         body: Vec<u8>,
     },
+    /// Sends a message of the outbox again, after the server could not take it.
     Retry(RequestId),
     Read {
         chat: ChatId,

@@ -31,11 +31,13 @@ pub enum Shown {
 /// Everything that the server has said so far.
 #[derive(Debug, Clone, Default)]
 pub struct Said {
+    /// Each `Presence`, in order.
     pub presences: Vec<(UserId, Shown)>,
+    /// Each `WatchResult`, in order.
     pub results: Vec<WatchResult>,
     /// The tokens of the heartbeats that were answered.
     pub heartbeats: Vec<u64>,
-    /// How the stream ended; `None`: it is open.
+    /// The way in which the stream ended; `None` while it is open.
     pub end: Option<String>,
 }
 

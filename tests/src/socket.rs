@@ -35,7 +35,7 @@ pub struct Socket {
     waiting: VecDeque<Event>,
 }
 
-/// How the server ended a stream.
+/// The way in which the server ended a stream.
 #[derive(Debug)]
 pub struct End {
     /// The last event before the end.

@@ -263,8 +263,8 @@ impl World {
     }
 }
 
-/// Repeats a call while the platform answers UNAVAILABLE: on a busy machine a node may not get a connection to the
-/// store in time.
+/// Repeats a call while the platform answers UNAVAILABLE or DEADLINE_EXCEEDED: on a busy machine a node may
+/// not get a connection to the store in time. Panics on any other error, and after [`BOUND`].
 pub async fn patiently<T, Call>(what: &str, call: impl Fn() -> Call) -> T
 where
     Call: Future<Output = Result<Response<T>, Status>>,

@@ -80,10 +80,10 @@ impl Accounts {
         })
     }
 
-    /// Checks that a calling device is still active, because its access token stays valid for up to an hour after the
-    /// device was revoked. Returns `Err` with DEVICE_REVOKED if it was, and with TOKEN_INVALID if the
-    /// device is not known, as after a restore from an older backup. A suspended user's devices
-    /// stay active; gateways refuse their calls.
+    /// Checks that a calling device is still active, because its access token stays valid for up to an hour
+    /// after the device was revoked. Returns `Err` with DEVICE_REVOKED if it was, and with TOKEN_INVALID if
+    /// the device is not known, as after a restore from an older backup. A suspended user's devices stay
+    /// active; gateways refuse their calls.
     async fn check_device(&self, principal: &Principal) -> Result<(), ApiError> {
         if let Principal::Device { user, device } = principal
             && !self.store.is_active(*user, *device).await?

@@ -17,8 +17,8 @@ use super::entry::{EntryKind, Fingerprint, MediaRef, Sending};
 /// A change of a group that a member or a back end asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// The user who makes the change. [`UserId::SYSTEM`] stands for a back end that acts for no user; it may make any
-    /// change.
+    /// The user who makes the change. [`UserId::SYSTEM`] stands for a back end that acts for no user; it may
+    /// do what an owner may.
     pub actor: UserId,
     /// The device that asks, or `DeviceId::BACK_END`.
     pub device: tern_types::DeviceId,
@@ -28,7 +28,7 @@ pub struct Change {
     pub fingerprint: Fingerprint,
     /// The effect on the group.
     pub action: Action,
-    /// How it came. For a unary call it is the default.
+    /// The facts about its sending. For a unary call they are the default.
     pub sending: Sending,
 }
 

@@ -105,8 +105,8 @@ pub struct Chat {
     pub unsettled: Option<Seq>,
     /// The time at which the next settle is due; `None` if none is scheduled.
     pub settle_at: Option<Timestamp>,
-    /// The head when `settle_at` was set. Entries that were committed later have a settle of their own, half a second
-    /// after them.
+    /// The head when `settle_at` was set. Entries that were committed later have a settle of their own, which
+    /// is scheduled when this one has ended.
     pub settle_upto: Seq,
     /// The number of settles in a row that failed.
     pub settle_tries: u32,

@@ -94,7 +94,8 @@ pub enum Outcome {
         seq: Seq,
         row: Option<Seq>,
     },
-    /// The command was refused, and nothing of it is stored.
+    /// The command was refused. Nothing of it is stored, but after [`Refusal::STORE_AWAY`] and
+    /// [`Refusal::TOO_LATE`] nobody knows: it may be stored all the same.
     Refused(Refusal),
     /// This node does not own the chat any more, or has forgotten it because the store is another one. The caller
     /// should send the same request again.

@@ -49,8 +49,9 @@ pub use receipts::GATHER_RECEIPTS;
 
 use notices::Given;
 
-/// The time from a chat's first unsettled commit to its settle. A device that is online and reachable acknowledges
-/// well within it.
+/// The time from a chat's first unsettled commit to its settle. A device that is online and reachable
+/// acknowledges well within it. Entries that are committed too late for that settle get the next one, which
+/// comes this time after the first has ended.
 pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
 /// The interval in milliseconds to whose multiples the times of settles are rounded up. The settles of several chats
 /// then share a statement also when there is little to do. A statement for twenty chats costs Postgres twice as much as
@@ -155,8 +156,8 @@ impl ShardState {
         std::mem::take(&mut self.counts)
     }
 
-    /// Returns whether nothing is under way: no writer has a job, no caller waits, and nothing is left to write but
-    /// settles.
+    /// Returns whether nothing is under way: no writer has a job, no caller waits for a command or a reload,
+    /// and nothing is left to write but settles. Events that wait for their chat to be loaded do not count.
     pub fn is_quiet(&self) -> bool {
         self.busy == [false; 2]
             && self.waiting == 0

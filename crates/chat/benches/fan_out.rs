@@ -11,7 +11,7 @@ use tern_types::{ChatId, DeviceId, Seq, SessionId, UserId};
 use uuid::Uuid;
 
 const GATEWAYS: u64 = 4;
-/// Events of one look-up under load.
+/// The number of events of one look-up under load.
 const EVENTS: u64 = 256;
 const MEMBERS: u64 = 200;
 

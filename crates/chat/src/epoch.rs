@@ -42,7 +42,9 @@ impl StoreEpoch {
         self.current.load(Ordering::Acquire) == mark
     }
 
-    /// Reads the epoch. If it differs from the epoch known before, the shards forget their chats before this returns.
+    /// Reads the epoch. If it differs from the epoch known before, the shards are told to forget their chats
+    /// before this returns. An event that is sent to a shard afterwards therefore finds its chat as the store
+    /// has it.
     pub async fn look(&self) -> sqlx::Result<Uuid> {
         let _one = self.look.lock().await;
         let epoch = listing::epoch(&self.pools).await?;

@@ -1,8 +1,8 @@
 //! Live delivery: pushes events to the recipients that are online. It is a hint; the settle guarantees delivery.
 //!
-//! One task for each shard takes all events that came while it was busy, and asks each presence node once for all of
-//! them. It puts each event, which was encoded once, with the list of its sessions on the link of each gateway
-//! concerned.
+//! Each shard has a task of its own, and so have the calls that make groups. A task takes all events that
+//! came while it was busy, and asks each presence node once for all of them. It puts each event, which was
+//! encoded once, with the list of its sessions on the link of each gateway concerned.
 //!
 //! A push that finds the queue full is dropped, and affects no other recipient. If it was an entry, the settle makes up
 //! for it. A receipt has no settle: if its look-up failed, it is tried again. Users who missed a receipt are noted and
@@ -67,7 +67,7 @@ pub struct Fanout {
     pub lookup: Lookup,
 }
 
-/// A handle of one shard's fan-out task.
+/// A handle of one fan-out task.
 #[derive(Debug, Clone)]
 pub struct Pushes {
     queue: mpsc::Sender<Outgoing>,
@@ -163,8 +163,8 @@ impl Unreached {
 }
 
 impl Fanout {
-    /// Starts the task of one shard. Its events keep their order, except receipts that are tried again. The task ends
-    /// when all clones of the returned handle are dropped.
+    /// Starts one fan-out task. Its events keep their order, except receipts that are tried again. The task
+    /// ends when all clones of the returned handle are dropped.
     pub fn spawn(&self, gateways: Gateways) -> Pushes {
         let (pushes, mut queue) = mpsc::channel(QUEUE);
         let (lookup, unreached) = (self.lookup.clone(), Unreached::default());

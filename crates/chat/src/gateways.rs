@@ -33,7 +33,8 @@ const LIVE: usize = 8_192;
 pub enum Kind {
     /// An entry with this seq. Its settle delivers it all the same.
     Entry(Seq),
-    /// A receipt. Nothing repeats it.
+    /// A receipt. No settle makes up for it, so the sessions that missed one are noted, and their gateway is
+    /// told.
     Receipt,
     /// A notice, such as that somebody is typing. It may be lost.
     Notice(NoticeKind),
@@ -248,8 +249,9 @@ impl Gateways {
         self.lock().missed.take(gateway)
     }
 
-    /// Ends the live streams once the events that wait on them are sent, because this node owns no chats any more. By
-    /// this end, in place of a break, gateways know that they have missed nothing.
+    /// Ends the live streams once the events that wait on them are sent, because this node owns no chats any
+    /// more. A stream that ends in this way, and does not break, tells its gateway that it has missed
+    /// nothing.
     pub(crate) fn end_live(&self) {
         let mut table = self.lock();
         table.live_ended = true;

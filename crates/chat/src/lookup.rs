@@ -135,18 +135,7 @@ impl Lookup {
     /// for it. It looks up only those users whom this node does not follow; then it follows them. A session that has
     /// just begun may be missing among those of a followed user, until the presence node has told of it.
     pub async fn live(&self, users: Vec<UserId>) -> Live {
-        let (mut live, mut unknown) = (Live::default(), Vec::new());
-        let map = self.map.current();
-        for user in users {
-            let owner = map.owner(Role::Presence, Slot::of_user(user)).map(peer);
-            let link = owner.as_ref().and_then(|owner| lock(&self.links).get(&owner.name).cloned());
-            let known = owner.zip(link).is_some_and(|(owner, link)| link.known(&owner, user, &mut live.sessions));
-            if known {
-                live.followed.push(user);
-            } else {
-                unknown.push(user);
-            }
-        }
+        let (mut live, unknown) = self.known(users);
         if !unknown.is_empty() {
             let found = self.look_up(unknown, true).await;
             live.sessions.extend(found.sessions);
@@ -155,7 +144,23 @@ impl Lookup {
         live
     }
 
-    /// Looks up the live sessions of these users. It answers within the sum of the two times of [`Patience`].
+    /// Returns the sessions of the users whom this node follows at the owners of their slots, and the other users.
+    fn known(&self, users: Vec<UserId>) -> (Live, Vec<UserId>) {
+        let (mut live, mut unknown) = (Live::default(), Vec::new());
+        let (map, links) = (self.map.current(), lock(&self.links));
+        for user in users {
+            let known = map.owner(Role::Presence, Slot::of_user(user)).is_some_and(|owner| {
+                let link = links.get(&owner.name);
+                link.is_some_and(|link| link.known(owner.incarnation, user, &mut live.sessions))
+            });
+            let of = if known { &mut live.followed } else { &mut unknown };
+            of.push(user);
+        }
+        (live, unknown)
+    }
+
+    /// Looks up the live sessions of these users. It answers within the sum of the two times of [`Patience`],
+    /// because the gateways are asked after the presence nodes.
     pub async fn sessions(&self, users: Vec<UserId>) -> Sessions {
         self.look_up(users, false).await
     }

@@ -55,7 +55,7 @@ impl Owned {
         count
     }
 
-    /// The gained slots to look at now, of those that `which` accepts.
+    /// Takes the gained slots that `which` accepts, so that they can be looked at now.
     fn take_gained(&mut self, which: impl Fn(Slot) -> bool) -> HashSet<Slot> {
         let (taken, left) = std::mem::take(&mut self.gained)
             .into_iter()

@@ -54,8 +54,9 @@ pub enum Input {
     Event(Event),
     /// Asks for the chat's watermarks. The answer is `None` if the chat is not loaded.
     Watermarks(ChatId, oneshot::Sender<Option<Vec<(UserId, Watermark)>>>),
-    /// Asks for the user's read marks in these chats, as far as they are in memory: the chat, the mark, and how many
-    /// messages of their own after it count as unread.
+    /// Asks for the user's read marks in these chats, as far as they are in memory. The answer has the chat,
+    /// the mark, and the number of the user's own messages after the mark. These count as unread for others,
+    /// not for the user.
     ReadMarks(UserId, Vec<ChatId>, oneshot::Sender<Vec<(ChatId, Seq, u32)>>),
     /// Asks for the facts about the chat that its owner knows beyond the store. The answer is `None` if the chat is not
     /// loaded.
@@ -117,8 +118,8 @@ impl Shards {
         answered.await.ok()?
     }
 
-    /// Returns the user's read marks in these chats, as far as they are in memory: the chat, the mark, and how many
-    /// messages of their own after it count as unread. It includes marks that were sent to the shards before this call.
+    /// Returns the user's read marks in these chats, as far as they are in memory: see [`Input::ReadMarks`].
+    /// It includes marks that were sent to the shards before this call.
     pub(crate) async fn read_marks(
         &self,
         user: UserId,

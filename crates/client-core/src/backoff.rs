@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-/// The ceiling of the first delay: a gateway that restarts is back in about a second. It doubles with each failure.
+/// The ceiling of the first delay: a gateway that restarts is back in about a second. The ceiling doubles
+/// with each failure.
 pub const BASE: Duration = Duration::from_millis(500);
 /// The ceiling of every delay, not counting the time that the server asks for. A person who looks at the app waits at
 /// most this long.

@@ -150,7 +150,8 @@ pub enum Change {
     Credentials(Credentials),
     /// Stores the epoch of the server's store, to which all cursors belong.
     Epoch(StoreEpoch),
-    /// Deletes all cursors, chats, entries and receipts. Own messages sent after `since` go back into the outbox.
+    /// Deletes all cursors, chats, entries and receipts. Own messages that were sent at `since` or later go
+    /// back into the outbox; if there are very many, the newest of them.
     Reset {
         epoch: StoreEpoch,
         since: Timestamp,

@@ -16,11 +16,12 @@ use uuid::Uuid;
 pub struct Entry {
     pub chat: ChatId,
     pub seq: Seq,
-    /// The time at which the server took it, by the server's clock.
+    /// The time at which the server took the entry, by the server's clock.
     pub sent_at: Timestamp,
-    /// The person who caused it. `None`: a back end did, in nobody's name. Such a message comes from the system.
+    /// The person who caused the entry. `None`: a back end caused it, in nobody's name. Such a message comes
+    /// from the system.
     pub sender: Option<UserId>,
-    /// The device that sent it. `None`: a back end sent it.
+    /// The device that sent the entry. `None`: a back end sent it.
     pub device: Option<DeviceId>,
     /// The request_id that the sender chose for the send.
     pub request: Option<RequestId>,
@@ -63,7 +64,7 @@ impl Entry {
     }
 }
 
-/// The error for an entry of the wire that is none.
+/// The reason why an entry that came over the wire is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
     #[error("an id of the entry is {0}")]
@@ -333,7 +334,8 @@ pub enum Event {
     /// Everything that waited at the server when the stream was opened has been told. This comes once at most after
     /// each [`Self::Connected`].
     CaughtUp,
-    /// A stream is open. `session` names it in the server's logs.
+    /// A stream is open. `session` names it in the server's logs. `gateway` is the address of its gateway:
+    /// the engine leaves it empty, and the driver, which knows the address, fills it in.
     Connected { session: String, gateway: String },
     /// There is no stream. The client tries again after `retry_in`. `None`: it does not try again by itself.
     Disconnected {

@@ -1,4 +1,5 @@
-//! Unary calls: authorised, repeated where that helps, with typed errors.
+//! Makes the unary calls: adds the credentials, repeats a call that failed for a passing reason, and types
+//! the errors.
 //!
 //! Every call may be repeated: it only reads, or it is idempotent by its request_id or by its nature.
 
@@ -18,8 +19,8 @@ use crate::driver::command::Command;
 
 /// The time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest number of attempts of one call. With the delays between them they last some ten seconds, the time in
-/// which a node is replaced.
+/// The largest number of attempts of one call. The delays between them add up to about 16 s on average, which
+/// is longer than it takes to replace a node that failed.
 const ATTEMPTS: u32 = 7;
 /// The largest answer, which is a page of entries.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;

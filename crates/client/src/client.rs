@@ -65,7 +65,9 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// Waits for the next event. Returns `None` after [`Event::Stopped`].
+    /// Waits for the next event. Returns `None` when the client has ended. The last event is
+    /// [`Event::Stopped`], unless the app left events waiting at the end for more than 1 s: then those that
+    /// still wait are dropped with it.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
     }
@@ -182,9 +184,10 @@ impl Client {
         self.apply(Input::MarkRead { chat, seq }).await
     }
 
-    /// Watches the presence of these people, at most 256, in place of the people watched before. [`Event::Presence`]
-    /// tells the present state of each, then [`Event::Watching`] says that the watch has begun, then
-    /// [`Event::Presence`] tells each change. After a reconnect the client renews the watch by itself.
+    /// Watches the presence of these people, at most 256, in place of the people watched before.
+    /// [`Event::Presence`] tells the present state of each, then [`Event::Watching`] says that the watch has
+    /// begun, then [`Event::Presence`] tells each change. If there are more than 256, [`Event::Watching`] has
+    /// an error instead. After a reconnect the client renews the watch by itself.
     pub async fn watch_presence(&self, users: Vec<UserId>) -> Result<()> {
         self.apply(Input::WatchPresence(users)).await
     }
@@ -283,8 +286,9 @@ impl Client {
         self.read(move |store| store.receipts(chat)).await
     }
 
-    /// Returns display names. Names that this device does not know are read from the server and stored; a user whom
-    /// the server does not know is missing in the result.
+    /// Returns display names. Names that this device does not know are read from the server and stored. A
+    /// name that it knows is not read again, even if the user has changed it since. A user whom the server
+    /// does not know is missing in the result.
     pub async fn names(&self, users: impl IntoIterator<Item = UserId>) -> Result<HashMap<UserId, String>> {
         let wanted: BTreeSet<UserId> = users.into_iter().collect();
         let mut names = self.read(|store| store.names()).await?;

@@ -11,7 +11,8 @@ pub const SENDS_PER_CHAT: usize = 1;
 /// The certificate authorities that the client trusts.
 #[derive(Debug, Clone, Default)]
 pub enum Tls {
-    /// Certificates signed by one of these authorities (PEM).
+    /// Certificates signed by one of these authorities (PEM). For the object store, those that this machine
+    /// trusts count too, because it is often a public service.
     Roots(String),
     /// Certificates signed by an authority that this machine trusts.
     #[default]
@@ -43,7 +44,10 @@ pub struct ClientConfig {
     pub client_version: String,
     /// True if a person looks at the app from the start.
     pub active: bool,
-    /// True if entries are stored. Without them, [`crate::Client::history`] finds nothing.
+    /// True if entries are stored. Without them, [`crate::Client::history`] and
+    /// [`crate::Client::load_history`] find nothing, entries that were unread at the last stop may not be
+    /// counted after the next start, and own messages are not sent again to a server's store that was
+    /// restored from a backup.
     pub keep_history: bool,
     /// The number of sends of one chat that may be without a result at a time (see [`SENDS_PER_CHAT`]). With more than
     /// one, sending is faster, and messages may change places when a node fails.

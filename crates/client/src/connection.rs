@@ -17,8 +17,9 @@ use crate::error::{CallError, ClientError};
 
 /// The time limit for TCP and TLS together. A phone on a bad network needs some seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The received bytes that may wait unread, on a stream and over all streams of a connection. Frames are small, and a
-/// full window would stall the unary calls beside the stream.
+/// The received bytes that may wait unread, on an HTTP/2 stream and over all HTTP/2 streams of a connection.
+/// Frames and most answers are small, so these windows are seldom full. A full one stalls the calls that
+/// share the connection.
 const WINDOW_BYTES: u32 = 1024 * 1024;
 /// The number of frames that may wait until HTTP/2 takes them. A few keep the connection busy; more only use memory.
 const WRITE_QUEUE: usize = 4;

@@ -1,5 +1,5 @@
-//! Files: encrypted on this device and uploaded to the object store with URLs that the platform signs, and the way
-//! back.
+//! Sends and receives files. A file is encrypted on this device, and uploaded to the object store with URLs
+//! that the platform signs. A download takes the same way back.
 //!
 //! ```text
 //!  file ─▶ cipher ─▶ hashes ─▶ CreateUpload ─▶ PUT each missing part, some at a time ─▶ FinalizeUpload ─▶ ticket
@@ -141,7 +141,14 @@ impl Client {
     }
 
     /// Downloads a file of a message in `chat` to the path `to`. The content is written to a temporary file beside
-    /// it, which takes the place of `to` when all of it has come and its hash is right. An existing file is replaced.
+    /// it, which takes the place of `to` when all of it has come and its hash is right. An existing file is
+    /// replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::Call`] if the platform refuses the file or does not answer, [`MediaError::Store`] after
+    /// several attempts at the object store, [`MediaError::Corrupt`] if the content is not that of `file`,
+    /// [`MediaError::TooLarge`], [`MediaError::File`].
     pub async fn download(
         &self,
         chat: ChatId,
@@ -184,8 +191,10 @@ pub fn with_files(to: impl Into<To>, text: &str, files: Vec<Attachment>) -> Outg
     message
 }
 
-/// Turns a name that somebody else chose into a safe file name: no directories, no leading dots, no control
-/// characters, at most 120 bytes of UTF-8.
+/// Turns a name that somebody else chose into a safe file name of at most 120 bytes of UTF-8. Directories are
+/// cut off, and so are dots and spaces at both ends. Control characters, characters that turn the direction
+/// of text, and characters that a file system may refuse become `_`. If nothing is left, the name is `file`.
+/// Example: `../../.ssh` becomes `ssh`.
 pub fn safe_name(name: &str) -> String {
     const MAX_BYTES: usize = 120;
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();

@@ -92,7 +92,7 @@ impl World {
         world
     }
 
-    /// Returns the chat with this index, counted round.
+    /// Returns the chat with this index, which is taken modulo the number of chats.
     pub fn chat(&self, index: usize) -> ChatId {
         *self.logs.keys().nth(index % self.logs.len()).unwrap()
     }

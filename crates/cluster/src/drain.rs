@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The time that a drain may take. It is longer than the longest settle and the time over which reconnects are spread,
-/// and shorter than the 30 s that Kubernetes grants.
+/// The time that a drain may take. It is longer than the longest settle and the time over which reconnects
+/// are spread, and shorter than the 30 s that Kubernetes grants by default.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The signal that tells all parts of a process that it is stopping. All clones share one state.

@@ -9,10 +9,11 @@
 //! While etcd is away, all of them retry, and the last good map stays in use unless other nodes have a newer one.
 //! [`crate::standing`] says how certain this node's own place in the map is.
 //!
-//! The version of a map is the etcd revision of the last change of a node's key. So all nodes number the same map alike,
-//! also if others write to the same etcd. A list does not show when a key was deleted; a node that cannot tell from it when
-//! the last change was has a version that may be another, and writes its own key anew soon after, so that all nodes have
-//! the same version again.
+//! The version of a map is the etcd revision of the last change of a node's key. So all nodes number the same
+//! map alike, also if others write to the same etcd. But a list does not show when a key was deleted.
+//! Example: a key was deleted at revision 7, and a node that missed this reads the list at revision 9. It
+//! only sees that the key is gone, and guesses version 9, while the other nodes have version 7. Soon after,
+//! it writes its own key anew. That is a change which all nodes see, so all have the same version again.
 
 mod follow;
 mod obituaries;

@@ -85,18 +85,20 @@ pub struct Node {
     pub admin: String,
     /// The number of this start of the process, which rises with each start.
     pub incarnation: u64,
-    /// The node is stopping: it owns no slots and takes no new work.
+    /// True if the node is stopping: it owns no slots and takes no new work.
     #[serde(default)]
     pub draining: bool,
-    /// The node is alive, but cut off from what its work needs, while others of its role are not
+    /// True if the node is alive, but cut off from what its work needs, while others of its role are not
     /// ([`crate::wellness`]). It owns no slots while a node that is well can own them.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unwell: bool,
-    /// Another node found that this node's process is dead ([`crate::etcd::Obituaries`]), so it is no longer in the
-    /// map. If the process is alive after all, it writes the record again, without this mark.
+    /// True if another node found that this node's process is dead ([`crate::etcd::Obituaries`]). Then it is
+    /// no longer in the map. If the process is alive after all, it writes the record again, without this
+    /// mark.
     #[serde(default, skip_serializing_if = "is_false")]
     pub gone: bool,
-    /// The node was marked as gone although it was alive, so nobody may mark this incarnation again.
+    /// True if the node was marked as gone although it was alive. Then nobody may mark this incarnation
+    /// again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub insists: bool,
 }
@@ -150,8 +152,8 @@ impl ClusterMap {
         self.version
     }
 
-    /// Says that the version may not be that of the last change, so that other nodes may have the same map under another
-    /// version.
+    /// Notes that the version may not be that of the last change. Other nodes may have the same map under
+    /// another version.
     pub(crate) fn guess_version(&mut self) {
         self.guessed = true;
     }

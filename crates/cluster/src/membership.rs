@@ -50,7 +50,8 @@ pub struct Recorded {
     /// The revision of the last change of the records.
     pub revision: i64,
     pub nodes: Vec<(Role, Node)>,
-    /// The time until which every node that vanishes is held, because etcd was out of sight. `None`: there is none.
+    /// The time until which every node that vanishes is held, because etcd was out of sight. `None`: etcd was
+    /// in sight all the time.
     pub cautious_until: Option<Instant>,
 }
 

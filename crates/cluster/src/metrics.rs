@@ -94,7 +94,7 @@ pub fn describe() {
     for level in &Level::ALL[1..] {
         counter!(SHED, "what" => level.name()).absolute(0);
     }
-    // Counters start at 0, so that a metric is visible before its first event.
+    // These metrics start at 0, so that each is visible before its first event.
     gauge!(DRAINING).set(0.0);
     for of in ["effect", "own"] {
         gauge!(SHED_LEVEL, "of" => of).set(0.0);

@@ -83,9 +83,13 @@ impl Reach {
 #[derive(Debug, Default)]
 pub struct Wellness {
     unwell: bool,
+    /// The time since which the node has been worse off than others. `None`: it is not.
     worse_since: Option<Instant>,
+    /// The time since which the node has reached everything. `None`: it does not.
     fine_since: Option<Instant>,
+    /// The number of times that the node became well again, since they were last forgotten.
     relapses: u32,
+    /// The time at which the node last became well again. `None`: it is unwell now, or was never unwell.
     well_since: Option<Instant>,
 }
 
@@ -95,7 +99,8 @@ impl Wellness {
         self.unwell
     }
 
-    /// Takes the result of one look. `fine` means that everything is reached, `worse` that other nodes reach more.
+    /// Takes the result of one look at `now`. `fine` means that everything is reached, `worse` that this node
+    /// is worse off than others of its role.
     pub fn look(&mut self, fine: bool, worse: bool, now: Instant) {
         let since = |since: Option<Instant>, holds: bool| holds.then(|| since.unwrap_or(now));
         self.worse_since = since(self.worse_since, worse);
@@ -237,7 +242,8 @@ pub async fn watch(ctx: NodeContext, roles: Vec<Role>, registration: Arc<Registr
     }
 }
 
-/// Returns whether `role` reaches everything, and whether other nodes of the role reach more.
+/// Returns whether `role` reaches everything, and whether it is worse off than other nodes of the role: one
+/// of them reaches more, or none of them answers a node that has no store or no link.
 async fn look(ctx: &NodeContext, role: Role) -> (bool, bool) {
     let map = ctx.map.current();
     let needed = partner(role).map_or(0, |partner| needed(&map, partner));

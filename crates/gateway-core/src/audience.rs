@@ -21,7 +21,8 @@ const GIVERS: usize = 2048;
 /// The most questions to accounts at a time. A notice that would need one more is dropped, and the next notice comes
 /// 3 s later.
 const QUESTIONS: usize = 64;
-/// The most sessions on one gateway to which one notice goes: ten devices of each member.
+/// The most sessions with whose users accounts are asked about one notice: ten devices of each member. A
+/// notice for more sessions of which it is not known whether they may see it is dropped for these.
 const MAX_SESSIONS: usize = MAX_TYPING_MEMBERS * 10;
 /// The most notices of one giver that are held during a question. A person types in one chat.
 const HELD: usize = 2;

@@ -3,7 +3,8 @@
 //!
 //! - [`session`]: one stream of one device
 //! - [`watches`]: which sessions watch which users' presence, and which states they are told at what time
-//! - [`audience`]: who may see that a user is typing, as far as accounts have answered that
+//! - [`audience`]: who may see a user's notices, such as that the user is typing, as far as accounts have
+//!   answered that
 //! - [`gcra`]: the rate limiter
 
 #![cfg_attr(

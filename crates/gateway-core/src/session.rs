@@ -61,11 +61,13 @@ pub struct Session {
     typing: Typing,
     chats: Chats,
     reader: Reader,
+    /// The limiter for the device's WatchPresence.
     watching: Gcra,
-    /// The number that a send or a window got last. Its reference is the session id in the upper 32 bits and this
-    /// number in the lower.
+    /// The number that a send or a window got last. A reference has the lower half of the session id in its
+    /// upper 32 bits, and such a number in the lower.
     last_reference: u32,
-    /// The number of bytes that were put and that the transport has not taken yet.
+    /// The number of bytes that were put since the transport had last taken everything. It may have taken
+    /// some of them since.
     unflushed: usize,
     /// No timer is due before this time. It may be earlier than the next timer, never later.
     due: Timestamp,
@@ -172,8 +174,8 @@ impl Session {
             } => self.open(token, &client_version, active, now),
             _ if !self.life.is_open() => self.protocol_error("the first item of a stream must be Open"),
             Item::Send(send) => self.send(send, now),
-            // Ack, MarkRead and notices have no answer. One with a malformed chat id is ignored, as is one about a
-            // chat that the user is not in.
+            // Ack, MarkRead and notices have no answer. One with a malformed chat id is ignored here. One
+            // about a chat that the user is not in is ignored by the chat's owner.
             Item::Ack(ack) => {
                 if let Ok(chat) = ack.chat_id.parse() {
                     self.acknowledged(chat, ack.seq, now);

@@ -16,7 +16,8 @@ use tern_types::{SessionId, Timestamp, UserId};
 
 /// The least pause between two tellings of one user's state, too short for people to notice.
 pub const PAUSE: Duration = Duration::from_millis(100);
-/// The part of the pause that each watcher adds. Telling a watcher takes about a tenth of it.
+/// The pause is at least this long for each watcher: from 2,000 watchers on that is longer than [`PAUSE`].
+/// For example, with 3,000 watchers the pause is 150 ms. Telling a watcher takes about a tenth of this.
 pub const PAUSE_EACH: Duration = Duration::from_micros(50);
 /// The time after which a WatchPresence is answered even if the states of some users have not come.
 pub const COMPLETE_WITHIN: Duration = Duration::from_secs(3);

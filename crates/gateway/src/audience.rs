@@ -1,6 +1,6 @@
-//! Decides which members of a chat are told of a notice, such as typing: those who may see the presence of the person who
-//! gives it, and nobody while that is not known. An accounts node decides who may; the table of [`tern_gateway_core::audience`] keeps its
-//! answers for a while.
+//! Decides which members of a chat are told of a notice, such as typing: those who may see the presence of
+//! the person who gives it. While it is not known whether a member may, the member is not told. An accounts
+//! node decides who may, and the table of [`tern_gateway_core::audience`] keeps its answers for a while.
 //!
 //! Notices are hints. One that finds no room, here or in a session's mailbox, is dropped.
 
@@ -48,8 +48,8 @@ impl Audience {
         })
     }
 
-    /// Passes a notice that `giver` gives, encoded in `event`, on to those of the sessions whose users may see it. If that
-    /// is not known of some users, accounts are asked first.
+    /// Passes a notice of `giver` on to those of the sessions whose users may see it. `event` is the encoded
+    /// notice. If it is not known of some users whether they may, accounts are asked first.
     pub fn tell(
         self: &Arc<Self>,
         chat: ChatId,

@@ -31,8 +31,9 @@ const MAX_KEYS: u64 = 10_000;
 const REFUSED_TTL: Duration = Duration::from_secs(5);
 /// The time for which a key counts as known after it was good. A known key is looked up however much strangers ask.
 const KNOWN_TTL: Duration = Duration::from_secs(3600);
-/// The look-ups a second, and at once, of keys that are not known. Someone who guesses keys gets no more of accounts'
-/// time; an operator's back ends that all start at once stay below it.
+/// The number of look-ups of unknown keys that may be made a second over a longer time, and at once. Someone
+/// who guesses keys gets no more of accounts' time; an operator's back ends that all start at once stay below
+/// it.
 const STRANGERS: (u32, u32) = (50, 500);
 /// The prefix of API keys, which no access token has.
 const KEY_PREFIX: &str = "tern_";

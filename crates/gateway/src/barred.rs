@@ -50,7 +50,7 @@ pub struct Barred {
     /// The devices of whose revocation the gateway was told. A revocation is never taken back, so a list that lacks one
     /// is only older.
     told: Cache<DeviceId, ()>,
-    /// True once a list has come.
+    /// True once the first list has come.
     listed: watch::Sender<bool>,
 }
 

@@ -10,7 +10,7 @@
 //! - [`link`]: the queues to one node
 //! - [`pending`]: items and window requests without an answer yet
 //! - [`reader`]: the three streams of a link
-//! - [`lost`]: nodes that went away, and receipts with them
+//! - [`lost`]: chat nodes whose receipts may be lost, and when devices are to ask for them
 //! - [`lanes`]: keeps the items of a slot in order, also those that a node has refused
 
 pub mod lanes;
@@ -91,8 +91,8 @@ pub struct ChatLinks {
 pub struct Refused;
 
 impl ChatLinks {
-    /// Starts the tasks that keep links to all chat nodes. If receipts may be lost, the sessions are told of it spread
-    /// over `spread`.
+    /// Starts the tasks that keep links to all chat nodes. If receipts may be lost, all sessions are told so
+    /// within `spread`, not all at once.
     pub fn start(
         ctx: &NodeContext,
         registry: Arc<Registry>,

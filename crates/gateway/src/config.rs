@@ -176,7 +176,8 @@ impl Config {
     pub fn settings(&self) -> Settings {
         let standard = Settings::default();
         Settings {
-            // A stream without Open is a connection without credentials, and has no longer time than one.
+            // A stream has shown no credentials before Open, so it gets no more time than a connection
+            // without any.
             open_timeout: standard.open_timeout.min(self.gateway_first_request_within),
             heartbeat_background: self.gateway_heartbeat_background,
             heartbeat_active: self.gateway_heartbeat_active,

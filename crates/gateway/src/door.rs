@@ -22,8 +22,8 @@ use crate::registry::Registry;
 
 /// The time between two looks.
 const LOOK: Duration = Duration::from_millis(250);
-/// The time that something has to last before it counts. A broken link is made again sooner, and a new map is heard of
-/// sooner.
+/// The time for which this gateway has to be cut off, or without links, before that counts. A broken link is
+/// made again sooner, and a new map is heard of sooner.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The time between two readings of all inboxes while messages may be delivered without this gateway. One query reads
 /// 64 devices.

@@ -1,6 +1,7 @@
-//! Receipts and notices, such as typing, that wait for a session. They have room of their own, so that a thousand members
-//! of a group who acknowledge a message push no entry out of the mailbox. For each user and chat only the newest receipt
-//! waits, and the newest notice of each kind. They go out when the device has taken what was put before.
+//! Keeps receipts and notices, such as typing, until their session takes them. They have room of their own,
+//! so that a thousand members of a group who acknowledge a message push no entry out of the mailbox. For each
+//! user and chat only the newest receipt waits, and the newest notice of each kind. They go out when the
+//! device has taken everything that was put before.
 //!
 //! A receipt that finds no room is dropped; the device is told CaughtUp, after which clients ask for receipts. A notice
 //! that finds no room is dropped too.
@@ -18,8 +19,8 @@ use tern_types::{ChatId, IdMap, NoticeKind, UserId};
 const RECEIPTS: usize = MAX_GROUP_MEMBERS;
 /// The most notices of one kind that wait: more than a screen shows.
 const NOTICES: usize = 16;
-/// The most receipts that are taken at once, less the notices that go before them: half a frame, so that entries which
-/// come meanwhile wait for no more than that.
+/// The most receipts and notices that are taken at once, unless there are more notices: those are all taken,
+/// before the receipts. It is half a frame, so entries that come meanwhile wait for no more than that.
 const TAKEN: usize = 32;
 
 /// The seqs up to which a user has got in a chat, as `tern.v1.Receipt` has them.

@@ -24,12 +24,13 @@ pub const DEVICES: usize = 64;
 /// The most queries under way: enough to hide the round trip to the node, few enough to leave the store to the
 /// messages.
 const QUERIES: usize = 4;
-/// The most sessions whose inboxes wait to be read: a whole gateway that reconnects at once. A session that finds no
-/// room asks again.
+/// The most sessions whose inboxes wait to be read. A gateway may hold more: a session that finds no room
+/// asks again.
 const QUEUE: usize = 65_536;
-/// The time after which a query is given up. Its sessions ask again.
+/// The time after which a query counts as failed.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// The number of times that a failing query is tried before its sessions are told. They ask again later.
+/// The number of times that a query for waiting sessions is tried. If all fail, its sessions are told, and
+/// ask again later.
 const TRIES: usize = 3;
 
 /// The queue of sessions whose inboxes are to be read. It is cheap to clone.
@@ -135,8 +136,8 @@ async fn work(
     }
 }
 
-/// Reads inboxes by calling `read`, and tries again if that fails. `None` if it has failed [`TRIES`] times: the sessions
-/// are told at once then.
+/// Reads inboxes by calling `read`, and tries again after a pause if that fails. `None` if it has failed
+/// [`TRIES`] times. After the last failure there is no pause.
 async fn patiently<T, F>(mut read: impl FnMut() -> F) -> Option<T>
 where
     F: Future<Output = Result<T, Status>>,

@@ -8,8 +8,9 @@ use tern_types::{ChatId, UserId};
 /// The key of field 1 with a length-delimited value.
 const FIRST_KEY: u64 = 1 << 3 | 2;
 
-/// Returns the chat in field 1, or the last one if the field occurs several times, as protobuf has it. `None` if there
-/// is none, or if the bytes are no message: the node that decodes the message says what is wrong.
+/// Returns the chat in field 1, or the last one if the field occurs several times, as protobuf has it. `None`
+/// if there is none, if the bytes are no message, or if they have a group, which no request has. The node
+/// that decodes the message says what is wrong.
 pub fn chat_id(message: &[u8]) -> Option<ChatId> {
     first(message)
 }

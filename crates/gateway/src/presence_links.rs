@@ -42,12 +42,12 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 pub struct PresenceLinks {
     ctx: NodeContext,
     registry: Arc<Registry>,
-    /// The time over which sessions are spread that have to read their inboxes again.
+    /// The time over which the readings are spread when many sessions have to read their inboxes again.
     spread: Duration,
     queues: Queues<Said>,
-    /// Slots that the map took from a node which has not confirmed that map yet.
+    /// The slots that a map took from a node, until the node has confirmed that map or is gone.
     leaving: Mutex<Vec<Leaving>>,
-    /// Sessions whose announcement a node refused.
+    /// The sessions whose announcements a node refused, until they are announced again.
     refused: Mutex<Vec<SessionId>>,
     some_refused: Notify,
 }
@@ -181,11 +181,13 @@ impl PresenceLinks {
     ) -> impl Stream<Item = Announcements> {
         async_stream::stream! {
             let mut rest: VecDeque<SessionId> = VecDeque::new();
-            // The slots of the node and the map's version, from when all is due until all is announced.
+            // The slots of the node and the map's version, while not all sessions of these slots are
+            // announced.
             let mut slots: Option<(Vec<u8>, i64)> = None;
             loop {
                 let Some((said, all)) = queue.take(link, GATHER) else { return };
-                // The map is read now: it is at least the one because of which all is due.
+                // The map is read after `all`, so it is at least as new as the one that gave the node its
+                // slots.
                 let map = self.ctx.map.current();
                 let (mut items, mut activities, mut opened) = (Vec::new(), Vec::new(), Vec::new());
                 for said in said {
@@ -308,7 +310,7 @@ impl PresenceLinks {
         self.drain_left(|leaving| leaving.node == node && leaving.version <= version);
     }
 
-    /// Makes the sessions read their inboxes again whose slots left a node that matches.
+    /// Makes sessions read their inboxes again: those whose slots left a node for which `which` returns true.
     fn drain_left(&self, which: impl Fn(&Leaving) -> bool) {
         let done: Vec<Leaving> = lock(&self.leaving)
             .extract_if(.., |leaving| which(leaving))
@@ -319,7 +321,7 @@ impl PresenceLinks {
         }
     }
 
-    /// Makes announcements again that a node refused because its map, or this gateway's, is behind.
+    /// Repeats the announcements that a node refused because its map, or this gateway's, is behind.
     async fn announce_refused(self: Arc<Self>) {
         let mut map = self.ctx.map.clone();
         loop {

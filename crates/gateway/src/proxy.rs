@@ -39,14 +39,14 @@ const REROUTES: usize = 3;
 /// The pause before a node is asked again whose map may be behind this gateway's.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The metadata key of the call to the node for this gateway's version of the map.
+/// The metadata key under which a call tells the node the version of this gateway's map.
 const MAP_VERSION: &str = "tern-map-version";
-/// The metadata key, in the answer of a node that does not own the chat or the user, for the node's version of the map.
+/// The metadata key under which a node that does not own the chat or the user answers the version of its map.
 const NOT_OWNER: &str = "tern-not-owner";
-/// The metadata key, in the same answer, for the chat.
+/// The metadata key under which the same answer names the chat, if the node knows it.
 const CHAT: &str = "tern-chat";
-/// The metadata of a client that is passed on: its trace context and the id of the call. Credentials and anything
-/// `tern-*` are not passed on.
+/// The keys of a client's metadata that are passed on: its trace context and the id of the call. Credentials
+/// and keys that begin with `tern-` are not passed on.
 const PASSED_ON: [&str; 3] = ["traceparent", "tracestate", REQUEST_ID];
 
 /// The proxy that authenticates, limits and passes on the unary calls of clients.

@@ -44,8 +44,8 @@ const STREAM_WINDOW: u32 = 1 << 20;
 /// The most streams of a connection. A device needs one stream and some unary calls; a proxy in front of the gateway
 /// carries those of many devices on one connection.
 const MAX_STREAMS: u32 = 1000;
-/// The interval of HTTP/2's pings on a silent connection: longer than the longest heartbeat interval, so that no ping
-/// wakes a device that sends its heartbeats.
+/// The time of silence after which HTTP/2 pings a client. It is longer than the default interval of
+/// heartbeats, so that no ping wakes a device that sends its heartbeats.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(240);
 /// The longest time that a client may take to answer a ping: a phone on a bad network may need that.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! The statuses of unary calls that went wrong on their way to a node and back.
+//! Makes the statuses that clients are told of unary calls that went wrong on their way to a node and back.
 
 use std::error::Error;
 

@@ -83,7 +83,7 @@ impl Handle {
             .compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Notes that presence has taken an announcement. Returns whether it is the first one.
+    /// Notes that presence has taken an announcement. Returns true if it is the first one.
     pub fn first_announced(&self) -> bool {
         !self.announced.swap(true, Ordering::AcqRel)
     }
@@ -108,7 +108,7 @@ pub struct Registry {
     /// Notified when the last session is unregistered.
     emptied: Notify,
     incarnation: u64,
-    /// The number in the last session id.
+    /// The lower 32 bits of the newest session id.
     last: AtomicU32,
     store: Store,
 }

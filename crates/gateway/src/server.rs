@@ -36,11 +36,11 @@ use crate::{Config, door, metrics, sweep};
 /// and inbox queries keep up with that easily. It is shorter only if the drain's time would not suffice for all
 /// devices.
 const RECONNECT_PACE: Duration = Duration::from_millis(2);
-/// The share of the drain's time after which the last device is asked to reconnect.
+/// The share of the drain's time by which the last device is asked to reconnect.
 const RECONNECT_PART: f64 = 0.6;
-/// The share of the drain's time after which the last stream is cut off.
+/// The share of the drain's time by which the last stream is cut off.
 const CLOSE_PART: f64 = 0.8;
-/// The time from when a device is asked to reconnect to when its old stream is cut off.
+/// The longest time from when a device is to reconnect to when its old stream is cut off.
 const RECONNECT_GRACE: Duration = Duration::from_secs(5);
 /// The longest time that calls under way and last events may take after the last stream has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -143,7 +143,7 @@ fn check_sessions(config: &Config, gateway: &Gateway, drain: &Drain) {
     tokio::spawn(watching.instrument(tracing::info_span!("watchdog")));
 }
 
-/// Spawns the task that asks who is barred, and that ends their streams.
+/// Spawns the task that asks accounts who is barred, and ends the streams of those users and devices.
 fn list_barred(barred: Arc<Barred>, gateway: &Gateway, ctx: &NodeContext) {
     let streams = Streams {
         registry: gateway.registry.clone(),
@@ -206,8 +206,8 @@ async fn run(public: Public, registry: Arc<Registry>, drain: Drain) {
     }
 }
 
-/// Asks every device to reconnect, spread over the drain's time, and waits until all streams have ended or were cut
-/// off.
+/// Asks every device to reconnect, spread over the drain's time, and waits until all streams have ended or
+/// were cut off. It stops waiting a tenth of the drain's time after the last stream should have been cut off.
 async fn drain_sessions(registry: &Registry, deadline: Duration) {
     ask_to_reconnect(registry, deadline);
     if tokio::time::timeout(deadline.mul_f64(CLOSE_PART + 0.1), registry.until_empty())
@@ -221,7 +221,8 @@ async fn drain_sessions(registry: &Registry, deadline: Duration) {
     }
 }
 
-/// Asks every device to reconnect, one after the other, and to be cut off some time after that.
+/// Tells every device to reconnect after a time of its own, one after the other, and cuts off those that have
+/// not left some time after that. `deadline` is the whole time for it.
 fn ask_to_reconnect(registry: &Registry, deadline: Duration) {
     let sessions = registry.sessions(|_| true);
     let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);

@@ -127,7 +127,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         }
     }
 
-    /// Carries out one effect. What fails is put into the mailbox.
+    /// Carries out one effect. If that fails, the mailbox gets the failure.
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Put(event) => {

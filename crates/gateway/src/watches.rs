@@ -43,8 +43,9 @@ use crate::presence_links::queues::Queues;
 use crate::registry::{Handle, Registry};
 use crate::{metrics, nodes};
 
-/// The most questions to accounts at a time: enough that a new screen waits for few others, and few enough that
-/// accounts have time for other calls.
+/// The most questions to accounts at a time: few enough that accounts have time for other calls. Questions
+/// are asked in the order in which they were queued, so a new screen waits for the checks that are queued
+/// before it.
 const QUESTIONS: usize = 16;
 /// The most sessions that wait until accounts are asked about them: by default, twice as many as a gateway holds.
 const QUEUE: usize = 200_000;
@@ -55,16 +56,17 @@ const ASKED_ANEW: usize = 3;
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// The number of times that a failing question is asked before the device is told to send WatchPresence again.
 const TRIES: usize = 2;
-/// The time that the device is then told to wait.
+/// The time that a device is told to wait before it sends WatchPresence again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// The least time between two told changes of a user while the gateway is under load.
+/// The least time between two changes of a user's presence that watchers are told of, while the gateway is
+/// under load.
 const SLOW: Duration = Duration::from_secs(10);
 /// The most changes that wait to be told, each of a user with several watchers. A change that finds no room is told
 /// [`TELL_AGAIN`] later.
 const TELLINGS: usize = 4096;
-/// The pause before a change is told that found no room.
+/// The pause before watchers are told of a change that found no room.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
-/// The number of told sessions after which the task that tells them lets other tasks run.
+/// The number of sessions that are told of changes before the task that tells them lets other tasks run.
 const TOLD_AT_ONCE: usize = 1000;
 /// The interval at which all watches are checked against privacy and blocks, since this gateway may have missed a
 /// change. Each round varies by a fifth, so that gateways do not ask together.
@@ -423,7 +425,8 @@ impl Watches {
         }
     }
 
-    /// Returns the least time between two told changes of a user, if load makes it longer than usual.
+    /// Returns the least time between two changes of a user that watchers are told of, if load makes it
+    /// longer than usual.
     fn slow(&self) -> Option<Duration> {
         (self.ctx.shedding.level() >= Level::Presence).then_some(SLOW)
     }

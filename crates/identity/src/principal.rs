@@ -1,5 +1,6 @@
-//! The caller of a unary call. The gateway authenticates the caller and writes it into the metadata, where services
-//! read it. The gateway removes all metadata `tern-*` that comes from outside.
+//! The caller of a unary call. The gateway authenticates the caller and writes it into the metadata, where
+//! services read it. The gateway passes on no metadata `tern-*` that comes from outside, so a client cannot
+//! name a caller.
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,7 +35,7 @@ pub enum Scope {
     DevicesLink,
     /// Reads chats, their logs and receipts.
     ChatsRead,
-    /// Makes and changes chats.
+    /// Makes and changes chats, and sets read marks.
     ChatsWrite,
     /// Sends messages in a user's name.
     MessagesSend,
@@ -46,7 +47,7 @@ pub enum Scope {
     MediaRead,
     /// Uploads and forwards media, and sets pictures, in a user's name.
     MediaWrite,
-    /// Includes all other scopes.
+    /// Includes all other scopes, and allows the calls of operators' tools.
     Admin,
 }
 

@@ -87,8 +87,8 @@ impl Tickets {
         (ticket, expiry)
     }
 
-    /// Returns the time at which the ticket expires, which the caller has to compare with the present time, or `None`
-    /// if it is not a ticket of this user for this media.
+    /// Returns the time at which the ticket expires, or `None` if it is not a ticket of this user for this
+    /// media. The caller has to compare the time with the present time: an expired ticket is not `None`.
     pub fn verify(&self, ticket: &[u8], media: MediaId, user: UserId) -> Option<Timestamp> {
         let (expiry, mac) = ticket.split_at_checked(EXPIRY_BYTES)?;
         let genuine = |key| said(key, media, user, expiry).verify_slice(mac).is_ok();

@@ -77,8 +77,9 @@ impl Signer {
         })
     }
 
-    /// Signs a token by which the device proves its identity from `now` until `now + ttl`, both rounded down to whole
-    /// seconds. Returns `Err` if the library cannot encode or sign it.
+    /// Signs a token by which the device proves its identity from `now` until `now + ttl`, both rounded down
+    /// to whole seconds. `ttl` must be from 1 s to [`MAX_ACCESS_TOKEN_TTL`], because a verifier rejects a
+    /// token that is valid for less or more. Returns `Err` if the library cannot encode or sign it.
     pub fn sign(
         &self,
         user: UserId,

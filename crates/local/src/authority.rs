@@ -7,10 +7,11 @@ use tern_types::Clock;
 
 /// One day.
 pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long a certificate is valid. Apple's systems refuse one that is valid for more than 825 days
+/// The time for which a certificate is valid. Apple's systems refuse one that is valid for more than 825 days
 /// (<https://support.apple.com/en-us/103769>).
 const VALID_FOR: Duration = DAY.saturating_mul(820);
-/// How long before it was made a certificate is valid: clocks of other machines, and those of tests, may be behind.
+/// The time before its making from which a certificate is valid. Clocks of other machines, and those of
+/// tests, may be behind.
 const VALID_BEFORE: Duration = DAY.saturating_mul(2);
 
 /// A certificate authority, with its key in memory.

@@ -1,8 +1,9 @@
 //! Runs a TCP proxy that a test can cut, between a node and etcd, Postgres, or the other nodes.
 //!
-//! While the proxy is cut it passes nothing on, as a network that drops packets: connections stay open and get nothing,
-//! and new ones are accepted and get nothing either. After [`Cable::mend`] they go on where they were: bytes sent
-//! during the cut arrive, and nobody is told of the cut.
+//! While the proxy is cut it passes no bytes on, like a network that drops packets: connections get nothing,
+//! and new ones are accepted and get nothing either. After [`Cable::mend`] they go on where they were: bytes
+//! sent during the cut arrive. In one thing the proxy differs from such a network: a connection that one side
+//! closes during the cut may be closed for the other side at once.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -13,7 +13,9 @@ const WORKERS: usize = 2;
 /// The servers of a cluster. They end as [`Postgres`] does.
 #[derive(Debug)]
 pub struct Citus {
+    /// The node that knows where the tables are.
     pub coordinator: Postgres,
+    /// The nodes that have the cells and the schema `people`.
     pub workers: Vec<Postgres>,
 }
 
@@ -48,8 +50,9 @@ impl Citus {
     }
 }
 
-/// Creates a database on all nodes of a cluster, and makes them known to each other in it. `urls` are those of other
-/// databases, the coordinator's first. Returns the URL of the database on the coordinator.
+/// Creates a database on all nodes of a cluster, and makes the nodes known to each other in it. `urls` are
+/// the URLs of another database on each node, the coordinator's first. Returns the URL of the new database on
+/// the coordinator. Fails if the database exists already.
 pub async fn create_database(urls: &[String], name: &str) -> anyhow::Result<String> {
     let first = urls.first().context("a cluster has a coordinator")?;
     // Adding a node writes the roles of the whole server, which two databases cannot do at once.

@@ -40,7 +40,8 @@ pub enum Fault {
     CutBefore,
     /// Passes the request on, and ends the connection in place of the answer.
     CutAfter,
-    /// Passes it on, and ends both connections after this time, while the store is at it.
+    /// Passes the request on, and ends both connections after this time, whether or not the store has carried
+    /// it out.
     CutWithin(Duration),
     /// Never answers; the store does not get the request.
     HangBefore,

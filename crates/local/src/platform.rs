@@ -85,7 +85,8 @@ impl Servers {
         }
     }
 
-    /// Returns the URLs of the database on all servers, with spaces between them. `first` is that on the first server.
+    /// Returns the URLs of the database on all servers, with spaces between them. `first` is its URL on the
+    /// first server.
     fn database_urls(&self, first: &str) -> String {
         let mut urls = vec![first.to_owned()];
         if let (Self::Private { workers, .. }, Some((_, name))) = (self, first.rsplit_once('/')) {
@@ -150,7 +151,8 @@ impl Platform {
         &self.builder.etcd_prefix
     }
 
-    /// Returns the platform's own Postgres and etcd, or `None` if it uses shared ones.
+    /// Returns the platform's own Postgres (of a Citus cluster the coordinator) and etcd, or `None` if it
+    /// uses shared ones.
     pub fn private_servers(&mut self) -> Option<(&mut Postgres, &mut Etcd)> {
         match &mut self.servers {
             Servers::Private { postgres, etcd, .. } => Some((postgres, etcd)),
@@ -332,7 +334,7 @@ impl Platform {
         .await
     }
 
-    /// Waits until the map shows a node that had left it.
+    /// Waits until the map shows a node again that had left it.
     pub async fn back(&self, name: &str) -> anyhow::Result<()> {
         self.in_map(name).await
     }

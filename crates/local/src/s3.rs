@@ -42,7 +42,7 @@ pub struct Access {
     pub endpoint: String,
     /// The id of the access key.
     pub access_key: String,
-    /// The secret that belongs to it.
+    /// The secret of the access key.
     pub secret_key: String,
 }
 

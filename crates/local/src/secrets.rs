@@ -14,8 +14,8 @@ use crate::authority::{Authority, DAY};
 /// The name in the nodes' certificates, which is the value of `--internal-tls-name`.
 pub const INTERNAL_NAME: &str = "tern-internal";
 
-/// The age at which a platform that is started gets a new certificate. It is far from the end of the old one, so that no
-/// platform runs beyond it.
+/// The age of the gateways' certificate from which a platform that is started gets a new one. The old one
+/// would be valid for much longer, so that it does not end while a platform runs.
 const RENEW_AFTER: Duration = DAY.saturating_mul(400);
 
 /// The files that the platform's processes read. They are made once and then used again; only the gateways' certificate
@@ -96,7 +96,7 @@ impl Secrets {
     }
 }
 
-/// Returns whether the file was written longer than `age` ago. A file from the future was not.
+/// Returns whether the file was written longer than `age` ago. False if its time lies in the future.
 fn made_before(file: &Path, age: Duration) -> anyhow::Result<bool> {
     let written = fs::metadata(file)?.modified()?;
     Ok(written.elapsed().is_ok_and(|since| since > age))

@@ -13,7 +13,8 @@ use crate::{Process, ports, until};
 
 /// The time from the start to the first answer, at most. It is long because the program starts several servers.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// The distance from each of the server's ports to a second, higher one that the server uses for gRPC.
+/// The distance of two ports: for each port that the server is given, it also takes the one that is higher by
+/// this number, for gRPC.
 const GRPC_OFFSET: u16 = 10_000;
 
 /// A running server, which is killed when dropped.

@@ -1,8 +1,8 @@
 //! Runs a TCP proxy before a node, which a test can cut for some of the nodes that connect to it.
 //!
-//! While the proxy is cut for a node, nothing passes between the two nodes in either direction, as on a network that
-//! drops packets: connections hang, and new ones are accepted and hang too. When the cut is over, they go on where they
-//! were.
+//! While the proxy is cut for a node, nothing passes between the two nodes in either direction, like on a
+//! network that drops packets: connections hang, and new ones are accepted and hang too. When the cut is
+//! over, they go on where they were.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -76,7 +76,7 @@ async fn accept(listener: TcpListener, upstream: SocketAddr, rules: watch::Recei
 
 /// Carries one connection, which comes from the address `from`.
 async fn pass(socket: TcpStream, from: SocketAddr, upstream: SocketAddr, rules: watch::Receiver<Rule>) {
-    // The look at the processes blocks for as long as the machine is busy, and this thread serves other connections.
+    // Reading /proc blocks, for long on a busy machine. This thread has other connections to serve meanwhile.
     let node = tokio::task::spawn_blocking(move || node_at(from)).await;
     let node: Arc<str> = node.ok().flatten().unwrap_or_default().into();
     until_open(&node, &mut rules.clone()).await;
@@ -115,9 +115,9 @@ async fn until_open(node: &str, rules: &mut watch::Receiver<Rule>) {
     let _gone = rules.wait_for(|cut| !cut(node)).await;
 }
 
-/// Returns the name of the node whose process has this end of a connection on this machine, or `None` if it is no
-/// node's. It looks at the processes that this process has started, and at no others: of hundreds, each with its open
-/// files, a busy machine would need longer than nodes wait for each other.
+/// Returns the name of the node whose process has this end of a connection on this machine, or `None` if it
+/// is no node's. It looks only at the processes that this process has started. Looking at the open files of
+/// all processes would take longer on a busy machine than nodes wait for each other.
 fn node_at(address: SocketAddr) -> Option<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let inode = inode_of(address, &table)?;

@@ -143,8 +143,8 @@ impl Collector {
         Ok(condemned)
     }
 
-    /// Deletes what an upload has in the object store, and then its row if it failed. It may be called only when nobody
-    /// can write to the upload's key any more.
+    /// Deletes what an upload has in the object store. Then the row of a failed upload is deleted, and a
+    /// duplicate is marked as done. It may be called only when nobody can write to the upload's key any more.
     async fn clean(&self, upload: &Upload) -> Result<(), ApiError> {
         if upload.declared.is_multipart() {
             self.abort(&upload.object_key, upload.multipart.clone()).await?;
@@ -194,8 +194,9 @@ impl Collector {
     }
 }
 
-/// Counts a step: 1 if it succeeded, and 0 if the object store refused it, so that one refused object does not hold up
-/// the others. Returns `Err` if the object store is away, because then nothing can be deleted.
+/// Counts a step: 1 if it succeeded, and 0 if the object store (or Postgres) refused it, so that one refused
+/// object does not hold up the others. Returns `Err` if one of them is away, because then nothing can be
+/// deleted.
 fn ended(outcome: Result<(), ApiError>) -> Result<u64, ApiError> {
     match outcome {
         Ok(()) => Ok(1),

@@ -336,7 +336,7 @@ fn is_missing<E: ProvideErrorMetadata, R: HasStatus>(error: &SdkError<E, R>) -> 
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
     match code {
         Some("NoSuchKey" | "NotFound" | "NoSuchUpload") => true,
-        // The answer to HEAD has no body with a code.
+        // The answer to HEAD has no body with a code. So a missing bucket looks like a missing object.
         None => error
             .raw_response()
             .is_some_and(|response| response.status_code() == 404),

@@ -38,7 +38,7 @@ pub async fn start(
     let media = Arc::new(media(&config).await?);
     let create = config.s3.media_s3_create_bucket;
     if !create || find_bucket(&media.s3, create).await.is_err() {
-        // The bucket may come later. Until then, calls answer that the object store is away.
+        // The bucket may come later. Until then uploads fail, but the node starts without it.
         let (s3, drain) = (media.s3.clone(), ctx.drain.clone());
         tokio::spawn(async move { until_bucket(&s3, create, &drain).await }.in_current_span());
     }

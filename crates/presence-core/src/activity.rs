@@ -2,9 +2,10 @@
 //!
 //! A sign is a gateway's message that a person is at a device, or has left it. The newest signs over all of a
 //! person's devices decide: the person is online while one device is active and its sign is younger than the
-//! threshold, and was last seen at the newest sign otherwise. The age of a sign is measured with clocks that nobody
-//! sets: the gateway's monotonic clock until it makes the frame, and this node's monotonic clock from then on. The
-//! time that last seen shows is the gateway's wall clock, but never later than this node's.
+//! threshold, and was last seen at the newest sign otherwise. The age of a sign is measured with clocks that
+//! nobody sets: the gateway's monotonic clock until it makes the frame, and this node's monotonic clock from
+//! when the frame has arrived. The time on the network between them does not count. The time that last seen
+//! shows is the gateway's wall clock, but never later than this node's.
 //!
 //! Last seen has to be written when a person goes offline, and every five minutes while they are online, so that a
 //! crash loses at most that. Coming online writes nothing.
@@ -31,7 +32,8 @@ pub struct Sign {
     pub active: bool,
     /// The time at which the sign was made, by the wall clock. Zero if there was no sign.
     pub at: Timestamp,
-    /// The time at which the sign was made, in this node's monotonic time.
+    /// The time at which the sign was made, in this node's monotonic time. It is too late by the time for
+    /// which the gateway's frame was on the network.
     pub heard: Timestamp,
     /// The time at which the sign was made, by its gateway's monotonic clock. It orders the signs of a session, and has
     /// no other use.

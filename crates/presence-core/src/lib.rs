@@ -1,5 +1,5 @@
-//! The decisions of a presence node as pure functions. Time comes in as an argument, and what is to be done goes out
-//! as effects. This crate knows nothing of streams, tasks or the store.
+//! This crate makes the decisions of a presence node as pure functions. They get the time as an argument, and
+//! return as effects what the caller is to do. The crate knows nothing of streams, tasks or the store.
 //!
 //! - [`people`]: the people of this node's slots, with
 //!   - [`registry`]: their sessions

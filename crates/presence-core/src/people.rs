@@ -1,13 +1,14 @@
-//! The people of this node's slots: their sessions, their state, and which gateways are told of it. The code is pure.
+//! [`People`] knows the people of this node's slots: their sessions, their state, and which gateways are told
+//! of it. The code is pure.
 //!
 //! ```text
 //!   gateways' announcements, signs ──> registry ──> activity ──> watches ──> the gateways that watch
 //! ```
 //!
-//! A node that has just got a slot does not know the sessions of its people until their gateways have announced them.
-//! So for two seconds it reports nobody of such a slot as offline, and nobody seems to leave and come back. That is
-//! long enough: a gateway announces all its sessions as soon as it follows the new map, within a second even if it
-//! has many.
+//! A node that has just got a slot does not know the sessions of its people until their gateways have
+//! announced them. So for two seconds it reports nobody of such a slot as offline, lest people seem to leave
+//! and come back. That is long enough: a gateway announces all its sessions as soon as it follows the new
+//! map, within a second even if it has many.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -239,7 +240,7 @@ impl People {
         }
     }
 
-    /// Takes the store's answer about the users in `asked`. Users who are not in `found` were never seen.
+    /// Takes the store's answer about the users in `asked`. Users who are not in `found` count as never seen.
     pub fn stored(&mut self, asked: &[UserId], found: &HashMap<UserId, Timestamp>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for user in asked {

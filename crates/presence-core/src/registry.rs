@@ -1,4 +1,5 @@
-//! The live sessions of the users in this node's slots. The code is pure: time comes in as an argument, effects go out.
+//! A [`Registry`] knows the live sessions of the users in this node's slots. The code is pure: time comes in
+//! as an argument, and what is to be done is returned as effects.
 //!
 //! - A session is named by its gateway and its id. An announcement, also that of an end, changes that session only: a
 //!   late "ended" of an old session never removes a newer one.
@@ -8,8 +9,9 @@
 //!   restarted or a slot moved, sessions are announced in any order.
 //! - A session is removed when it ends, when its gateway's incarnation leaves the map, and when its user's slot goes
 //!   to another node.
-//! - A gateway says when it has announced all its sessions of some slots. A look-up is sure only if every gateway in the
-//!   map has said the user's slot since this node has owned it. So it does not matter whose map changed when.
+//! - A gateway says slots: that it has announced all its sessions of these slots. A look-up is sure only if
+//!   every gateway in the map has said the user's slot since this node has owned it. So it does not matter
+//!   whose map changed when.
 
 mod event;
 mod said;
@@ -93,6 +95,7 @@ pub struct Registry {
     users: IdMap<UserId, Vec<Session>>,
     /// The number of sessions of all users.
     sessions: usize,
+    /// The slots of this node by the newest map.
     owned: SlotSet,
     /// The slots of this node that some gateway in the map has not said: a session may be missing here.
     unsaid: SlotSet,

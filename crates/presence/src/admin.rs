@@ -1,4 +1,4 @@
-//! The part of `tern.v1.Admin` that is about sessions.
+//! This module serves the part of `tern.v1.Admin` that is about sessions.
 
 use std::sync::Arc;
 

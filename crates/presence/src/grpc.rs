@@ -1,7 +1,7 @@
-//! The streams of `tern.internal.v1.Presence`. Ids are parsed here.
+//! This module serves the streams of `tern.internal.v1.Presence`. Ids are parsed here.
 //!
-//! Each stream is one task that waits in one place. Frames that have already arrived are taken together and answered
-//! in one frame; nothing waits for more frames to come.
+//! Each stream is one task that waits in one place. Announcements and look-ups that have already arrived are
+//! taken together and answered in one frame; nothing waits for more frames to come.
 
 mod watching;
 

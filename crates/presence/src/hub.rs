@@ -1,4 +1,4 @@
-//! The node's one registry, shared by all streams.
+//! The [`Hub`] has the node's one registry, which all streams share.
 //!
 //! A frame is applied under one lock, in memory, without waiting for anything. What a gateway is to be told goes into
 //! the bounded mailbox of its link. When the mailbox is full, the link is ended, and the gateway announces everything

@@ -1,4 +1,4 @@
-//! The last seen of each user, in Postgres.
+//! This module keeps each user's last seen in Postgres.
 
 use std::collections::HashMap;
 

@@ -17,7 +17,7 @@
 //! - [`hub`]: the node's one registry, shared by all streams, and the map version that it follows
 //! - [`grpc`]: the streams of `tern.internal.v1.Presence`; [`admin`]: answers to operators
 //! - [`server`]: wiring and drain
-//! - [`config`], [`metrics`]
+//! - [`config`]: the flags; [`metrics`]: what the node counts
 
 mod admin;
 mod config;

@@ -1,4 +1,4 @@
-//! Writes last seen to the store: once a second, in one statement for up to 1,024 people.
+//! Writes last seen to the store: once a second, in statements for up to 1,024 people each.
 //!
 //! Times that could not be written wait, only the newest of each person, and are tried again.
 
@@ -19,7 +19,7 @@ const BATCH: usize = 1024;
 /// The longest time that the last writes may take while the node stops.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Writes until `stop` is cancelled, and then writes everything that is left.
+/// Writes until `stop` is cancelled, then once more whatever is left. What cannot be written then is lost.
 pub async fn run(hub: Arc<Hub>, store: LastSeen, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(EVERY);
     loop {

@@ -7,11 +7,13 @@
 //! - [`codec`]: the codec of the generated services
 //! - [`error`]: the error of every API, and its gRPC status with `google.rpc.ErrorInfo`
 
+/// The generated code of `tern.v1`, the public API.
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 pub mod v1 {
     tonic::include_proto!("tern.v1");
 }
 
+/// The generated code of `tern.internal.v1`, the calls between nodes.
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 pub mod internal {
     /// Generated code of `tern.internal.v1` looks for `tern.v1` next to this module.

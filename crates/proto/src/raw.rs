@@ -37,7 +37,7 @@ impl v1::Entry {
 }
 
 impl v1::EntryContent {
-    /// The content encoded, as [`v1::Entry`] has it.
+    /// Returns the encoded content, as [`v1::Entry`] has it.
     pub fn encoded(&self) -> Bytes {
         self.encode_to_vec().into()
     }

@@ -1,4 +1,5 @@
-//! The addresses of the store: one of a plain Postgres, or several of a Citus cluster, each of whose servers answers.
+//! Keeps the addresses of the store: one of a plain Postgres, or several of a Citus cluster, where every
+//! server answers every statement.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,24 +18,26 @@ const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// The URLs of the database on one server or several, with the credentials. `Debug` does not show the passwords.
 ///
-/// Connections are opened at the servers in turn. A server that does not answer is left out while another one does. All
-/// clones know the same of the servers.
+/// Connections are opened at the servers in turn. A server that does not answer is left out while another one
+/// does. Clones share what is known of the servers.
 #[derive(Clone)]
 pub struct DatabaseUrl(Arc<Servers>);
 
 struct Servers {
     servers: Vec<Server>,
-    /// The number of connections that were given a server so far. It begins by chance, so that not all nodes begin at
-    /// the same server.
+    /// The place in `servers`, modulo their number, at which the search for the next server begins. It starts
+    /// at a random place, so that not all nodes begin at the same server.
     turn: AtomicUsize,
+    /// One function for each pool that opens its connections at the servers in turn.
     pools: Mutex<Vec<Turn>>,
 }
 
-/// Gives a pool the server of its next connections.
+/// A function that gives a pool the server for its next connections.
 type Turn = Box<dyn Fn() + Send + Sync>;
 
 struct Server {
     options: PgConnectOptions,
+    /// True if the server did not answer the last probe.
     away: AtomicBool,
 }
 
@@ -48,7 +51,8 @@ impl DatabaseUrl {
         self.0.servers[0].options.clone()
     }
 
-    /// Returns the server for the next connection.
+    /// Returns the server for the next connection: the next one in turn that answers, or the next one in turn
+    /// if none does.
     pub fn in_turn(&self) -> PgConnectOptions {
         let Servers { servers, turn, .. } = &*self.0;
         let at = |offset: usize| &servers[(turn.load(Ordering::Relaxed) + offset) % servers.len()];
@@ -59,8 +63,8 @@ impl DatabaseUrl {
         options
     }
 
-    /// Makes the pool open its connections at the servers in turn: after each probe it gets the options that `options`
-    /// returns then.
+    /// Makes the pool open its connections at the servers in turn: after each probe it gets the options that
+    /// `options` returns then. If there is only one server, it does nothing.
     pub(crate) fn spread(
         &self,
         pool: &PgPool,
@@ -74,7 +78,8 @@ impl DatabaseUrl {
         self.pools().push(turn);
     }
 
-    /// Finds out which servers answer, and returns whether one does.
+    /// Asks all servers at the same time whether they answer, and returns whether one does. Then each pool
+    /// gets the server for its next connections.
     pub(crate) async fn probe(
         &self,
         probes: &mut Probes,

@@ -26,7 +26,7 @@ pub fn describe() {
     described::describe(DESCRIBED);
 }
 
-/// Shows the metrics of a node that asks cells from the beginning.
+/// Sets the counter to 0 on a node that asks cells, so that the metric is visible before its first event.
 pub(crate) fn has_cells() {
     counter!(CELLS_LEFT_OUT).absolute(0);
 }

@@ -24,7 +24,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The fewest connections to a cell: with one, a read that takes long would hold up all others.
 const MIN_CELL_CONNECTIONS: u32 = 2;
 
-/// Makes the names of a transaction's statements mean those of one cell and of people, until it ends.
+/// Makes unqualified names mean the tables of one cell and those of people, until the transaction ends.
 const ENTER_CELL: &str = "SELECT set_config('search_path', $1, true)";
 
 /// The pools. They are cheap to clone.
@@ -81,8 +81,8 @@ impl Pools {
         Self::over(people, args).await
     }
 
-    /// Reads by the pool for people how many cells the store has. The pools of the cells connect when they are first
-    /// used.
+    /// Makes the pools from an open pool for people, by which it reads how many cells the store has. The
+    /// pools of the cells connect when they are first used.
     ///
     /// # Errors
     ///
@@ -99,8 +99,8 @@ impl Pools {
         Ok(pools)
     }
 
-    /// Returns pools that connect when they are first used. `size` is the number of connections of each, and `connect`
-    /// gives the settings of a cell's.
+    /// Returns pools that connect when they are first used. `size` is the most connections to each cell, and
+    /// `connect` gives the settings of the connections to a cell.
     pub fn new(people: PgPool, count: Cells, size: u32, connect: impl Fn(Cell) -> PgConnectOptions) -> Self {
         let lazily = |cell| {
             let pool = pool(size).min_connections(0).idle_timeout(IDLE_TIMEOUT);
@@ -162,8 +162,10 @@ impl Pools {
         all.filter(|(_, parts)| !parts.is_empty())
     }
 
-    /// Asks all cells at the same time. A cell that does not answer within [`PATIENCE`], or fails, is left out. After
-    /// that one question at a time finds out whether the cell is back, and the others leave it out at once.
+    /// Asks all cells at the same time. The answer of a cell that fails, or does not answer within
+    /// [`PATIENCE`], is missing. If the cell seems to be away, the questions of the next second
+    /// ([`LEFT_OUT_FOR`]) do not wait for it. Then one question finds out whether the cell is back, and the
+    /// others do not wait for it until that is known.
     ///
     /// # Errors
     ///
@@ -244,7 +246,7 @@ impl Reached {
     }
 }
 
-/// A question that finds out whether a cell is back. If its caller gives it up, the next question does.
+/// A question that finds out whether a cell is back. If its caller gives it up, the next question finds out.
 struct Probe<'a>(Option<&'a Reached>);
 
 impl Drop for Probe<'_> {
@@ -256,8 +258,9 @@ impl Drop for Probe<'_> {
 }
 
 impl Found {
-    /// Returns `None` if the cell is left out now. The first question after that finds out whether it is back, and for
-    /// that one this returns true. Until it is known, the cell stays left out for the others.
+    /// Returns `None` if the cell is left out now. The first question after that gets `Some(true)`: it finds
+    /// out whether the cell is back, and until that is known, the cell stays left out for the others. While
+    /// nothing is wrong, every question gets `Some(false)`.
     fn may_ask(&mut self, now: Instant) -> Option<bool> {
         match self.left_out {
             Some(until) if now < until => None,
@@ -269,8 +272,8 @@ impl Found {
         }
     }
 
-    /// Notes what became of a question. A question that failed although another one was answered after it began says
-    /// nothing of the cell. A statement that failed by itself was answered.
+    /// Notes what became of a question. A question that failed although another one was answered after it
+    /// began says nothing about the cell. If only the statement was at fault, the cell did answer.
     fn note<T>(&mut self, answer: &sqlx::Result<T>, began: Instant, now: Instant) {
         match answer {
             Ok(_) => {

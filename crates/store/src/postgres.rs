@@ -26,7 +26,7 @@ const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time between two probes of Postgres. A probe costs less than one message.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Begins a transaction that only reads, at one moment.
+/// Begins a transaction that only reads, and whose statements all see the same moment.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// The flags that say how to reach Postgres. Each role that needs Postgres flattens them; a process with several such
@@ -138,7 +138,7 @@ pub async fn connect_hot(options: &PgConnectOptions) -> sqlx::Result<PgConnectio
     Ok(connection)
 }
 
-/// Makes the pool's connections what [`connect_hot`] opens.
+/// Makes the pool open its connections as [`connect_hot`] does.
 pub(crate) fn hot(pool: PgPoolOptions) -> PgPoolOptions {
     pool.after_connect(|connection, _| Box::pin(keep_plans(connection)))
 }

@@ -22,9 +22,11 @@ use tern_types::{Cell, Cells};
 
 use crate::postgres::{PostgresArgs, migration_options};
 
-/// The migrations of the schema `people`, and those of each cell. Those that a newer version of the program has run
-/// besides are no error: an older node that starts again, or comes back by a rollback, has nothing to add to them.
+/// The migrations of the schema `people`. Migrations that a newer version of the program has run in addition
+/// are no error: an older node that starts again, or that comes back by a rollback, has nothing to add to
+/// them.
 static PEOPLE: LazyLock<Migrator> = LazyLock::new(|| of(sqlx::migrate!("./migrations/people")));
+/// The migrations of the schema of each cell. The same holds for them.
 static CELLS: LazyLock<Migrator> = LazyLock::new(|| of(sqlx::migrate!("./migrations/cells")));
 
 fn of(mut migrator: Migrator) -> Migrator {
@@ -56,7 +58,7 @@ const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('tern migrate', 0))
 /// The advice to whoever finds the schema not up to date.
 const MIGRATE: &str = "run `tern migrate` first";
 
-/// Makes what is about the store as a whole.
+/// Makes the table and the sequence of the schema `tern`, which are about the store as a whole.
 const STORE: &str = "
 CREATE TABLE IF NOT EXISTS tern.store (
     single boolean PRIMARY KEY DEFAULT true CHECK (single),
@@ -128,8 +130,9 @@ pub async fn migrate(args: &PostgresArgs, wanted: Wanted) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Returns whether [`migrate`] would move the tables of an old store: one of version 0.1, or one that is to be placed on
-/// Citus and is not.
+/// Returns whether [`migrate`] would begin to move the tables of an old store: one of version 0.1, or one
+/// that is to be placed on Citus and is not. It returns false for a move that was interrupted, because no
+/// node starts on such a store.
 ///
 /// # Errors
 ///
@@ -277,7 +280,8 @@ async fn connect(args: &PostgresArgs, schema: &str) -> anyhow::Result<PgConnecti
 ///
 /// # Errors
 ///
-/// The schema is older than this program needs, or a migration was interrupted.
+/// Postgres does not answer, the schema is older than this program needs, or a migration or a move of tables
+/// was interrupted.
 pub async fn require(pool: &PgPool) -> anyhow::Result<Cells> {
     let mut db = pool.acquire().await?;
     let exists = exists(&mut db).await?;

@@ -33,7 +33,8 @@ struct Exemplar {
 #[derive(Debug, Default)]
 struct Exemplars(HashMap<(&'static str, Label), Vec<Exemplar>>);
 
-/// The number of exemplars that are kept for each histogram and label: enough for one in each bucket.
+/// The number of exemplars that are kept for each histogram and label: the newest ones, whichever buckets
+/// they fall into. A histogram has 18 buckets.
 const KEPT: usize = 32;
 
 /// Remembers that `value`, in seconds, was recorded in this histogram within the sampled trace `trace`.

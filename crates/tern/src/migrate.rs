@@ -48,7 +48,7 @@ pub async fn run(args: &MigrateArgs) -> anyhow::Result<()> {
     schema::migrate(&args.postgres, wanted).await
 }
 
-/// Fails if a node is in the cluster map, or if etcd does not say.
+/// Fails if a node is in the cluster map, or if etcd does not answer within [`MAP_WITHIN`].
 async fn refuse_while_nodes_run(etcd: &EtcdArgs) -> anyhow::Result<()> {
     let cluster = timeout(MAP_WITHIN, Cluster::connect(etcd)).await.context(
         "the tables are moved, and etcd does not say whether nodes run: \

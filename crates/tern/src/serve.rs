@@ -38,8 +38,8 @@ pub use args::ServeArgs;
 /// The time for which the drain waits for etcd to store this node's draining flag. After that it goes on without it.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time after the drain's deadline in which the roles that were cut off may still log that, and the node leaves the
-/// map. When it is over, [`run`] returns an error.
+/// The time after the drain's deadline in which roles that were cut off may still log that they were, and in
+/// which the node leaves the map. After this time [`run`] returns an error.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs the node until it has drained.
@@ -283,8 +283,9 @@ fn admin_address(listening: SocketAddr, advertised: &str) -> String {
     }
 }
 
-/// Waits for Postgres, however long that takes. Then checks that its durability settings suit the profile and that
-/// the schema is up to date.
+/// Waits for Postgres, however long that takes. Then checks that its durability settings suit the profile and
+/// that the schema is up to date. On a Citus cluster, the settings of one server are checked: the one that
+/// the pool has connected to.
 async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result<()> {
     let mut back_off = BackOff::default();
     let pool = loop {

@@ -118,7 +118,7 @@ impl Drop for Hold {
     }
 }
 
-/// Serves the paths on `listener` until it is dropped.
+/// Serves the paths on `listener` until the returned future is dropped. It also runs the recorder's upkeep.
 pub async fn serve(
     listener: TcpListener,
     metrics: PrometheusHandle,

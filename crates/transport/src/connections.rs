@@ -31,7 +31,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const LOOKS: u32 = 8;
 /// The shortest time between two checks, so that checking does not occupy a processor.
 const SHORTEST_LOOK: Duration = Duration::from_millis(20);
-/// The longest time between two checks, so that nobody notices that a connection outlives its bound.
+/// The longest time between two checks, so that a connection outlives even a long bound by no more than this.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 /// The limits of a listener's connections.
@@ -47,7 +47,8 @@ pub struct Bounds {
     pub first_request: Duration,
     /// The longest time without a request.
     pub idle: Duration,
-    /// The longest time that a call may take, until its answer is taken.
+    /// The longest time that a call may take, until its answer is taken. Methods that the protos declare as
+    /// streams have no bound. A call that shares its connection with others may take ten times as long.
     pub call: Duration,
 }
 
@@ -66,7 +67,9 @@ pub struct Connections {
     name: &'static str,
     bounds: Bounds,
     table: Mutex<Table<Arc<Connection>>>,
+    /// The id of the next connection.
     last: AtomicU64,
+    /// The time from which [`Millis`] are counted.
     started: Instant,
     /// The notification that a connection is gone.
     went: Notify,

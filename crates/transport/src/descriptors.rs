@@ -11,6 +11,7 @@ const OWN: usize = 64;
 /// The part of the limit that is also kept for the node itself: one descriptor in this many, up to [`MOST_OWN`],
 /// because larger nodes have more links. For example, a limit of 65,536 keeps 64 + 1,024.
 const OWN_PART: usize = 32;
+/// The most descriptors that [`OWN_PART`] keeps.
 const MOST_OWN: usize = 1024;
 
 /// The number of connections that each kind of listener may have.

@@ -60,8 +60,8 @@ impl InternalTls {
     ///
     /// # Errors
     ///
-    /// Fails if the name is not a DNS name, a file cannot be read, or the certificate and the key do not belong
-    /// together.
+    /// Fails if the name is not a DNS name, a file cannot be read or has no certificate or key, or the
+    /// certificate and the key do not belong together.
     pub async fn load(args: &InternalTlsArgs) -> anyhow::Result<Option<Self>> {
         let (Some(cert), Some(key), Some(ca)) = (
             &args.internal_tls_cert,

@@ -97,7 +97,8 @@ impl Server {
         })
     }
 
-    /// Accepts connections until it is dropped. Connections that it has accepted are still served after that.
+    /// Accepts connections until the returned future is dropped. Connections that it has accepted are still
+    /// served after that.
     pub async fn accept(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             let (socket, peer) = self.connections.accept(listener).await;

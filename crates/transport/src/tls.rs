@@ -72,6 +72,8 @@ impl<C: Send + Sync + 'static> Renewed<C> {
     }
 }
 
+/// Reads the files every [`LOOK`], and replaces the value when they have changed. It ends when the last clone
+/// of the value is dropped. `known` is what the files had before.
 async fn keep_up<C, F>(
     of: &'static str,
     files: Vec<File>,

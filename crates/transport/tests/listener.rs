@@ -1,4 +1,5 @@
-//! Tests of the listener that every role uses: how it ends connections that clients leave idle.
+//! Tests of the listener that every role uses: how it ends connections that are idle, that are too slow, or
+//! that have to make room.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

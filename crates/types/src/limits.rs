@@ -27,7 +27,7 @@ pub const MAX_FRAME_EVENTS: usize = 64;
 pub const MAX_GROUP_MEMBERS: usize = 1024;
 /// The most devices of a user.
 pub const MAX_DEVICES: usize = 10;
-/// The most entries that a device that catches up is sent ahead of its acknowledgements.
+/// The most entries that are sent to a device that catches up before it has acknowledged the first of them.
 pub const CATCH_UP_WINDOW: u32 = 256;
 /// The most sends of one stream that have no result yet.
 pub const MAX_SENDS_IN_FLIGHT: usize = 128;

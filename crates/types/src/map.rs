@@ -3,11 +3,13 @@
 //! The standard library's hash function withstands an attacker who sees hashes and chooses keys at will, but it takes
 //! a third of what a message costs its owner. Ids need less protection, for two reasons.
 //!
-//! - The hash has a secret key, drawn from the system's random numbers in each process and different in each map.
-//!   Hashes and the order of a map never leave the process. So nobody outside can know which keys collide, though a
-//!   client chooses its request ids, may name users who do not exist, and may try inputs until a chat's digest
-//!   (SHA-1) suits it. The ids of users, devices and sessions are made by the server.
-//! - Maps whose keys are chosen by clients are small: a chat remembers 256 requests.
+//! - The hash has a secret key, drawn from the system's random numbers in each process and different in each
+//!   map. Hashes and the order of a map never leave the process. So nobody outside can know which keys
+//!   collide, though a client chooses its request ids, may name users and chats that do not exist, and may
+//!   try inputs until a chat's digest (SHA-1) suits it. The ids of users, devices and sessions are made by
+//!   the server.
+//! - Few keys at a time are chosen by clients: a chat remembers 256 requests, and a chat that does not exist
+//!   leaves memory as soon as the store has said so.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;

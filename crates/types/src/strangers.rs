@@ -22,8 +22,9 @@ pub struct Admission {
     pub retry_after: Duration,
 }
 
-/// Decides which of `asked` the limit allows. `day` has the strangers of the last day, each with the time at which they
-/// were met. People in `day` are neither new nor limited; the others are allowed in the order of `asked`.
+/// Decides which of `asked` the limit allows. `day` has the strangers of the last day, each with the time at
+/// which they were met. `asked` must name each person once. People in `day` are neither new nor limited; the
+/// others are allowed in the order of `asked`.
 pub fn admit(day: &[(UserId, Timestamp)], asked: &[UserId], limit: usize, now: Timestamp) -> Admission {
     let known: HashSet<UserId> = day.iter().map(|(user, _)| *user).collect();
     let mut new: Vec<UserId> = asked

@@ -64,7 +64,8 @@ spec:
       {{- end }}
       securityContext:
         {{- include "tern.podSecurity" $root | nindent 8 }}
-      # In this time the pod leaves its Services, drains, and tells etcd and the collector. Then it is killed.
+      # In this time the pod leaves its Services, drains, leaves the map in etcd, and exports its last traces.
+      # If it has not ended then, it is killed.
       terminationGracePeriodSeconds: {{ add $root.Values.preStopSeconds $root.Values.drainTimeout $root.Values.graceMargin }}
       {{- with $set.priorityClassName }}
       priorityClassName: {{ . }}

@@ -28,7 +28,7 @@ const QUIET: Duration = Duration::from_secs(4);
 /// gateway without killing it, and a busy gateway is no defect.
 const DEAD: Duration = Duration::from_secs(60);
 
-/// The most sends that have no result yet. A server allows a device more.
+/// The most sends that have no result yet. The server allows twice as many (Limits.max_sends_in_flight).
 const IN_FLIGHT: usize = 64;
 
 /// A message of the outbox.
@@ -45,14 +45,20 @@ pub struct Run {
     device: Device,
     gateways: Vec<Channel>,
     commands: mpsc::Receiver<Command>,
+    /// The other end of `commands`, for commands that the phone gives itself later.
     again: mpsc::WeakSender<Command>,
     state: watch::Sender<State>,
     /// The messages that have no result yet, in the order in which the test sent them.
     outbox: VecDeque<Outgoing>,
+    /// True if the phone is to be online.
     wanted: bool,
+    /// The gateway at which the test wants the phone. `None`: the gateways are taken in turn.
     pinned: Option<usize>,
+    /// The number of the next gateway, modulo their count, if none is pinned.
     next: usize,
+    /// True if acknowledgements are sent.
     acknowledging: bool,
+    /// The chats with something stored since the last acknowledgement.
     unacknowledged: BTreeSet<ChatId>,
 }
 

@@ -16,14 +16,17 @@ const HELD: usize = 512;
 #[derive(Debug, Clone)]
 pub struct State {
     me: UserId,
+    /// The chats that the phone knows.
     pub logs: HashMap<ChatId, Log>,
     /// The highest delivered and read seqs of each person in each chat.
     pub receipts: HashMap<(ChatId, UserId), (u64, u64)>,
-    /// The number of receipts that came.
+    /// The number of receipts of each person in each chat that came on streams.
     pub receipts_came: HashMap<(ChatId, UserId), u32>,
     /// The typing notices of others, in order.
     pub typing: Vec<UserTyping>,
+    /// The result of each send that has one.
     pub results: HashMap<RequestId, Result<Sent, SendError>>,
+    /// True if a stream is open.
     pub online: bool,
     /// True if the present stream has brought CaughtUp.
     pub caught_up: bool,
@@ -39,8 +42,9 @@ pub struct State {
     pub drainings: u32,
     /// The number of entries that came again.
     pub repeated: u64,
+    /// Opened.store_epoch of the newest stream.
     pub store_epoch: String,
-    /// The first breach of the protocol.
+    /// The server's first breach of the protocol; `None` if there was none.
     pub broken: Option<String>,
 }
 
@@ -51,13 +55,16 @@ pub struct Log {
     pub cursor: u64,
     /// The seq at which the cursor began.
     pub base: u64,
+    /// The stored entries by seq.
     pub entries: BTreeMap<u64, Entry>,
+    /// Each `Skipped` that came, in order.
     pub skipped: Vec<Skipped>,
+    /// The entries above the cursor that wait for those before them, by seq.
     held: BTreeMap<u64, Entry>,
 }
 
 impl Log {
-    /// The messages as text, in order.
+    /// Returns the messages as text, in order.
     pub fn texts(&self) -> Vec<String> {
         self.entries.values().filter_map(super::text).collect()
     }

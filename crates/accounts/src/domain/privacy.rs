@@ -43,11 +43,11 @@ pub struct Privacy {
 pub struct Relation {
     /// The people with whom the watched person shares their presence.
     pub audience: Audience,
-    /// One of the two has blocked the other.
+    /// True if one of the two has blocked the other.
     pub blocked: bool,
-    /// The watcher is among the watched person's contacts.
+    /// True if the watcher is among the watched person's contacts.
     pub contact: bool,
-    /// The watcher watched the person within the last day, as a stranger.
+    /// True if the watcher watched the person within the last day, as a stranger.
     pub watched: bool,
     /// True if the person has written to the watcher, and `None` if that was not asked yet.
     pub written: Option<bool>,
@@ -58,9 +58,9 @@ pub struct Relation {
 pub struct Observer {
     /// The people with whom the watcher shares their own presence.
     pub audience: Audience,
-    /// One of the two has blocked the other.
+    /// True if one of the two has blocked the other.
     pub blocked: bool,
-    /// The watcher is among the person's contacts.
+    /// True if the watcher is among the person's contacts.
     pub contact: bool,
 }
 

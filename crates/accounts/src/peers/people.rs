@@ -177,10 +177,13 @@ impl Peers {
     }
 }
 
+/// Returns the permits of the background tasks that [`Peers::follow`] starts.
 pub(super) fn room() -> std::sync::Arc<tokio::sync::Semaphore> {
     std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_FOLLOWED))
 }
 
+/// Returns the version of the map by which a node says that it does not own the chat, or `None` if it does
+/// not say so.
 fn not_owner(status: &Status) -> Option<i64> {
     status.metadata().get(NOT_OWNER)?.to_str().ok()?.parse().ok()
 }

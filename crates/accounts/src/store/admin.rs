@@ -84,8 +84,8 @@ pub const RECENTLY_SUSPENDED: &str = "
 SELECT user_id FROM users WHERE suspended_at IS NOT NULL AND suspended_at > to_timestamp($1::float8 / 1000)
 ORDER BY suspended_at DESC LIMIT $2";
 
-/// The most users that [`RECENTLY_SUSPENDED`] returns: more than an operator suspends in an hour. Every gateway keeps
-/// them in memory.
+/// The most users that [`RECENTLY_SUSPENDED`] returns. An operator suspends fewer in an hour. Every gateway
+/// keeps them in memory.
 const MAX_RECENT: i64 = 10_000;
 
 impl Store {

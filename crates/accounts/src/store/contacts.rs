@@ -8,9 +8,9 @@ use super::{Result, Store, Tx};
 /// Removes all contacts of a user.
 pub const CLEAR: &str = "DELETE FROM contacts WHERE user_id = $1";
 
-/// Adds contacts. Ids that belong to no user are left out. Rows are inserted in the order of their ids, because each
-/// insert takes a share lock on the contact's row in `users`, and two calls that took the locks in different orders
-/// could deadlock.
+/// Adds contacts. Ids that belong to no user are left out. Rows are inserted in the order of their ids,
+/// because the foreign key makes each insert lock the contact's row in `users`, and all calls should take
+/// these locks in the same order.
 pub const INSERT: &str = "
 INSERT INTO contacts (user_id, contact_id)
 SELECT $1, u.user_id FROM users u WHERE u.user_id = ANY($2) ORDER BY u.user_id

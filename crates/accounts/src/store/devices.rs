@@ -94,8 +94,8 @@ pub const RECENTLY_REVOKED: &str = "
 SELECT device_id FROM devices WHERE revoked_at IS NOT NULL AND revoked_at > to_timestamp($1::float8 / 1000)
 ORDER BY revoked_at DESC LIMIT $2";
 
-/// The most devices that [`RECENTLY_REVOKED`] returns: more than ten million users revoke in an hour. Every gateway
-/// keeps them in memory, and gets them in one answer of 1.8 MB.
+/// The most devices that [`RECENTLY_REVOKED`] returns. A platform of ten million users revokes fewer in an
+/// hour. Every gateway keeps them in memory, and gets them in one answer of 1.8 MB.
 const MAX_RECENTLY_REVOKED: i64 = 100_000;
 
 /// A device that was revoked, either just now or earlier.

@@ -16,8 +16,8 @@ use crate::{Origin, Outcome, Refusal};
 pub const MAX_BATCH: usize = 64;
 /// The most bytes of one chat in one commit, for the same reason: a quarter of a commit. A single entry always fits.
 const MAX_BATCH_BYTES: usize = 1 << 20;
-/// The number of times that a batch is tried again because of a conflict. If there are more, another node commits to
-/// this chat all the time, and the map will soon tell which of the two owns it.
+/// The number of times that a batch is tried again because of a conflict. If all these tries fail, another
+/// node commits to this chat all the time, and the map will soon tell which of the two owns it.
 const MAX_TRIES: u32 = 8;
 
 /// The entries that one commit adds to one chat.
@@ -49,12 +49,14 @@ impl Batch {
     }
 }
 
-/// An entry that may be made, and what it changes, if it is a change.
+/// An entry that may be made, and the change that it stands for; `None` if it is a message.
 type Admitted = (Arc<NewEntry>, Option<Action>);
 
 impl Chat {
-    /// Takes the next batch from the queue and gives its entries their seqs; `None` if there is nothing to commit. It
-    /// has at most about `room` bytes, or one entry. Also returns the answers to commands that become no entry.
+    /// Takes the next batch from the queue and gives its entries their seqs; `None` if there is nothing to
+    /// commit. The batch has at most about `room` bytes, or one entry. `wall` is the wall clock's time. The
+    /// entries get it, or that of the last entry if it is later, and tickets are compared with it. Also
+    /// returns the answers to commands that become no entry.
     ///
     /// Before a command is refused or found to change nothing, the log must be asked whether it is a repetition (rule
     /// 5). If such a command is first in the queue and was not looked up yet, the chat becomes [`Stage::Loading`],

@@ -37,8 +37,9 @@ pub struct Member {
     pub role: Role,
     /// The seq of the entry that made the user a member.
     pub joined: Seq,
-    /// A seq above which the member has sent no entry; 0 if they have sent none at all. If it is higher than need be,
-    /// the member is told of receipts that do not concern them; if it were too low, they would miss some.
+    /// A seq above which the member has sent no entry; 0 if they have sent none since they joined. If it is
+    /// higher than need be, the member is told of receipts that do not concern them; if it were too low, they
+    /// would miss some.
     pub last_sent: Seq,
     /// The number of the member's own messages after their read mark that count as unread. They are unread for
     /// others, not for the member.

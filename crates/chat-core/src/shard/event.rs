@@ -62,16 +62,16 @@ pub enum Event {
         seq: Seq,
         off: bool,
     },
-    /// The user gives a notice to the others of a chat. `at` is the monotonic time at which it arrived. It is dropped if
-    /// it would have to wait long.
+    /// The user gives a notice to the others of a chat. `at` is the monotonic time at which it arrived. It is
+    /// dropped if it would have to wait long.
     Notice {
         chat: ChatId,
         user: UserId,
         notice: Notice,
         at: Timestamp,
     },
-    /// Two people have blocked or unblocked each other. Their direct chat is loaded anew, and `origin` is answered
-    /// then.
+    /// One of two people has blocked or unblocked the other. Their direct chat is loaded anew, and `origin`
+    /// is answered then.
     BlocksChanged { origin: Origin, chat: ChatId },
     /// A load has ended. `number` is that of its [`Effect::Load`]. The result is `Ok(None)` if there is no such chat.
     Loaded {

@@ -16,8 +16,8 @@ const STALE: Duration = Duration::from_secs(1);
 /// The reason why a notice was not passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
-    /// The chat is not loaded, and either another load is under way, which this one would delay, or the notice tells
-    /// nothing new of a chat that is not loaded.
+    /// The chat is not loaded, and a load for the notice would delay another load that is under way. Or the
+    /// notice says that somebody stopped, which is no news in a chat that is not loaded.
     NotLoaded,
     /// The notice waited too long, for example for its chat to be loaded.
     Stale,
@@ -62,7 +62,8 @@ pub(super) struct Given {
 }
 
 impl ShardState {
-    /// Passes a notice on, or drops it, and counts that.
+    /// Passes a notice on, or drops it, and counts that. A notice that waits for its chat to be loaded is
+    /// counted when the chat is there, and not at all if the load fails.
     pub(super) fn notice(&mut self, given: Given, now: Timestamp, out: &mut Vec<Effect>) {
         let kind = given.notice.kind();
         let passed = self.pass(given, now, out);

@@ -1,6 +1,7 @@
-//! Two kinds of waiting, both bounded. A chat that another transaction has locked in the store is tried again a
-//! little later, apart from the others. A caller that has waited for [`ANSWER_WITHIN`] is told to send the request
-//! again, whatever the reason.
+//! Bounds two kinds of waiting. A chat that another transaction has locked in the store is tried again a
+//! little later, apart from the others. The caller of a command that has waited for [`ANSWER_WITHIN`] is told
+//! to send the request again, whatever the reason. Callers of reloads and unary read marks wait as long as
+//! the load of their chat takes.
 
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ impl ShardState {
         }
     }
 
-    /// Makes parked chats due again whose time has come, and refuses commands that have waited too long.
+    /// Makes parked chats due again when their time has come, and refuses commands that have waited too long.
     pub fn keep_patience(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         while let Some((at, id)) = self.parked.first().copied().filter(|(at, _)| *at <= now) {
             self.parked.remove(&(at, id));

@@ -20,7 +20,7 @@ pub const GATHER_RECEIPTS: Duration = Duration::from_millis(250);
 /// The time by which delivered receipts are put off under load. A read receipt of the chat takes them along earlier.
 pub const DEFER_DELIVERED: Duration = Duration::from_secs(10);
 
-/// The mark of a watermark that rose.
+/// The one of a watermark's two marks that rose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rose {
     Delivered,

@@ -28,7 +28,7 @@ use crate::store::group::{self, Created, NewGroup};
 use crate::store::seal::MasterKey;
 use crate::store::{joining, strangers};
 
-/// The time between two tries to make a group of whose people another transaction has locked one.
+/// The time between two tries to make a group while another transaction has locked one of its people.
 const HELD_RETRY: Duration = Duration::from_millis(100);
 
 /// The maker of groups.
@@ -36,6 +36,7 @@ pub struct Groups {
     pub pools: Pools,
     pub master: MasterKey,
     pub shards: Shards,
+    /// The fan-out task that pushes the first entries of groups.
     pub pushes: Pushes,
     /// The number of new strangers whom one user's devices may add to groups, or to whom they may write first, within a
     /// day.

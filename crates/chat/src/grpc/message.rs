@@ -106,8 +106,8 @@ fn media(
     Ok(media)
 }
 
-/// Returns the media that a picture's ticket stands for, and verifies the ticket as those of attachments. `Ok(None)`
-/// means that the picture is to be removed.
+/// Returns the media that a picture's ticket stands for. The ticket is verified as the ticket of an
+/// attachment is. `Ok(None)` means that the picture is to be removed.
 pub fn picture(
     picture: Option<&v1::Attachment>,
     sender: UserId,

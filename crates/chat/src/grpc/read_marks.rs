@@ -34,9 +34,9 @@ pub struct ReadMarks {
 }
 
 impl ReadMarks {
-    /// Returns the user's read marks in these chats, as far as they are in the owners' memory: the chat, the mark, and
-    /// how many of the user's own messages after it count as unread. It leaves out the chats of owners that do not
-    /// answer in time.
+    /// Returns the user's read marks in these chats, as far as they are in the owners' memory: the chat, the
+    /// mark, and the number of the user's own messages after it, which count as unread for others only. It
+    /// leaves out the chats of owners that do not answer in time.
     pub async fn of(&self, user: UserId, chats: impl Iterator<Item = ChatId>) -> Vec<(ChatId, Seq, u32)> {
         let map = self.ctx.map.current();
         let mut own = Vec::new();

@@ -26,6 +26,11 @@ pub struct Sends {
 
 impl Sends {
     /// Sends the message, and returns once it is committed.
+    ///
+    /// # Errors
+    ///
+    /// The caller may not send, a field is not valid, this node does not own the chat, the message is
+    /// refused, or the store is away or did not answer in time.
     pub async fn send(&self, request: Request<v1::SendMessageRequest>) -> Result<v1::Sent, Status> {
         let arrived = Clock::monotonic();
         let (metadata, _, send) = request.into_parts();

@@ -43,7 +43,8 @@ impl Writes {
             .map_err(|not_owner| elsewhere(chat, not_owner))
     }
 
-    /// Sends the event that `event` makes to the chat's shard, and waits for its answer.
+    /// Sends the event that `event` makes to the chat's shard, and waits for its answer. A refusal is an `Ok`
+    /// with [`Outcome::Refused`].
     ///
     /// # Errors
     ///

@@ -71,10 +71,10 @@ impl Link {
         Some(answered)
     }
 
-    /// Appends the sessions of a user whom this node follows at the presence node `owner`. Returns false if they are not
-    /// known: they have to be looked up.
-    pub fn known(&self, owner: &Peer, user: UserId, sessions: &mut Vec<Found>) -> bool {
-        self.incarnation == owner.incarnation && lock(&self.known).get(user, sessions)
+    /// Appends the sessions of a user whom this node follows over this link, if it leads to this incarnation of the
+    /// presence node. Returns false if they are not known: they have to be looked up.
+    pub fn known(&self, incarnation: u64, user: UserId, sessions: &mut Vec<Found>) -> bool {
+        self.incarnation == incarnation && lock(&self.known).get(user, sessions)
     }
 }
 

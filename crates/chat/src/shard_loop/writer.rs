@@ -39,8 +39,9 @@ const CONFLICT_TRIES: u32 = 5;
 /// The longest time that a connection attempt may take. After it the callers are told to try again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The longest time that a statement may take. It is longer than the server's own statement_timeout: a server that does
-/// not even report its own time-out is gone or frozen.
+/// The longest time that one try of a job may take, with all statements of its transaction. It is longer than
+/// the server's own statement_timeout of 5 s for each statement: a server that does not even report that its
+/// first statement timed out is gone or frozen.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The longest time that a commit waits for a lock of another transaction. All chats of the statement wait with it. It

@@ -53,8 +53,8 @@ trait Statements {
     async fn write(&self, db: &mut PgConnection, at: &At) -> sqlx::Result<()>;
 }
 
-/// Commits a batch that is a change, and makes the change, in one transaction. `patience`: how long it waits for a
-/// lock; `None`: as long as the connection is set to.
+/// Commits a batch that is a change, and makes the change, in one transaction. `patience` is the longest time
+/// that each statement waits for a lock. If it is `None`, the connection's own `lock_timeout` holds.
 pub async fn change(
     db: &mut PgConnection,
     batch: &Batch,

@@ -8,9 +8,8 @@ use tern_chat_core::Role;
 
 use super::people::{self, Devices};
 
-/// Selects, of the users among $2, those who did not leave the group $1 by themselves, and whether they are members
-/// already. That somebody left by themselves shows in that they sent the entry that ended their newest interval of
-/// membership.
+/// Selects the users among $2 who did not leave the group $1 by themselves, and whether they are members
+/// already. A user left by themselves if they sent the entry that ended their newest interval of membership.
 pub const ADDABLE: &str = "
 SELECT a.user_id, EXISTS (SELECT FROM members m WHERE m.chat_id = $1 AND m.user_id = a.user_id AND m.left_seq IS NULL)
 FROM unnest($2::uuid[]) AS a(user_id)

@@ -253,8 +253,9 @@ fn newest(pages: Vec<Vec<PgRow>>, limit: u32, max_bytes: usize) -> sqlx::Result<
     Ok((rows, more))
 }
 
-/// Replaces the read marks of the views by those of the chats' owners, where these are at least as new as the store's.
-/// A mark is the chat, the seq, and how many of the reader's own messages after it count as unread.
+/// Replaces the read marks of the views by those of the chats' owners, where these are at least as new as the
+/// store's. A mark is the chat, the seq, and the number of the reader's own messages after it, which count as
+/// unread for others only.
 pub async fn show_marks(
     pools: &Pools,
     views: &mut [ChatView],

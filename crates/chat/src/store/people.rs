@@ -1,7 +1,8 @@
 //! Reads and locks what the store knows of people: users, devices, blocks, contacts.
 //!
-//! No statement names both a table of people and a table of chats, because the two may be on different machines. What
-//! depends on both takes two statements: of people first, and then of chats.
+//! No statement names both a table of people and a table of chats, because the two may be on different
+//! machines. A question about both takes two statements: the first is about people, and the second about
+//! chats.
 
 use std::collections::{HashMap, HashSet};
 
@@ -186,8 +187,8 @@ pub(crate) async fn described(
     Ok(rows.into_iter().map(described).collect())
 }
 
-/// Returns those of these devices that were revoked. Of a device that is neither active nor revoked the store knows
-/// nothing: it was linked after the backup that the store was restored from.
+/// Returns those of these devices that were revoked. A device that is neither active nor revoked is unknown
+/// to the store: it was linked after the backup that the store was restored from.
 pub async fn revoked(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<DeviceId>> {
     let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
     let revoked: Vec<Uuid> = sqlx::query_scalar(REVOKED).bind(ids).fetch_all(pool).await?;

@@ -18,9 +18,9 @@ use super::heads::{Heads, lock_heads};
 /// ($3, $4) are one hashed set; those that acknowledged a part ($5 to $7) are few.
 ///
 /// A device that acknowledged may still have a row, from an owner that died between its settle and its wakes. Nobody
-/// else would delete that row or move it up, so this statement does, by the rule of a written acknowledgement (fine
-/// print 2, `ack.rs`). The newest interval comes from an aggregate, because setting up a merge of 16 partitions in
-/// order costs a sixth of the statement.
+/// else would delete that row or move it up, so this statement does, by the rule of a written acknowledgement
+/// (fine print 2, `ack.rs`). The newest interval comes from an aggregate over the user's intervals, of which
+/// there are few.
 pub const SETTLE: &str = "
 WITH s AS (
     SELECT * FROM unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)

@@ -12,10 +12,11 @@ use tern_types::{Timestamp, UserId};
 
 use super::{people, written};
 
-/// Locks the counts with these keys ($1) until the transaction ends, and returns the keys that it locked. It leaves out
-/// those that another transaction has locked, because a transaction for many people must wait for nobody. It must come
-/// before any row is locked. Such a lock belongs to one server, and on a Citus cluster every node carries the statement
-/// out where the table `tern.store` is.
+/// Locks the counts with these keys ($1) until the transaction ends, and returns the keys that it locked. It
+/// leaves out those that another transaction has locked, because a transaction for many people must wait for
+/// nobody. It must come before any row is locked. An advisory lock belongs to one server. The statement names
+/// the table `tern.store` so that on a Citus cluster it always runs on the server that has this table,
+/// whichever node is asked.
 pub(crate) const TRY_LOCK: &str =
     "SELECT k FROM tern.store, unnest($1::int8[]) AS k WHERE single AND pg_try_advisory_xact_lock(k)";
 
@@ -60,9 +61,10 @@ pub async fn lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::Resu
     Ok(())
 }
 
-/// Counts the new strangers in these pairs, each of a person and somebody to whom they write, and who have no chat yet.
-/// A person may meet `limit` new strangers within a day, and their count must be locked. Returns the pairs that exceed
-/// the limit, each with the time until there is room. The others are counted from now on.
+/// Counts the new strangers in these pairs. A pair is a person and somebody to whom they write for the first
+/// time; the two must have no chat yet. A person may meet `limit` new strangers within a day, and their count
+/// must be locked. Returns the pairs that exceed the limit, each with the time until there is room. The
+/// others are counted from now on.
 pub async fn meet(
     db: &mut PgConnection,
     pairs: &[(UserId, UserId)],

@@ -1,5 +1,5 @@
-//! Tests that devices are woken: a failed look-up does not mean "offline", and a push that is not confirmed is not
-//! delivered.
+//! Tests that devices are woken: a failed look-up does not mean "offline", and a wake that is not confirmed
+//! is not delivered.
 
 use tern_chat_core::shard::Woken;
 use tern_cluster::Node;

@@ -301,7 +301,7 @@ async fn a_device_that_acknowledged_a_part_is_missing_from_the_rest() {
     );
 }
 
-/// The store computes ages by its own clock, which may be set back as any clock.
+/// The store computes ages by its own clock, which may be set back like any other clock.
 #[tokio::test]
 async fn what_was_written_before_the_stores_clock_was_set_back_counts_as_old() {
     let (store, [a, _], [a1, b1], mut chat, mut db) = direct().await;

@@ -10,7 +10,8 @@ use super::ChatRow;
 use super::cursor::Cursor;
 use crate::model::{Chat, Entry};
 
-/// The most seqs of unread entries that are remembered for each chat. A higher count is shown as this number.
+/// The most seqs of unread entries above the last listing that are remembered for each chat. Further ones are
+/// not counted as unread.
 const MAX_UNREAD: usize = 10_000;
 
 /// The state of a call about the chat.

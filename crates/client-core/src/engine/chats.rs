@@ -10,8 +10,9 @@ use super::look_up::Listing;
 use super::{Change, ChatRow, Engine};
 use crate::model::{Entry, Event};
 
-/// The number of waiting chats from which on an entry before its turn is dropped if its chat is not one of them. The
-/// server sends the entry again. A chat waits for missing entries or for a look-up.
+/// The number of chats that may wait before the engine holds no entries for further ones. While this many
+/// wait, an entry of another chat that comes before its turn is dropped, and the server sends it again. A
+/// chat waits for missing entries or for a look-up.
 const MAX_WAITING: usize = 64;
 
 impl Engine {

@@ -12,8 +12,9 @@ use crate::model::{Event, Mark};
 
 /// The most chats whose receipts are read after an absence. For other chats they are read when the app asks.
 const MAX_READ_AGAIN: usize = 32;
-/// The most chats whose receipts are read if the device was online all the time. The limit is lower because only the
-/// receipts of some seconds can be missing, and because all devices of a node that failed ask at once.
+/// The most chats whose receipts are read if the device was online all the time. The limit is lower because
+/// only the receipts of some seconds can be missing, and because many devices ask at once: all those whose
+/// receipts were lost when a node failed.
 const MAX_READ_AGAIN_ONLINE: usize = 8;
 
 /// The known watermarks of other people.
@@ -62,7 +63,8 @@ impl Receipts {
 }
 
 impl Engine {
-    /// Takes a receipt from the server. One of this person tells what was read on another device.
+    /// Takes a receipt from the server. A receipt of this person says how far the person has read the chat,
+    /// here or on another device.
     pub(super) fn receipt_came(&mut self, receipt: v1::Receipt) {
         let (Ok(chat), Ok(user)) = (
             receipt.chat_id.parse::<ChatId>(),

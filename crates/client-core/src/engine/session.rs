@@ -31,6 +31,7 @@ const TOKEN_MARGIN: Duration = Duration::from_secs(30);
 /// The age up to which own sends are offered again to a restored store: it remembers request_ids for this long.
 const RECENT: Duration = Duration::from_secs(tern_types::limits::DEDUPE_WINDOW_DAYS as u64 * 24 * 3600);
 
+/// The stage that the client has reached with its stream.
 #[derive(Debug)]
 enum Phase {
     /// There is no stream. The next attempt is made at `until`, or if that is `None`, when the client starts.
@@ -47,6 +48,7 @@ enum Phase {
     Stopped,
 }
 
+/// The state of an open stream.
 #[derive(Debug)]
 struct Open {
     /// The time at which the stream was opened.

@@ -18,7 +18,8 @@ pub(crate) enum Command {
     Apply { input: Input, reply: Reply },
     /// Works on the store.
     Read(Read),
-    /// Gets a newer token than `stale`. The reply comes when there is one.
+    /// Gets a newer token than `stale`. The reply comes when there is one, or is an error if it cannot be
+    /// renewed.
     Renew {
         stale: String,
         reply: oneshot::Sender<Result<(), CallError>>,

@@ -30,8 +30,9 @@ pub(super) struct ServerStream {
     /// The number of the present attempt, or of the next one while there is no stream.
     attempt: usize,
     state: State,
-    /// The items that wait to be written. The engine bounds them: they are the sends in flight, and one acknowledgement
-    /// per chat and batch. The engine adds nothing while the server is silent.
+    /// The items that wait to be written: the sends in flight, one acknowledgement per chat and batch, and
+    /// what the app asks for, such as read marks. The server bounds the first two; the others have no limit.
+    /// All are dropped with the stream.
     waiting: VecDeque<Item>,
 }
 

@@ -16,8 +16,9 @@ use super::http::HttpError;
 use super::{MediaError, OnProgress, Progress};
 use crate::client::Client;
 
-/// The number of attempts without a single new byte after which a download fails. With the delays between them they
-/// bridge some minutes without a network.
+/// The number of attempts without a single new byte after which a download fails. The delays between them add
+/// up to about half a minute, in which the object store may be away. A GetDownload that fails ends the
+/// download, because the call has had attempts of its own.
 const TRIES: u32 = 8;
 /// The time without a byte after which a connection is taken for dead.
 const SILENCE: Duration = Duration::from_secs(30);

@@ -22,8 +22,9 @@ use super::upload::Failure;
 use crate::client::Client;
 use crate::driver::malformed;
 
-/// The number of attempts to transfer a picture. With the delays between them they bridge a minute without a network. A
-/// person waits for the picture, so they are not more.
+/// The number of attempts to transfer a picture. With the delays between them an upload bridges a minute
+/// without a network, and a download some seconds in which the object store is away. A person waits for the
+/// picture, so there are not more of them.
 const TRIES: u32 = 6;
 /// The number of bytes that are handed to the connection at once.
 const CHUNK: usize = 64 * 1024;

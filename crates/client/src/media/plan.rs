@@ -16,7 +16,8 @@ const KEPT: std::time::Duration = std::time::Duration::from_secs(23 * 3600);
 /// The number of bytes of the file that are read at once while hashing.
 const READ: usize = 256 * 1024;
 
-/// A file in one state. After a change the file has another state, and its upload begins anew.
+/// The identity of a file's content, as far as it can be told without reading the file. If the file has
+/// changed, it has another identity, and its upload begins anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileId {
     /// The absolute path, without symbolic links.

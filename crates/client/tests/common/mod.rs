@@ -30,8 +30,11 @@ pub const CHAT: ChatId = ChatId(Uuid::from_u128(1));
 pub struct State {
     /// The request_id and body of each entry.
     pub log: Vec<(String, String)>,
+    /// The highest seq that the device has acknowledged.
     pub acked: u64,
+    /// The number of the tokens that are valid now: `access-0` and `refresh-0`, say.
     pub token: u32,
+    /// The number of streams that were opened.
     pub streams: usize,
     /// The reasons for which the next streams and calls are refused, the last one first.
     pub refuse: Vec<ErrorReason>,

@@ -3,8 +3,9 @@
 //! The input is a delay, the time that work waits before it is begun. A level begins when the delay has reached its
 //! threshold in two consecutive windows; of several such levels, the highest begins. A level is left, for the one
 //! below, when the delay has stayed below half of its threshold for [`HOLD`]. For example, at delays of 70 ms in two
-//! windows [`Level::Presence`] begins, and it is left after 5 s below 30 ms. A level that begins soon after one was
-//! left is held twice as long each time, because the delay had fallen only since things were given up.
+//! windows [`Level::Presence`] begins, and it is left after 5 s below 30 ms. If a level begins within 20 s
+//! after one was left, the delay had fallen only because things were given up. So each time this happens, the
+//! time to hold doubles: 10 s, 20 s, and so on up to 80 s.
 
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub enum Level {
     Nothing = 0,
     /// Typing is dropped.
     Typing = 1,
-    /// Presence changes are told only every 10 s.
+    /// The changes of a user's presence are told once in 10 s at most.
     Presence = 2,
     /// Delivered receipts are told late.
     Receipts = 3,

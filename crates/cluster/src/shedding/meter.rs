@@ -48,8 +48,9 @@ impl Meter {
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns the median of the delays since the last call, rounded up by at most a third, and starts a new window.
-    /// Returns zero if there were fewer than five.
+    /// Returns the median of the delays since the last call, and starts a new window. The median is rounded
+    /// up by at most a third, and is never below 0.5 ms or above about 20 s. Returns zero if there were fewer
+    /// than five delays.
     pub fn take_median(&self) -> Duration {
         let counts: [u32; BUCKETS] = std::array::from_fn(|i| self.counts[i].swap(0, Ordering::Relaxed));
         let total: u64 = counts.iter().map(|count| u64::from(*count)).sum();

@@ -1,4 +1,4 @@
-//! All nodes give the same map the same version, also if others write to the same etcd.
+//! These tests hold that all nodes give the same map the same version, also if others write to the same etcd.
 
 use etcd_client::KvClient;
 use tern_cluster::etcd::Cluster;
@@ -25,7 +25,8 @@ async fn nodes_that_join_while_others_write_agree_on_the_version() {
     let first = etcd.cluster("/t").await;
     let _first = register(&first, "first", 1).await;
     let stranger = stranger(&etcd).await;
-    // They stay to the end: one that goes is deleted a lease later, in the midst of a comparison.
+    // The nodes stay to the end. The record of one that goes would be deleted a lease later, and change the
+    // map in the midst of a comparison.
     let mut stay = Vec::new();
     for name in ["a", "b", "c", "d", "e"] {
         let joins = etcd.cluster("/t").await;

@@ -34,7 +34,7 @@ pub(super) struct Reader {
     not_before: Timestamp,
     /// The time at which the inbox is first read even if presence has not taken the announcement.
     first_at: Option<Timestamp>,
-    /// The number of readings of the inbox that failed in a row.
+    /// The number of readings of the inbox in a row that failed, or that brought only a part of it.
     failures: u32,
     /// True if the inbox had rows for which there was no room among the chats, so that it is read again.
     more: bool,
@@ -89,7 +89,7 @@ impl Reader {
         self.first_at = Some(at);
     }
 
-    /// Notes that the inbox was read.
+    /// Notes that the whole inbox was read.
     pub(super) fn inbox_was_read(&mut self) {
         // CaughtUp is due after this reading, unless another one is wanted already. The first CaughtUp does not wait
         // for another: presence may have taken the announcement meanwhile, which makes a second reading wanted.

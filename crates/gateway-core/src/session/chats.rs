@@ -115,6 +115,7 @@ impl Chat {
 #[derive(Debug, Default)]
 pub struct Chats {
     map: IdMap<ChatId, Chat>,
+    /// The number of times that a chat was used until now.
     uses: u64,
 }
 

@@ -16,9 +16,10 @@ use super::settings::{LIVE_BELOW_BYTES, MAX_BACK_OFF, RESEND_WITHIN, RETRY};
 use super::{CloseRequest, Effect, Inbox, Session};
 
 impl Session {
-    /// Passes a live push on if its entry is the next one. If entries below it did not go out, the log is read from the
-    /// first of them on instead. While the log is being read, a push only says how far the log goes. While the device
-    /// is slow, the push is dropped and the inbox is read again.
+    /// Passes a live push on if its entry is the next one. If entries below it did not go out, the log is
+    /// read from the first of them on instead. While the log is being read, a push only says how far the log
+    /// goes. While the device is slow, the push is dropped and the inbox is read again. A push for a chat
+    /// that finds no room in the session's memory is passed on in any case.
     pub(super) fn live(&mut self, id: ChatId, seq: u64, event: Bytes, now: Timestamp) {
         if !self.life.is_open() {
             // The device gets Opened first. Entries that are pushed before that are read from the log afterwards.

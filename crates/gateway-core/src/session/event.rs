@@ -64,7 +64,8 @@ pub enum Mail {
     /// The store has written the acknowledgement of `seq`. The device's inbox row of the chat now begins at `row_from`;
     /// 0 says that there is no row any more.
     AckWritten { chat: ChatId, seq: u64, row_from: u64 },
-    /// The answer to an acknowledgement was lost, so it is not known whether it was written.
+    /// The answer to an acknowledgement was lost, so it is not known whether it was written. Or an
+    /// acknowledgement or a read mark found no way to the owner. The session sends both again.
     AckLost { chat: ChatId },
     /// A part of a chat's log, the answer to [`Effect::Window`].
     Window(Window),
@@ -80,7 +81,7 @@ pub enum Mail {
     Seen(Bytes),
 }
 
-/// The entries of a chat's log from the seq on that was asked for, ascending.
+/// A part of a chat's log, ascending, which begins at the seq that was asked for.
 #[derive(Debug, Clone)]
 pub struct Window {
     /// The reference of the [`Effect::Window`] that this answers.
@@ -131,8 +132,11 @@ pub struct InboxRow {
 pub enum CloseRequest {
     /// A newer stream of the device was opened.
     Replaced,
+    /// The device was revoked.
     Revoked,
+    /// The user is suspended.
     Suspended,
+    /// This gateway is stopping.
     Draining,
     /// The token is not valid.
     Unauthenticated,
@@ -191,6 +195,7 @@ pub enum Effect {
     /// Note that the user became active on the device, is still active, or left it.
     Sign {
         active: bool,
+        /// The time of the sign, in the monotonic time that the session is given.
         at: Timestamp,
         /// True if presence is to be told at once. Otherwise the session's next announcement tells it, at the latest
         /// the one of the session's end.
@@ -202,10 +207,12 @@ pub enum Effect {
     ReadInbox,
     /// Send a message to its chat's owner; the answer is [`Mail::Result`] or [`Mail::SendFailed`].
     Send { reference: u64, send: Send },
-    /// Tell the owner that the device has acknowledged everything up to `seq`. With `write` the acknowledgement is
-    /// written to the store and answered by [`Mail::AckWritten`] or [`Mail::AckLost`]; without it there is no answer.
+    /// Tell the owner that the device has acknowledged everything up to `seq`. With `write` the
+    /// acknowledgement is written to the store and answered by [`Mail::AckWritten`] or [`Mail::AckLost`].
+    /// Without it there is no answer, but [`Mail::AckLost`] comes if there is no way to the owner.
     Ack { chat: ChatId, seq: u64, write: bool },
-    /// Tell the owner of a read mark. `off` is true if the user has turned read receipts off.
+    /// Tell the owner of a read mark. `off` is true if the user has turned read receipts off. There is no
+    /// answer, but [`Mail::AckLost`] comes if there is no way to the owner.
     Read { chat: ChatId, seq: u64, off: bool },
     /// Pass a notice on to the chat's owner. A notice that would have to wait is dropped.
     Notice { chat: ChatId, notice: Notice },

@@ -62,6 +62,7 @@ pub(super) struct Life {
     told_at: Option<Timestamp>,
 }
 
+/// The reason for which a stream ends at a set time: its gateway drains, or its client closed its side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Drained,

@@ -1,5 +1,5 @@
-//! Notices from the device for the others of a chat. Each kind has its own limit here, which keeps a device from sending
-//! more of them than others could use.
+//! This module passes on the device's notices to the others of a chat. Each kind has a limit of its own here,
+//! which keeps a device from sending more of them than the others could use.
 
 use tern_types::{ChatId, Notice, Timestamp};
 

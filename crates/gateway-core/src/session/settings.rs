@@ -1,4 +1,5 @@
-//! The bounds and times of a session. The constants are the same everywhere; an operator may change [`Settings`].
+//! The bounds and times of a session. The constants are the same everywhere. An operator may change most of
+//! [`Settings`] by the gateway's flags.
 
 use std::time::Duration;
 
@@ -7,14 +8,14 @@ use tern_types::limits::{
     CATCH_UP_WINDOW, MAX_BODY_BYTES, MAX_FRAME_BYTES, MAX_FRAME_ITEMS, MAX_GROUP_MEMBERS, MAX_SENDS_IN_FLIGHT,
 };
 
-/// The most chats that a session remembers: more than a person writes in during one connection, and some 100 KiB.
-/// Forgetting a chat costs one repeated delivery; a chat with an inbox row is never forgotten.
+/// The most chats that a session remembers: more than a person writes in during one connection. They take
+/// some 300 KiB. Forgetting a chat costs one repeated delivery; a chat with an inbox row is never forgotten.
 pub const MAX_CHATS: usize = 512;
 /// The most entries of one window: a quarter of the catch-up window, so that several chats can be read ahead of the
 /// device.
 pub(crate) const WINDOW_STEP: u32 = CATCH_UP_WINDOW / 4;
-/// The least number of entries for which a window is asked while windows turn out to be large. An operator's
-/// [`Settings::window`] that is lower holds all the same.
+/// The least number of entries for which a window is asked while windows turn out to be large. If
+/// [`Settings::window`] is lower, no more than that are asked for.
 pub(crate) const MIN_WINDOW_STEP: u32 = 4;
 /// The most chats that are read at the same time. Several hide the round trip to the chat node, and few hold few
 /// windows in memory.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tern_types::typing::Typist;
 use tern_types::{ChatId, Timestamp};
 
-/// The most chats that are remembered at a time. A person types in one. If a client names a different chat each time,
-/// no more than this many of its notices pass in 3 s.
+/// The most chats that are remembered at a time. A person types in one. A chat is remembered for 6 s. So if a
+/// client names a different chat each time, no more than this many of its notices pass in 6 s.
 const MAX_CHATS: usize = 8;
 /// The time by which a notice may come early: a client that sends one every 3 s sends it a little sooner or later.
 const LEEWAY: Duration = Duration::from_millis(500);

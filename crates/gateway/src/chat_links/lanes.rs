@@ -1,10 +1,11 @@
 //! The order of items on their way to the chat nodes: a device's sends reach their chat's owner in the order in which
 //! the device sent them, also while the slot moves from one node to another.
 //!
-//! Each slot has a lane. An item that a node refused, because it does not own the chat, is parked in its lane until
-//! the map has caught up; later items wait behind it. A send also waits while an earlier send of its slot has no
-//! answer and went over another link. Items are handed to a link while their lane is locked, so that none overtakes
-//! another. Nothing waits for ever: an item that cannot go within [`PATIENCE`] is given back to its session.
+//! Each slot has a lane. An item that a node refused, because it does not own the chat, is parked in its lane
+//! until the map has caught up; later items wait behind it. A send also waits while an earlier send of its
+//! slot has no answer and went over another link. Items are handed to a link while their lane is locked, so
+//! that none overtakes another. Nothing waits for ever: a parked item that cannot go within [`PATIENCE`] is
+//! given back to its session, and so is one that was refused more than [`MAX_TRIES`] times.
 //!
 //! Example: sends 1 and 2 went to node a; then the slot moves to node b. Send 3 waits until a has answered both. If a
 //! refuses 2, it is parked before 3, and b gets 2, then 3.
@@ -28,9 +29,10 @@ use super::pending::{Place, size};
 const MAX_PARKED: usize = 8_192;
 /// The most bytes of the waiting items: bodies may be large, and a move must not cost the gateway its memory.
 const MAX_PARKED_BYTES: usize = 64 << 20;
-/// The longest time that an item waits for the map: a node needs less to see a change in etcd.
+/// The longest time that an item waits for the map each time it is parked. A change in etcd reaches a node
+/// sooner.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The most refusals of an item after which it is sent again. After one more it is given back.
+/// The number of refusals after which an item is still sent again. After one more it is given back.
 const MAX_TRIES: u32 = 4;
 /// The time between two rounds of retries. There are rounds also while the map does not change, since a node may be
 /// behind this gateway's map.

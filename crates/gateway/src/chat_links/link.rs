@@ -13,12 +13,13 @@ use super::Refused;
 use super::pending::{Pending, Place, Waiting, size};
 use crate::registry::Registry;
 
-/// The most items that wait for one node: about what comes in a second. If the queue is full, sends are answered
-/// UNAVAILABLE. The bytes of sends are bounded by [`super::pending`], which has them until their answers come, and those
-/// of answers to the question which sessions some users have here by [`FOUND_BYTES`]. Other items are small.
+/// The most items that wait for one node: about what comes in a second. If the queue is full, sends are
+/// answered UNAVAILABLE. [`super::pending`] keeps sends until their answers come, and bounds their bytes.
+/// [`FOUND_BYTES`] bounds the bytes of [`SessionsFound`]. Other items are small.
 const CONTROL_QUEUE: usize = 16_384;
-/// The most bytes of waiting answers to the question which sessions some users have here: some hundred thousand
-/// sessions. An answer that finds none waiting always has room.
+/// The most bytes of the [`SessionsFound`] that wait in a link's queue: some hundred thousand sessions. These
+/// are the answers to a chat node that asks which sessions some users have on this gateway. While none waits,
+/// an answer of any size has room.
 const FOUND_BYTES: usize = 16 << 20;
 /// The number of waiting items from which on notices are refused: a sixteenth of the queue, some 60 ms.
 const HINT_BELOW: usize = CONTROL_QUEUE / 16;
@@ -46,7 +47,7 @@ pub struct Link {
 pub struct Found(Arc<AtomicUsize>);
 
 impl Found {
-    /// Counts an item of `more` bytes in that is about to be queued. `Err` if too many bytes wait already.
+    /// Adds the bytes of an answer that is about to be queued. `Err` if too many bytes wait already.
     fn add(&self, more: usize) -> Result<(), Refused> {
         let add = |bytes: usize| {
             let all = bytes.saturating_add(more);
@@ -56,7 +57,7 @@ impl Found {
         added.map(drop).map_err(|_| Refused)
     }
 
-    /// Counts those out that are among items taken out of the queue.
+    /// Subtracts the bytes of the answers among these items, which were taken out of the queue.
     pub fn taken(&self, items: &[UpItem]) {
         let found = items
             .iter()
@@ -73,9 +74,9 @@ impl Found {
 /// The receiving ends of a link's queues, which its streams read.
 #[derive(Debug)]
 pub struct Queues {
-    /// The items for the control stream, which are to be counted out of `found` when they are taken.
+    /// The items for the control stream. Whoever takes some passes them to [`Found::taken`] of `found`.
     pub control: mpsc::Receiver<UpItem>,
-    /// The bytes of some of the items in `control`.
+    /// The bytes of the [`SessionsFound`] that wait in `control`.
     pub found: Found,
     /// The requests for the catch-up stream.
     pub windows: mpsc::Receiver<WindowRequest>,
@@ -106,7 +107,8 @@ impl Link {
         )
     }
 
-    /// Queues the item, and keeps it if it is to be answered. `Err` if a queue is full or the link is closed.
+    /// Queues the item, and keeps it if it is to be answered. `Err` if the queue is full, if too much has no
+    /// answer yet, or if the link is closed.
     pub fn give(&self, place: Place, item: UpItem) -> Result<(), Refused> {
         if !is_answered(&item) {
             return self.control.try_send(item).map_err(|_| Refused);
@@ -129,7 +131,8 @@ impl Link {
         self.control.try_send(item).map_err(|_| Refused)
     }
 
-    /// Queues a request for a window. `Err` if a queue is full or the link is closed.
+    /// Queues a request for a window. `Err` if the queue is full, if too much has no answer yet, or if the
+    /// link is closed.
     pub fn ask(&self, request: WindowRequest, chat: ChatId) -> Result<(), Refused> {
         let (session, reference) = (SessionId(request.session), request.r#ref);
         let mut pending = self.pending();
@@ -156,9 +159,10 @@ impl Link {
         });
     }
 
-    /// Answers the question which sessions some users have here. If the queue is full, or more than [`FOUND_BYTES`] would
-    /// wait, the answer is dropped; the chat node's look-up fails then, and it asks again. A part of the answer would not
-    /// do, since the node takes a user without a session for offline.
+    /// Tells the chat node which sessions some users have on this gateway, as it asked. If the queue is full,
+    /// or more than [`FOUND_BYTES`] would wait, the answer is dropped; the chat node's look-up fails then,
+    /// and it asks again. A part of the answer would not do, since the node takes a user without a session
+    /// for offline.
     pub fn sessions_found(&self, found: SessionsFound) {
         let item = UpItem {
             op: Some(up_item::Op::SessionsFound(found)),
@@ -180,7 +184,8 @@ impl Link {
         self.pending().forget_acks(session);
     }
 
-    /// Closes a link that broke: it refuses every further item. Returns the requests without an answer.
+    /// Closes a link that broke: it refuses every further request that is to be answered. Returns the
+    /// requests without an answer.
     pub fn close(&self) -> Vec<Waiting> {
         self.pending().close().collect()
     }
@@ -205,7 +210,8 @@ fn is_answered(item: &UpItem) -> bool {
     }
 }
 
-/// Tells the item's session that there will be no answer.
+/// Tells the item's session that there will be no answer. A session is told only of sends and
+/// acknowledgements; all other items are dropped.
 pub fn give_back(registry: &Registry, item: &UpItem) {
     let Some(session) = registry.get(SessionId(item.session)) else {
         return;

@@ -1,5 +1,6 @@
-//! Receipts that are lost when a chat node goes away or its link breaks: those that the node had gathered, and those
-//! that it had put on its link. Nobody sends them again. So devices are told CaughtUp, and ask for their receipts.
+//! Finds out when devices have to ask for receipts because some were lost. If a chat node goes away or its
+//! link breaks, the receipts that it had gathered or put on the link are lost, and nobody sends them again.
+//! So devices are told CaughtUp, and ask for their receipts.
 //!
 //! They are told once the chats have an owner that can answer: when the link is up again, or when the map gives the
 //! node's slots to others.
@@ -59,7 +60,7 @@ impl Lost {
         self.due.notified().await;
     }
 
-    /// Removes the nodes that match; if there were any, devices are to be told.
+    /// Removes the nodes for which `which` returns true. If there were any, devices are to be told.
     fn done(&self, which: impl Fn(&str, u64) -> bool) {
         let mut nodes = self.nodes();
         let before = nodes.len();

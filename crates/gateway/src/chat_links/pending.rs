@@ -1,7 +1,7 @@
-//! Items and window requests that went to one node and have no answer yet. Their number and bytes are bounded. Sends
-//! and windows are always answered or given back. An acknowledgement may never be answered, since a node says nothing
-//! when it could not write one: so only the newest of each session and chat is kept, and none of a session that has
-//! ended.
+//! Keeps the items and window requests that went to one node, until their answers come. Their number and
+//! bytes are bounded. Sends and windows are always answered or given back. An acknowledgement may never be
+//! answered, since a node says nothing when it could not write one: so only the newest of each session and
+//! chat is kept, and none of a session that has ended.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +18,7 @@ const MAX_PENDING: usize = 65_536;
 const MAX_PENDING_BYTES: usize = 64 << 20;
 /// The bytes that an item costs besides its body, envelope, trace context and the sessions in it.
 const ITEM_BYTES: usize = 512;
-/// The bytes that one session costs in an answer to the question which sessions some users have here: the message, and
-/// the allocations of its two ids.
+/// The bytes that one session costs in a `SessionsFound`: the message, and the allocations of its two ids.
 const SESSION_BYTES: usize = 128;
 
 /// The place of an item: its slot, its number in the order of all items, and how often nodes have refused it.
@@ -36,10 +35,12 @@ pub struct Place {
 /// A request to a chat node that is to be answered.
 #[derive(Debug)]
 pub enum Waiting {
+    /// A send, or an acknowledgement that is to be written.
     Item {
         place: Place,
         item: Box<UpItem>,
     },
+    /// A request for a window of a chat's log.
     Window {
         session: SessionId,
         reference: u64,
@@ -82,9 +83,11 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub struct Pending {
     closed: bool,
+    /// The requests by their references.
     waiting: IdMap<u64, Waiting>,
+    /// The bytes of `waiting`.
     bytes: usize,
-    /// The references of the requests that are acknowledgements.
+    /// The references of the acknowledgements in `waiting`.
     acks: BTreeMap<(SessionId, ChatId), u64>,
 }
 
@@ -96,7 +99,7 @@ impl Pending {
         room.then_some(()).ok_or(Refused)
     }
 
-    /// Adds a request under its reference. An acknowledgement replaces the one before of its session and chat.
+    /// Adds a request under its reference. An acknowledgement replaces the older one of its session and chat.
     pub fn insert(&mut self, reference: u64, waiting: Waiting) {
         let older = waiting.ack().and_then(|ack| self.acks.insert(ack, reference));
         if let Some(older) = older {

@@ -29,7 +29,8 @@ use crate::traces::{self, Deliveries};
 /// The most items of one frame to a node.
 const GATHER: usize = 256;
 
-/// Makes the link and serves it until one of its streams ends. `Err` is the status with which a stream failed.
+/// Makes a link to the node and serves it until one of its streams ends. `Err` is the status with which a
+/// stream failed, or could not be opened.
 pub async fn run(
     links: Arc<ChatLinks>,
     ctx: NodeContext,
@@ -253,7 +254,7 @@ impl Up {
         }
     }
 
-    /// Handles a push that carries no entry but a receipt or a notice.
+    /// Passes on a push that carries a receipt or a notice instead of an entry.
     fn hint(&self, chat: ChatId, push: &Push) {
         match Hint::of(&push.event) {
             Some(Hint::Receipt { user, mark }) => {

@@ -1,7 +1,8 @@
 //! The queues to the presence nodes, one for each node.
 //!
-//! A queue outlives its links. Each new link begins by saying everything anew, and only the newest link takes from
-//! the queue. A queue is bounded: what finds no room is dropped, and everything is said anew.
+//! A queue outlives its links. Each new link begins by saying everything about the node's slots anew, such as
+//! all their sessions, and only the newest link takes from the queue. A queue is bounded: an item that finds
+//! no room is dropped, and everything is said anew.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,7 +72,8 @@ impl<T> Queues<T> {
         queues.entry(node.to_owned()).or_default().clone()
     }
 
-    /// Begins a link to the node, which is to say everything. An older link takes nothing from the queue any more.
+    /// Begins a link to the node, which is to say everything anew. An older link takes nothing from the queue
+    /// any more.
     pub fn begin(&self, node: &str) -> Taker<T> {
         let mut queues = lock(&self.0);
         let queue = queues.entry(node.to_owned()).or_default().clone();

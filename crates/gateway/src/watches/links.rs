@@ -71,7 +71,8 @@ impl Watches {
         self.read(&node.name, &taker.queue, changes).await
     }
 
-    /// Returns the frames for the node, until there is a newer link to it.
+    /// Returns the frames for the node, until there is a newer link to it: the changes that wait in its
+    /// queue, and all watched users of its slots if that is due.
     fn frames(
         self: Arc<Self>,
         queue: Arc<Queue<Said>>,
@@ -82,7 +83,8 @@ impl Watches {
             let mut rest: Vec<UserId> = Vec::new();
             loop {
                 let Some((said, all)) = queue.take(link, GATHER) else { return };
-                // The map is read now: it is at least the one because of which all is due.
+                // The map is read after `all`, so it is at least as new as the one that gave the node its
+                // slots.
                 let map = self.ctx.map.current();
                 if all {
                     rest = self.table().people().filter(|user| map.owns(Role::Presence, &node, Slot::of_user(*user))).collect();

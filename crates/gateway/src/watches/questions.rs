@@ -1,5 +1,5 @@
-//! The questions to accounts that have no answer yet. A change of settings that comes meanwhile may have come after the
-//! facts of the answer were read.
+//! Keeps the questions to accounts that have no answer yet, and marks those whose answers may be out of date.
+//! If settings change while a question is open, accounts may have read the old ones for the answer.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,7 @@ struct Open {
 #[derive(Debug)]
 struct Asked {
     number: u64,
+    /// The watcher, and those who are to be watched.
     concerns: HashSet<UserId>,
     is_stale: bool,
 }

@@ -31,7 +31,7 @@ const FRAGMENT: usize = 16 << 10;
 const WRITE_BUFFER: usize = FRAGMENT + (1 << 10);
 /// The most messages without a frame, such as pings, that one poll passes over before other tasks get their turn.
 const PASSED_OVER: usize = 64;
-/// The time of silence after the end, after which a client has sent everything that it had to send.
+/// A client that sends no byte for this long after the stream's end counts as having sent everything.
 const SILENCE: Duration = Duration::from_secs(1);
 /// The first of the close codes that are the application's. A close code is this plus the gRPC status code.
 const CLOSE_CODES: u16 = 4000;

@@ -69,7 +69,8 @@ async fn send_and_be_answered(
     assert_eq!(result.request_id, request_id);
 }
 
-/// A wake for an entry that was forwarded is confirmed without reading, and its acknowledgement is written.
+/// The chat node wakes the session for an entry that was pushed already: the gateway confirms the wake and
+/// reads nothing. Then the phone acknowledges, and the node has written the acknowledgement.
 async fn wake_and_acknowledge(world: &mut World, phone: &Phone, chat: ChatId) {
     let wake = Wake {
         wake: 77,

@@ -63,7 +63,7 @@ async fn an_item_that_a_node_does_not_own_waits_for_the_map_and_goes_to_the_owne
     assert_eq!((second.r#ref, second.op), (first.r#ref, first.op));
 }
 
-/// A receipt of another member of the chat.
+/// Encodes a receipt of another member of the chat.
 fn receipt(chat: ChatId, of: UserId, delivered_seq: u64) -> bytes::Bytes {
     raw::event(Event::Receipt(Receipt {
         chat_id: chat.to_string(),
@@ -73,7 +73,7 @@ fn receipt(chat: ChatId, of: UserId, delivered_seq: u64) -> bytes::Bytes {
     }))
 }
 
-/// Receipts may have been on the link.
+/// Receipts that were on the link are lost with it, and nobody sends them again.
 #[tokio::test]
 async fn when_a_link_was_lost_and_is_there_again_devices_are_told_to_ask_for_receipts() {
     let mut world = World::start(&[]).await;

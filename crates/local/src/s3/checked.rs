@@ -218,7 +218,7 @@ impl S3 for Checked {
 }
 
 impl Checked {
-    /// `Err` if there is no such upload, or it has ended.
+    /// Checks that an upload is under way. `Err` if there is none with this id, or it has ended.
     fn there(&self, upload: &str) -> S3Result<()> {
         if self.file(&format!("{upload}.key"))?.exists() {
             Ok(())
@@ -278,8 +278,8 @@ async fn to_its_end<T: Send + 'static>(
     done.unwrap_or_else(|_| Err(s3_error!(InternalError)))
 }
 
-/// Returns the same body, but one that fails at its end if its SHA-256 is not `wanted` (in base64). `differs` then
-/// becomes true.
+/// Returns a body with the same bytes, which fails at its end if their SHA-256 is not `wanted` (in base64).
+/// `differs` then becomes true.
 fn compared(body: StreamingBlob, wanted: String, differs: Arc<AtomicBool>) -> StreamingBlob {
     let seen = Arc::new(Mutex::new(Sha256::new()));
     let hash = seen.clone();

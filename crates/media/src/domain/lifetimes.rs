@@ -5,7 +5,8 @@ use std::time::Duration;
 use tern_identity::ticket::TICKET_TTL;
 use tern_types::Timestamp;
 
-/// The time after which an upload that was not finalised is given up. For as long, its request_id stands for it.
+/// The time after which an upload that was not finalised is given up. For at least this time, the upload's
+/// request_id stands for it.
 pub(crate) const UPLOAD_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// The time after the end of a URL for which somebody may still write by it, because a transfer may have begun before

@@ -89,8 +89,9 @@ pub const BEGIN: &str = concat!(
     ") ON CONFLICT (user_id, request_id) DO NOTHING"
 );
 
-/// Counts an upload, which must fit into an unused quota, towards the user's quota of the day. Changes no row if the quota
-/// would be exceeded. Two uploads of one user wait for each other at the row.
+/// Counts an upload towards the user's quota of the day. It changes no row if the quota would be exceeded.
+/// The first upload of a day is not compared with the quota, so the caller has to check that it fits into an
+/// unused one. Two uploads of one user wait for each other at the row.
 pub(crate) const TAKE_QUOTA: &str = concat!(
     "INSERT INTO media_usage AS u (user_id, day, bytes, uploads)
      VALUES ($1, (",

@@ -1,4 +1,4 @@
-//! Some of the other tests on SeaweedFS, another implementation of S3.
+//! Runs some of the other tests on SeaweedFS, another implementation of S3.
 
 use tern_local::weed::{self, Weed};
 use tern_media::store::access::Through;

@@ -1,4 +1,4 @@
-//! The events that the registry takes, and the effects that follow from them.
+//! This module has the events that the registry takes, and the effects that it returns.
 
 use std::collections::HashSet;
 use std::num::NonZeroU64;
@@ -93,8 +93,9 @@ pub enum Event {
         owned: SlotSet,
         gateways: HashSet<Gateway>,
     },
-    /// Time has passed. Sessions that their gateways have not announced again within [`super::STALE_AFTER`] are
-    /// removed.
+    /// Time has passed. Sessions that their gateways have not announced again within [`super::STALE_AFTER`]
+    /// are removed. Announce streams of gateways that have not said slots within [`super::AGAIN_AFTER`] are
+    /// to be ended.
     Tick,
 }
 

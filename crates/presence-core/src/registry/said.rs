@@ -1,4 +1,5 @@
-//! Which gateways have announced all their sessions of which slots, and so whether a look-up finds all of a user's.
+//! This module keeps account of which gateways have announced all their sessions of which slots. From that
+//! follows whether a look-up finds all sessions of a user.
 
 use std::time::Duration;
 
@@ -6,9 +7,10 @@ use tern_types::{Slot, Timestamp, UserId};
 
 use super::{Effect, Gateway, LinkId, Registry, STALE_AFTER, SlotSet};
 
-/// The time that a gateway has to say slots which this node has gained. A gateway that follows the map does so within a
-/// second. If it does not, its own map did not show that this node was without them for a while. Its stream is ended then,
-/// so that it announces everything again.
+/// The time that a gateway has to say slots which this node has gained: that it has announced all its
+/// sessions of them. A gateway that follows the map does so within a second. If it does not, its own map did
+/// not show that this node was without them for a while. Its stream is ended by the first tick after this
+/// time, so that it announces everything again.
 pub const AGAIN_AFTER: Duration = Duration::from_secs(3);
 
 impl Registry {

@@ -1,4 +1,4 @@
-//! A set of slots.
+//! A [`SlotSet`] is a set of slots.
 
 use std::fmt;
 

@@ -25,7 +25,9 @@ use crate::reader::{self, MAX_READ};
 const MAX_STATES: usize = 1024;
 /// The most users in one GetStates request: as many as a screen may watch.
 const MAX_ASKED: usize = 256;
-/// The most queries of one stream at a time. While there are that many, the stream takes no new watches.
+/// The number of queries of one stream from which on it takes no frames, and so neither begins nor ends
+/// watches, until one of them is answered. The frame before may have begun more of them, one for each
+/// [`MAX_READ`] people.
 const MAX_READS: usize = 4;
 
 /// The reasons for which a watch stream wakes up.

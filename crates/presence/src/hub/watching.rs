@@ -1,4 +1,4 @@
-//! The hub's part for watch streams and for last seen.
+//! This module is the hub's part for watch streams and for last seen.
 
 use std::collections::HashMap;
 use std::sync::Arc;

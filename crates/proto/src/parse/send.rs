@@ -11,11 +11,15 @@ use crate::v1::{self, ErrorReason, send_message::To};
 /// A message whose ids are parsed and whose parts are not too large. Its envelope is still encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Send {
+    /// The id by which a repetition of the message is recognised.
     pub request: RequestId,
+    /// The chat that the message goes to.
     pub chat: ChatId,
     /// The other person, if the message is addressed to a person: it goes to the direct chat with them.
     pub peer: Option<UserId>,
+    /// An encoded [`v1::Envelope`].
     pub envelope: Bytes,
+    /// The message itself, opaque to the server.
     pub body: Bytes,
 }
 
@@ -23,8 +27,8 @@ pub struct Send {
 ///
 /// # Errors
 ///
-/// INVALID_FIELD if an id is none, if there is no address, or if the sender is the addressee; TOO_LARGE if the body or
-/// the envelope has too many bytes.
+/// INVALID_FIELD if an id is not a UUID, if there is no address, or if the sender is the addressee; TOO_LARGE
+/// if the body has more than [`MAX_BODY_BYTES`], or the envelope more than [`MAX_ENVELOPE_BYTES`].
 pub fn send(sender: UserId, message: &v1::SendMessage) -> Result<Send, ApiError> {
     let request = id("request_id", &message.request_id)?;
     let (chat, peer) = address(sender, message.to.as_ref())?;

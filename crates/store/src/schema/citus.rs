@@ -1,8 +1,9 @@
 //! Places the store on a Citus cluster: the schema `people`, and each cell, whole on one node that Citus chooses. A
 //! statement of Tern names the tables of one schema, so each runs unchanged on one node, whichever node it is sent to.
 //!
-//! - `tern.store` stays on the coordinator. Every node of the cluster sends what reads it there, together with what the
-//!   same statement draws from `tern.stream_numbers`, so streams have one order.
+//! - `tern.store` stays on the coordinator. Every node of the cluster sends a statement that reads it there.
+//!   Such a statement also draws from `tern.stream_numbers`, so all numbers come from the coordinator's
+//!   sequence, and streams have one order.
 //! - The tables of `public` are views here: a table that Citus places is no partition of another.
 //!
 //! Everything here may be run again, and does what is missing.
@@ -17,8 +18,9 @@ use super::{CELL_TABLES, schemas};
 /// of their own cell alone, and those are on the same node.
 const ALLOW_TRIGGERS: &str = "SET citus.enable_unsafe_triggers = on";
 
-/// Makes the sequence known to the other nodes, which have to read its name in a statement. Only the coordinator's is
-/// ever drawn from, so theirs are used up: a number of another sequence would break the order of streams.
+/// Makes the sequence known to the other nodes, which have to find its name when they parse a statement.
+/// Numbers are drawn from the coordinator's sequence only, because numbers of another one would break the
+/// order of streams. So the sequences of the other nodes are exhausted: a draw from one fails.
 const SEQUENCE_ON_WORKERS: &str = "
 SELECT success, result FROM run_command_on_workers($$
     DO $do$ BEGIN
@@ -28,9 +30,10 @@ SELECT success, result FROM run_command_on_workers($$
     END $do$
 $$)";
 
-/// Gives every node the settings of Tern's connections that have to hold there: a node carries a statement out on a
-/// connection that another node of the cluster opened, and such a connection has no settings of Tern's. Here one
-/// `lock_timeout` is for all.
+/// Gives every node those settings of Tern's connections that have to hold there. A node carries a statement
+/// out on a connection that another node of the cluster opened, and such a connection has no settings of
+/// Tern's. Only one `lock_timeout`, in milliseconds, is possible there, while Tern's own connections have
+/// different ones.
 const SETTINGS: &str = "
 SELECT success, result FROM run_command_on_all_nodes($$
     DO $do$ BEGIN
@@ -40,8 +43,8 @@ SELECT success, result FROM run_command_on_all_nodes($$
     END $do$
 $$)";
 
-/// Selects the tables whose columns tell the planner how many rows to expect for a value, with the command that says so
-/// to the table of a node. Citus does not pass such settings on.
+/// Selects each column that has an `n_distinct`, which tells the planner how many rows to expect for a value:
+/// its table, and the command that sets it on the table of a node. Citus does not pass this setting on.
 const EXPECTATIONS: &str = "
 SELECT format('%I.%I', relnamespace::regnamespace, relname),
        format('ALTER TABLE %%s ALTER COLUMN %I SET (%s)', attname, option)
@@ -197,7 +200,8 @@ async fn make_views(db: &mut PgConnection, cells: Cells) -> anyhow::Result<()> {
             .all()
             .map(|cell| format!("SELECT * FROM {}.{table}", cell.schema()));
         let all = parts.collect::<Vec<_>>().join(" UNION ALL ");
-        // It gets the columns that were added since, and keeps the rights that were granted on it.
+        // A view that is there gets the columns that were added since, and keeps the rights that were granted
+        // on it.
         let make = format!("CREATE OR REPLACE VIEW public.{table} AS {all}");
         let made = db.execute(AssertSqlSafe(make)).await;
         made.with_context(|| format!("the view {table} cannot be made"))?;

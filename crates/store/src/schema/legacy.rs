@@ -164,8 +164,9 @@ fn copies(table: &str, cells: Cells, cell: Cell) -> Vec<String> {
     partitions.map(copy).collect()
 }
 
-/// Returns the SQL of the remainder of a chat's partition hash by a power of two (see `tern_types::Slot`). 2275 is the
-/// end of the number that Postgres adds to the hash of the first column.
+/// Returns the SQL of the remainder of a chat's partition hash by a power of two of at most 4096 (see
+/// `tern_types::Slot`). 2275 is the low 12 bits of the number that Postgres adds to the hash of the first
+/// column.
 fn remainder(modulus: u16) -> String {
     let mask = modulus - 1;
     format!("((uuid_hash_extended(chat_id, 8816678312871386365) & {mask}) + 2275) & {mask}")

@@ -11,12 +11,15 @@ use super::{print, remark};
 
 /// The statement that reads the epoch.
 const SHOW: &str = "SELECT epoch FROM store WHERE single";
-/// The statement that moves the sequence of stream numbers ahead by 2^40, so that new streams have higher numbers than
-/// any that was drawn after the backup was made. It comes before [`CHANGE`]: with that alone, the store would be worse
-/// off than before.
+/// The statement that moves the sequence of stream numbers ahead by 2^40, so that new streams have higher
+/// numbers than any that was drawn after the backup was made. It reads `store`, because Citus then carries it
+/// out on the coordinator, whose sequence is the one that counts. It is run before [`CHANGE`]: in the other
+/// order, a failure between the two would leave a new epoch with low numbers, and a device's new stream would
+/// count as older than one that was opened before the restore.
 const SKIP_NUMBERS: &str = "
 SELECT setval('stream_numbers', nextval('stream_numbers') + 1099511627776) FROM store WHERE single";
-/// The statement that changes the epoch. Citus allows no function that draws a value in it.
+/// The statement that changes the epoch. The new epoch is a parameter, because Citus allows no function in it
+/// that makes a random value.
 const CHANGE: &str = "UPDATE store SET epoch = $1 WHERE single RETURNING epoch";
 
 /// The store's epoch: clients' cursors are valid only within one epoch

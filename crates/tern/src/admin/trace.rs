@@ -46,7 +46,8 @@ struct Trace {
     settled: bool,
     /// The time of the commit in milliseconds since the Unix epoch; 0 if the message is settled.
     unsettled_since_ms: i64,
-    /// Empty if the message was not sampled for tracing.
+    /// Empty if no trace of the message is known: it was not traced, or the chat's owner has forgotten the
+    /// trace.
     trace_id: String,
     sessions_incomplete: bool,
     members: Vec<Member>,

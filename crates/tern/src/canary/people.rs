@@ -38,8 +38,8 @@ impl People {
         Ok([a, b])
     }
 
-    /// Finds or creates one user, replaces the user's devices by a new one, and starts its client. `which` is the end
-    /// of the external id.
+    /// Finds or creates one user, revokes the devices that earlier runs have left, links a new one, and
+    /// starts its client. `which` is the end of the external id: `a` or `b`.
     async fn person(&self, which: &str) -> anyhow::Result<Person> {
         let name = format!("{}-{which}", self.name);
         let user = self

@@ -147,8 +147,8 @@ impl Pair {
         Ok(round)
     }
 
-    /// Returns the next event and which user's it is. Fails with `step` if none comes before `end`, or if a client
-    /// has stopped.
+    /// Returns the next event, with the index of the person whose client has it. Fails with `step` if none
+    /// comes before `end`, or if a client has stopped.
     async fn event_before(&mut self, end: Instant, step: Step) -> Result<(usize, Event), Failure> {
         let next = tokio::time::timeout_at(end, self.event()).await;
         match next.map_err(|_| Failure::new(step, "not in time"))? {
@@ -176,7 +176,8 @@ impl Pair {
                 (side, event) = self.event() => match event {
                     Some(Event::Disconnected { reason, .. }) => tracing::info!(side, reason, "disconnected"),
                     Some(_) => {}
-                    // The client has ended. The next round notices that and reports it.
+                    // The client has ended. The next round fails for that, and the one after it links new
+                    // devices.
                     None => {
                         ticks.tick().await;
                         return;

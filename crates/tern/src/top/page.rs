@@ -83,7 +83,7 @@ fn sample(line: &str) -> Option<Sample> {
 
 /// Returns the quantile `q` (0 to 1) of what a histogram counted between two moments, as the upper bound of the
 /// bucket that it falls into. Example: with 9 of 10 values in the bucket up to 0.1 s, the 0.5 quantile is 0.1.
-/// Returns `None` if nothing was counted in between.
+/// Returns `None` if nothing was counted in between, or if a restart has made the counts smaller.
 pub fn quantile(before: &[(f64, f64)], now: &[(f64, f64)], q: f64) -> Option<f64> {
     let counted = |bound: f64| {
         before

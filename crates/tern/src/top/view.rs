@@ -13,7 +13,8 @@ use figures::{Figures, Sweeps, Totals};
 use super::page::Page;
 use crate::admin::output::{facts, span, table};
 
-/// The queueing delay from which a node is shown as late, in seconds. Longer delays make a node shed load.
+/// The queueing delay in seconds above which a node is shown as late. A node sheds typing from 0.04 s on, and
+/// more at longer delays.
 const QUEUE_LATE_S: f64 = 0.05;
 
 /// A snapshot of the platform.

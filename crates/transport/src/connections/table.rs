@@ -1,10 +1,11 @@
 //! Keeps the state of all connections of a listener, and decides which of them is ended next (pure).
 //!
 //! The standing of a connection ([`Standing`]) follows from the calls and streams that began and ended on it, from "no
-//! request yet" to "a known client's call is under way". While nothing is under way on a connection, the time since
-//! then is bounded. A call has a bound of its own, until its answer is taken, unless the protos declare it as a stream:
-//! streams have their own rules. When no more connections fit, one is ended to make room. Its standing decides which
-//! one, and among connections of the same standing the one that has had it longest is ended.
+//! request yet" to "a known client's call is under way". A connection may have nothing under way only for a
+//! bounded time. A call has a bound of its own, until its answer is taken, unless the protos declare it as a
+//! stream: streams have their own rules. When no more connections fit, one is ended to make room. The
+//! standing decides which one, and among connections of the same standing the one that has had it longest is
+//! ended.
 //!
 //! A connection that carries an authenticated stream has no standing. It costs one row in the table, and is never ended
 //! to make room.
@@ -102,11 +103,17 @@ type Key = (Standing, Millis, u64);
 struct Row<C> {
     connection: C,
     address: ClientAddress,
+    /// The connection's place in the order, or `None` while it has no standing.
     key: Option<Key>,
+    /// The number of calls under way.
     calls: u32,
+    /// The number of authenticated streams.
     streams: u32,
+    /// True if a client has shown good credentials on it.
     known: bool,
+    /// True if it was asked to leave.
     leaving: bool,
+    /// True if it was cut off.
     cut: bool,
 }
 

@@ -1,6 +1,12 @@
 {{/*
 A server of one pod: (dict "root" $ "component" "eval-etcd" "image" … "uid" 1000 "mount" "/data" "ports" (list 2379)
 "command" (list …) "env" "…yaml…" "ready" "…yaml…" "writable" (list …) "callers" (list …)).
+
+  uid       the user and group as which the server runs
+  mount     where its volume is mounted
+  ready     its readiness probe
+  writable  further directories that it writes to
+  callers   the components whose pods may connect to it
 */}}
 {{- define "tern.server" }}
 {{- $root := .root }}

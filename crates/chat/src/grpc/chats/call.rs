@@ -99,7 +99,7 @@ pub struct Call<R> {
 }
 
 impl<R: OfChat> Call<R> {
-    /// Parses the chat that the call names. Whether the caller may see it is not known yet.
+    /// Parses the chat that the call names. It does not check whether the caller may see that chat.
     pub fn chat(&self) -> Result<ChatId, ApiError> {
         chat_id(self.request.chat_id())
     }

@@ -22,8 +22,8 @@ pub struct Windows {
     ownership: Ownership,
     pools: Pools,
     master: MasterKey,
-    /// The turns of each cell, in the order of the cells: half of the connections to it, for all gateways, so that
-    /// loads get some too.
+    /// The turns at each cell, in the order of the cells. They are half as many as this node's connections to
+    /// the cell, so that loads of chats get some too. All gateways share them.
     reads: Vec<Semaphore>,
 }
 

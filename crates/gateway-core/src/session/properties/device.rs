@@ -7,7 +7,9 @@ use super::log::Log;
 /// The way in which a client treats an entry above its cursor + 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
+    /// The client holds the entry until those below it have come.
     Holds,
+    /// The client drops the entry and says nothing.
     Drops,
     /// The client drops the entry and acknowledges its cursor again.
     DropsAndAcknowledges,

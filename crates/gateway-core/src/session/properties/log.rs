@@ -1,4 +1,4 @@
-//! A chat as its owners and the store have it, and one member of it who comes and goes.
+//! A [`Log`] is a chat as its owners and the store have it, with one member who comes and goes.
 
 use tern_types::ChatId;
 use uuid::Uuid;

@@ -81,7 +81,8 @@ fn note<F, I>(
     });
 }
 
-/// The notes of what the fake nodes were told, and their answers.
+/// A fake chat, presence and accounts node in one. It notes what the gateway tells it, and answers what the
+/// test has set. Clones share the notes and the answers.
 #[derive(Clone)]
 pub struct FakeChat {
     pub items: mpsc::Sender<UpItem>,
@@ -91,8 +92,8 @@ pub struct FakeChat {
     pub shown: Downward<PresenceChanges>,
     /// The users whom everybody may watch.
     pub visible: Arc<Mutex<Vec<UserId>>>,
-    /// The number of questions who may be watched. While `answers_who_may_watch` is false they wait, and are then
-    /// answered by what was true when they came.
+    /// The number of times that accounts were asked who may be watched. While `answers_who_may_watch` is
+    /// false these questions wait. They are answered by what was true when they came.
     pub asks_who_may_watch: Arc<watch::Sender<usize>>,
     pub answers_who_may_watch: Arc<watch::Sender<bool>>,
     pub down: Downward<ControlDown>,
@@ -100,7 +101,7 @@ pub struct FakeChat {
     pub replies: Downward<WindowReplies>,
     pub announce_streams: Arc<Mutex<Vec<Sender<AnnounceReplies>>>>,
     pub inbox: Arc<Mutex<Vec<InboxRow>>>,
-    /// The name of the node that owns every chat; the others answer not-owner.
+    /// The name of the node that owns every chat. The other nodes answer that they are not the owner.
     pub owner: Arc<Mutex<String>>,
     pub name: String,
     /// The list of who is barred, as the accounts node says. `None` if it fails.

@@ -47,6 +47,7 @@ impl Phone {
         self.out.as_ref().expect("not hung up").send(frame).await.unwrap();
     }
 
+    /// Closes the client's side of the stream.
     pub fn hang_up(&mut self) {
         self.out = None;
     }

@@ -22,6 +22,8 @@ pub async fn raw_stream(channel: Channel, frame: Bytes) -> Status {
     }
 }
 
+/// Makes a unary call of the method at `path` with an empty message, and returns the status with which it
+/// fails.
 pub async fn raw_unary(channel: Channel, path: &'static str) -> Status {
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.unwrap();

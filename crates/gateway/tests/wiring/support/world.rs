@@ -47,9 +47,11 @@ pub struct World {
     pub windows: mpsc::Receiver<WindowRequest>,
     pub announced: mpsc::Receiver<Announcement>,
     pub watched: mpsc::Receiver<WatchRequests>,
+    /// The URL of the gateway's service for other nodes.
     pub internal: String,
     pub chat: FakeChat,
     pub nodes: Vec<(Role, Node)>,
+    /// The task that ends when the gateway has drained.
     pub done: tokio::task::JoinHandle<()>,
     signer: Signer,
     server: tokio::task::JoinHandle<()>,
@@ -67,6 +69,7 @@ pub fn node(name: &str, address: &str) -> Node {
 }
 
 impl World {
+    /// Starts a gateway with these flags. Nobody is barred.
     pub async fn start(flags: &[&str]) -> Self {
         Self::barring(flags, Some(ListBarredResponse::default())).await
     }
@@ -188,10 +191,12 @@ impl World {
         soon(self.items.recv()).await.expect("an item")
     }
 
+    /// Returns the next request for a window that the chat node gets.
     pub async fn window(&mut self) -> WindowRequest {
         soon(self.windows.recv()).await.expect("a request")
     }
 
+    /// Returns the next announcement that the presence node gets.
     pub async fn announced(&mut self) -> Announcement {
         soon(self.announced.recv()).await.expect("news")
     }
@@ -216,6 +221,7 @@ impl World {
         self.chat.shown.say(changes).await;
     }
 
+    /// Lets the chat node send an item on its control stream.
     pub async fn down(&self, item: down_item::Item) {
         let (map_version, items) = (1, vec![DownItem { item: Some(item) }]);
         self.chat
@@ -237,6 +243,7 @@ impl World {
         self.chat.down.say(frame).await;
     }
 
+    /// Lets the chat node push an event to a session.
     pub async fn push(&self, session: u64, chat: ChatId, seq: u64, event: Bytes) {
         let push = Push {
             sessions: vec![session],
@@ -252,6 +259,7 @@ impl World {
         self.chat.live.say(frame).await;
     }
 
+    /// Lets the chat node answer a request for a window.
     pub async fn reply(&self, reply: WindowReply) {
         let (map_version, replies) = (1, vec![reply]);
         self.chat
@@ -260,6 +268,7 @@ impl World {
             .await;
     }
 
+    /// Lets the presence node say that a stream on another gateway replaces the session.
     pub async fn replaced(&self, session: u64) {
         let item = AnnounceReply {
             replaced_session: session,
@@ -282,6 +291,7 @@ impl World {
             .unwrap();
     }
 
+    /// Gives every device an inbox of one row, which begins at `from_seq` of the chat.
     pub fn inbox(&self, chat: ChatId, from_seq: u64) {
         *self.chat.inbox.lock().unwrap() = vec![InboxRow {
             chat_id: chat.to_vec().into(),
@@ -301,7 +311,8 @@ impl World {
         }
     }
 
-    /// Publishes a map with these presence nodes, all of which are the same fake.
+    /// Publishes a map with these presence nodes, all of which are the same fake. Each has its name, and
+    /// whether it is draining.
     pub fn presence(&mut self, version: i64, names: &[(&str, bool)]) {
         let address = self.nodes[0].1.address.clone();
         self.nodes.retain(|(role, _)| *role != Role::Presence);

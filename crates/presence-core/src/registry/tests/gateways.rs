@@ -1,4 +1,4 @@
-//! Tests of what gateways and the map do to sessions.
+//! These tests hold what gateways and the map do to sessions.
 
 use super::*;
 

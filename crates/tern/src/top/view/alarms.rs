@@ -7,8 +7,10 @@ use super::figures::{Figures, Sweeps};
 use super::{Cell, Moment, Mood};
 use crate::admin::output::span;
 
-/// The age above which an unsettled commit is an alarm, in milliseconds. The owner settles a commit about half a second
-/// after it was made, or else the recovery does so about ten seconds after; an older one was forgotten by its owner.
+/// The age above which an unsettled commit is an alarm, in milliseconds. The owner settles a commit about
+/// half a second after it was made. A look for commits that the owner has forgotten comes every 10 s, and
+/// takes those that are older than 5 s. A commit stays unsettled for longer than that while the store fails,
+/// or while nobody can say who is online.
 pub const UNSETTLED_LATE_MS: i64 = 12_000;
 
 /// Returns the alarms of one node.

@@ -82,7 +82,7 @@ impl Figures {
     }
 }
 
-/// Returns how many Postgres settings the node reports as unsafe, that is with the value 0.
+/// Returns how many Postgres settings the node reports as unsafe: those whose metric is 0.
 fn unsafe_settings(page: &Page) -> f64 {
     ["fsync", "full_page_writes", "synchronous_commit"]
         .into_iter()
