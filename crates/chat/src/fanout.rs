@@ -239,12 +239,10 @@ async fn deliver(
 
 /// Notes the recipients of receipts whose sessions were known and not looked up. A settle looks up again whom an entry
 /// missed, but nothing does so for a receipt.
-fn note_known<'a>(
-    found: &Live,
-    receipts: impl Iterator<Item = &'a Outgoing>,
-    unreached: &Unreached,
-) {
-    let recipients: IdSet<UserId> = receipts.flat_map(|receipt| receipt.users.iter().copied()).collect();
+fn note_known<'a>(found: &Live, receipts: impl Iterator<Item = &'a Outgoing>, unreached: &Unreached) {
+    let recipients: IdSet<UserId> = receipts
+        .flat_map(|receipt| receipt.users.iter().copied())
+        .collect();
     let followed = found.followed.iter().filter(|user| recipients.contains(user));
     let mut have: IdMap<UserId, Vec<SessionId>> = followed.map(|user| (*user, Vec::new())).collect();
     for session in &found.sessions {

@@ -149,10 +149,12 @@ impl Lookup {
         let (mut live, mut unknown) = (Live::default(), Vec::new());
         let (map, links) = (self.map.current(), lock(&self.links));
         for user in users {
-            let known = map.owner(Role::Presence, Slot::of_user(user)).is_some_and(|owner| {
-                let link = links.get(&owner.name);
-                link.is_some_and(|link| link.known(owner.incarnation, user, &mut live.sessions))
-            });
+            let known = map
+                .owner(Role::Presence, Slot::of_user(user))
+                .is_some_and(|owner| {
+                    let link = links.get(&owner.name);
+                    link.is_some_and(|link| link.known(owner.incarnation, user, &mut live.sessions))
+                });
             let of = if known { &mut live.followed } else { &mut unknown };
             of.push(user);
         }
@@ -230,9 +232,7 @@ impl Lookup {
             return Err(users);
         }
         match timeout(self.patience.presence, &mut answer).await {
-            Ok(Ok(reply)) if !reply.not_owner => {
-                Ok((link::found(&reply).collect(), reply.unsure))
-            }
+            Ok(Ok(reply)) if !reply.not_owner => Ok((link::found(&reply).collect(), reply.unsure)),
             // Its map or this node's is out of date, or the link broke.
             Ok(_) => Err(users),
             Err(_) => {
@@ -310,11 +310,9 @@ impl Lookup {
         let answer = match question {
             Some(question) if ask == Ask::Wait => self.within_patience(&gateway, question).await,
             Some(question) => {
-                self.listen(
-                    Role::Gateway,
-                    gateway.clone(),
-                    async move { question.answered().await.is_some() },
-                );
+                self.listen(Role::Gateway, gateway.clone(), async move {
+                    question.answered().await.is_some()
+                });
                 None
             }
             None => None,

@@ -88,7 +88,13 @@ impl Shards {
             let (inputs, receiver) = mpsc::channel(INPUTS);
             let number = usize::from(cell.number());
             let span = tracing::info_span!("shard", number);
-            let shard = run(number, receiver, connect(cell), effects.clone(), turns.for_shard());
+            let shard = run(
+                number,
+                receiver,
+                connect(cell),
+                effects.clone(),
+                turns.for_shard(),
+            );
             tokio::spawn(shard.instrument(span));
             inputs
         });

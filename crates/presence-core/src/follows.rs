@@ -127,7 +127,8 @@ impl Follows {
     /// Takes what waits for the stream.
     pub fn take(&mut self, link: FollowLink) -> Ended {
         let line = self.links.get_mut(&link);
-        line.map(|line| std::mem::take(&mut line.ended)).unwrap_or_default()
+        line.map(|line| std::mem::take(&mut line.ended))
+            .unwrap_or_default()
     }
 
     /// Returns the number of users who are followed, on any stream.

@@ -39,7 +39,11 @@ const DESCRIBED: &[Described] = &[
         "frames that waited for this node's map to catch up",
     ),
     (Gauge, WATCHES, "people watched, once for each gateway"),
-    (Gauge, FOLLOWED, "users whose changes of sessions chat nodes are told"),
+    (
+        Gauge,
+        FOLLOWED,
+        "users whose changes of sessions chat nodes are told",
+    ),
     (Counter, CHANGES, "states told to gateways that watch"),
     (
         Counter,

@@ -132,7 +132,11 @@ mod tests {
         assert!(of(&mut known, used).is_some());
         assert_eq!(known.sweep(6), [unused]);
         known.learn(5, &[unused], [session(unused, 7)]);
-        assert_eq!(of(&mut known, unused), None, "the presence node tells of no change any more");
+        assert_eq!(
+            of(&mut known, unused),
+            None,
+            "the presence node tells of no change any more"
+        );
         known.learn(6, &[unused], [session(unused, 7)]);
         assert_eq!(of(&mut known, unused), Some(vec![7]));
     }

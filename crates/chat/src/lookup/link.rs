@@ -151,7 +151,10 @@ fn take(frame: LookupReplies, waiting: &mut IdMap<u64, Asked>, known: &Mutex<Kno
     if frame.all_changed {
         lock(known).forget_all();
     }
-    let changed = frame.changed.iter().filter_map(|user| UserId::from_slice(user).ok());
+    let changed = frame
+        .changed
+        .iter()
+        .filter_map(|user| UserId::from_slice(user).ok());
     lock(known).forget(changed);
 }
 

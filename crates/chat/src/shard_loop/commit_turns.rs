@@ -136,7 +136,10 @@ mod tests {
         three.came().await;
         three.give_back();
         one.came().await;
-        assert!(one.take().is_some(), "a turn that was given back goes to the next");
+        assert!(
+            one.take().is_some(),
+            "a turn that was given back goes to the next"
+        );
     }
 
     #[tokio::test(start_paused = true)]

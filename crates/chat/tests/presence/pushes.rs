@@ -128,7 +128,11 @@ async fn a_followed_user_is_looked_up_once_until_the_sessions_change() {
     for seq in 2..10 {
         assert_eq!(push(seq).await, [10]);
     }
-    assert_eq!(presence.asked.load(Ordering::Relaxed), asked, "the answer is known");
+    assert_eq!(
+        presence.asked.load(Ordering::Relaxed),
+        asked,
+        "the answer is known"
+    );
     let both = vec![online(&device, "g0", 10), online(&device, "g0", 11)];
     presence.is(Mood::Knows(both));
     let heard = async { while push(10).await != [10, 11] {} };

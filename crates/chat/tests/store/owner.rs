@@ -151,7 +151,11 @@ impl<'a> Owner<'a> {
             _ => "something else",
         };
         self.hung = true;
-        self.writers[Lane::Upkeep as usize].1.send(job.into()).await.unwrap();
+        self.writers[Lane::Upkeep as usize]
+            .1
+            .send(job.into())
+            .await
+            .unwrap();
         name
     }
 

@@ -36,10 +36,7 @@ pub struct Place {
 #[derive(Debug)]
 pub enum Waiting {
     /// A send, or an acknowledgement that is to be written.
-    Item {
-        place: Place,
-        item: Box<UpItem>,
-    },
+    Item { place: Place, item: Box<UpItem> },
     /// A request for a window of a chat's log.
     Window {
         session: SessionId,

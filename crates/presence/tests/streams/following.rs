@@ -48,17 +48,26 @@ async fn a_follower_hears_of_the_first_change_and_of_the_next_when_it_follows_ag
     announce(&mut g1, user, 10).await;
     assert_eq!(follower.next().await, changed(1, user));
     announce(&mut g1, user, 11).await;
-    assert_eq!(follower.follow(1, user).await, [10, 11], "nothing was told in between");
+    assert_eq!(
+        follower.follow(1, user).await,
+        [10, 11],
+        "nothing was told in between"
+    );
 
     // The same session again is no change; its end is one.
-    g1.say(1, vec![announcement(11, user, DeviceId::random(), 11, 0)]).await;
+    g1.say(1, vec![announcement(11, user, DeviceId::random(), 11, 0)])
+        .await;
     g1.next_item().await;
     let mut end = announcement(12, user, DeviceId::random(), 10, 0);
     end.ended = true;
     g1.say(1, vec![end]).await;
     assert_eq!(follower.next().await, changed(1, user));
     assert_eq!(follower.follow(1, user).await, [11]);
-    assert_eq!(other.sessions(1, user).await.len(), 1, "who does not follow hears of nothing");
+    assert_eq!(
+        other.sessions(1, user).await.len(),
+        1,
+        "who does not follow hears of nothing"
+    );
 }
 
 #[tokio::test]
