@@ -20,7 +20,7 @@ use tern_cluster::links::BackOff;
 use tern_cluster::shedding::Shedding;
 use tern_cluster::wellness::{self, Reached};
 use tern_cluster::{Drain, Node, NodeContext};
-use tern_store::postgres::{self, Durability, PostgresArgs};
+use tern_store::postgres::{self, PostgresArgs};
 use tern_store::schema;
 use tern_transport::admin::Readiness;
 use tern_transport::channels::Channels;
@@ -283,9 +283,8 @@ fn admin_address(listening: SocketAddr, advertised: &str) -> String {
     }
 }
 
-/// Waits for Postgres, however long that takes. Then checks that its durability settings suit the profile and
-/// that the schema is up to date. On a Citus cluster, the settings of one server are checked: the one that
-/// the pool has connected to.
+/// Waits for Postgres, however long that takes. Then checks that the durability settings of each of its servers suit the
+/// profile and that the schema is up to date.
 async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result<()> {
     let mut back_off = BackOff::default();
     let pool = loop {
@@ -295,9 +294,7 @@ async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result
         }
         tokio::time::sleep(back_off.next(Duration::ZERO)).await;
     };
-    Durability::read(&pool)
-        .await?
-        .enforce(profile == Profile::Production)?;
+    postgres::enforce_durability(args, profile == Profile::Production).await?;
     schema::require(&pool).await?;
     pool.close().await;
     Ok(())
