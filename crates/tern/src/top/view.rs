@@ -12,6 +12,7 @@ use figures::{Figures, Sweeps, Totals};
 
 use super::page::Page;
 use crate::admin::output::{facts, span, table};
+use crate::admin::state::State;
 
 /// The queueing delay in seconds above which a node is shown as late. A node sheds typing from 0.04 s on, and
 /// more at longer delays.
@@ -183,11 +184,11 @@ impl View {
 
 /// Returns the row of one node, with the columns of [`HEAD`].
 fn row(node: &v1::ClusterNode, map_version: i64, figures: &Figures) -> [Cell; HEAD.len()] {
-    let (state, mood) = match &node.answer {
-        None => ("NO ANSWER", Mood::Bad),
-        Some(answer) if node.draining || answer.draining => ("draining", Mood::Warn),
-        Some(_) if node.unwell => ("UNWELL", Mood::Bad),
-        Some(_) => ("up", Mood::Plain),
+    let state = State::of(node);
+    let mood = match state {
+        State::NoAnswer | State::Restarted | State::Unwell => Mood::Bad,
+        State::Draining => Mood::Warn,
+        State::Up => Mood::Plain,
     };
     let version = match &node.answer {
         None => "-".to_owned(),
@@ -199,7 +200,7 @@ fn row(node: &v1::ClusterNode, map_version: i64, figures: &Figures) -> [Cell; HE
     [
         plain(&node.role),
         plain(&node.name),
-        cell(state, mood),
+        cell(state.as_str(), mood),
         cell(&version, warn(alarms::is_behind(node, map_version))),
         plain(&count(figures.sessions)),
         plain(&rate(figures.messages)),

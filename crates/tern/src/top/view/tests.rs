@@ -214,3 +214,16 @@ fn a_platform_that_does_not_answer_is_shown_as_that() {
     );
     assert_eq!(fact(&view, "postgres").mood, Mood::Bad);
 }
+
+/// `tern admin nodes` shows the same states.
+#[test]
+fn a_node_that_was_started_again_is_shown_and_said() {
+    let again = v1::ClusterNode {
+        incarnation: 1,
+        ..node("chat", "chat-0", true)
+    };
+    let moment = moment(0, &[again], &[]);
+    let view = View::of(&moment, &moment);
+    assert_eq!(row(&view, "chat-0")[2], "RESTARTED");
+    assert!(alarms(&view).contains(&"chat-0 was started again, and the map has the process before"));
+}
