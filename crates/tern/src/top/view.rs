@@ -6,6 +6,7 @@
 mod alarms;
 mod figures;
 
+use tern_cluster::shedding::Level;
 use tern_proto::v1;
 
 use figures::{Figures, Sweeps, Totals};
@@ -13,10 +14,6 @@ use figures::{Figures, Sweeps, Totals};
 use super::page::Page;
 use crate::admin::output::{facts, span, table};
 use crate::admin::state::State;
-
-/// The queueing delay in seconds above which a node is shown as late. A node sheds typing from 0.04 s on, and
-/// more at longer delays.
-const QUEUE_LATE_S: f64 = 0.05;
 
 /// A snapshot of the platform.
 #[derive(Debug, Clone)]
@@ -194,7 +191,9 @@ fn row(node: &v1::ClusterNode, map_version: i64, figures: &Figures) -> [Cell; HE
         None => "-".to_owned(),
         Some(answer) => answer.map_version.to_string(),
     };
-    let late = figures.queue.is_some_and(|queue| queue > QUEUE_LATE_S);
+    let late = figures
+        .queue
+        .is_some_and(|queue| queue >= Level::Typing.threshold().as_secs_f64());
     let sheds = figures.shed_level.is_some_and(|level| level > 0.0);
     let warn = |bad: bool| if bad { Mood::Warn } else { Mood::Plain };
     [

@@ -227,3 +227,15 @@ fn a_node_that_was_started_again_is_shown_and_said() {
     assert_eq!(row(&view, "chat-0")[2], "RESTARTED");
     assert!(alarms(&view).contains(&"chat-0 was started again, and the map has the process before"));
 }
+
+/// A queue is late when the node begins to shed, and not only later.
+#[test]
+fn a_queue_is_late_where_shedding_begins() {
+    let nodes = [node("chat", "chat-0", true)];
+    let mood = |seconds: &str| {
+        let page = format!("tern_node_shed_delay_seconds{{signal=\"commit\"}} {seconds}\n");
+        let moment = moment(0, &nodes, &[("chat-0", &page)]);
+        View::of(&moment, &moment).rows[0][9].mood
+    };
+    assert_eq!((mood("0.039"), mood("0.04")), (Mood::Plain, Mood::Warn));
+}
