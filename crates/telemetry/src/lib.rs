@@ -35,6 +35,8 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::trace::Sampling;
 
+/// The end of the names of histograms that measure time.
+const SECONDS_SUFFIX: &str = "_seconds";
 /// The bucket bounds of histograms named `*_seconds`, in seconds. A commit takes about a millisecond, and a catch-up
 /// may take many seconds.
 const SECONDS: [f64; 17] = [
@@ -43,6 +45,15 @@ const SECONDS: [f64; 17] = [
 ];
 /// The bucket bounds of all other histograms, which count things, such as the items of a batch.
 const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0];
+/// Returns the bucket bounds of this histogram, ascending, without the last bucket, which has none.
+fn bounds(histogram: &str) -> &'static [f64] {
+    if histogram.ends_with(SECONDS_SUFFIX) {
+        &SECONDS
+    } else {
+        &COUNTS
+    }
+}
+
 /// The timeout of exporting spans. A collector that is away delays the end of the process by no more than this.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 const TRACEPARENT: &str = "traceparent";
@@ -172,7 +183,7 @@ fn exporter(endpoint: &str, sample: f64, node: &str) -> anyhow::Result<SdkTracer
 pub fn recorder() -> anyhow::Result<PrometheusHandle> {
     Ok(PrometheusBuilder::new()
         .set_buckets(&COUNTS)?
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix(SECONDS_SUFFIX.to_owned()), &SECONDS)?
         .install_recorder()?)
 }
 
