@@ -8,7 +8,7 @@ BUF := $(shell command -v buf || echo .tern/tools/node_modules/.bin/buf)
 TEST_LOG := .tern/test.log
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what this machine lacks for building and running (Debian packages); quick when nothing does
 	@scripts/setup

@@ -131,7 +131,7 @@ DASHBOARDS = {
          {"{{pod}}": total("tern_node_map_version", "pod", how="max")}),
         ("etcd", "short", "1 while it answers", {"{{pod}}": total("tern_node_etcd_up", "pod", how="min")}),
         ("Slots", "short", "By chat node, of 4,096", {"{{pod}}": total("tern_chat_slots", "pod")}),
-        ("Links that ended", "cps", "By the other's role", {"{{role}}": rate("tern_node_link_breaks_total", by="role")}),
+        ("Links that ended", "cps", "By the other's role, with attempts that failed", {"{{role}}": rate("tern_node_link_breaks_total", by="role")}),
         ("Leases lost, maps read anew", "cps", "Both are rare when etcd is well",
          {"leases": rate("tern_node_leases_lost_total"), "maps": rate("tern_node_map_lists_total")}),
         ("Draining", "short", "Pods that hand over", {"{{pod}}": total("tern_node_draining", "pod", how="max")}),

@@ -196,6 +196,71 @@ async fn rule_9_messages_flow_on_while_etcd_is_away() {
     world.end().await;
 }
 
+/// An etcd that has lost all its data counts its revisions from 1 again, far below those that the nodes know.
+#[tokio::test]
+async fn rule_9_nodes_fill_an_etcd_that_has_lost_everything() {
+    let mut world = World::with_own_servers(|builder| patient(builder).presences(2)).await;
+    let mut conversation = Conversation::begin(&world).await;
+    let (_, etcd) = world.platform.private_servers().unwrap();
+    etcd.age(500).await.unwrap();
+    // A node that starts again brings every map to such a revision.
+    world.platform.kill("presence-1").await.unwrap();
+    world.platform.restart("presence-1").await.unwrap();
+    conversation.write(20).await;
+    let (_, etcd) = world.platform.private_servers().unwrap();
+    etcd.lose_all().await.unwrap();
+    // This takes longer than every lease, and than nodes believe each other that etcd is away.
+    conversation.write(500).await;
+    conversation.end().await;
+    for node in world.platform.nodes() {
+        let what = format!("{} holds its place", node.name);
+        until::holds(&what, BOUND, || async {
+            let held = [("of", "held")];
+            Ok(world
+                .platform
+                .metric(&node.name, "tern_node_place", &held)
+                .await?
+                == 1.0)
+        })
+        .await
+        .unwrap();
+    }
+    // Gateways admit new phones, also one that links to the presence nodes only now.
+    world.still_works().await;
+    world.platform.kill("gateway-1").await.unwrap();
+    world.platform.restart("gateway-1").await.unwrap();
+    world.platform.linked().await.unwrap();
+    world.still_works().await;
+    an_offline_device_gets_what_was_settled_without_it(&world).await;
+    // Membership works again too.
+    let owner = world.owner_of(conversation.chat).await;
+    world.platform.kill(&owner).await.unwrap();
+    conversation.write(20).await;
+    conversation.end().await;
+    world.end().await;
+}
+
+/// A message for a device that is offline is settled as soon as look-ups are sure that it is.
+async fn an_offline_device_gets_what_was_settled_without_it(world: &World) {
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.device(&bob).await);
+    let sent = hers.say(bob.id, "for later").await;
+    let chat: ChatId = sent.chat_id.parse().unwrap();
+    let store = world.store().await;
+    until::holds("it is settled", BOUND, || async {
+        let open: i64 = sqlx::query_scalar("SELECT count(*) FROM unsettled")
+            .fetch_one(&store)
+            .await?;
+        Ok(open == 0)
+    })
+    .await
+    .unwrap();
+    store.close().await;
+    let his = world.phone_of(&his).await;
+    his.has(chat, sent.seq).await;
+    hers.receipt(chat, bob.id, sent.seq, 0).await;
+}
+
 /// This is rule 1, and the second half of rule 9.
 #[tokio::test]
 async fn rule_9_while_postgres_is_away_sends_are_unavailable_and_nothing_acknowledged_is_lost() {

@@ -9,12 +9,14 @@
 //! While etcd is away, all of them retry, and the last good map stays in use unless other nodes have a newer one.
 //! [`crate::standing`] says how certain this node's own place in the map is.
 //!
-//! The version of a map is the etcd revision of the last change of a node's key. So all nodes number the same
-//! map alike, also if others write to the same etcd. But a list does not show when a key was deleted.
+//! The version of a map is the etcd revision of the last change of a node's key, plus a base that is raised when etcd
+//! has lost its data and counts from 1 again ([`base`]). So versions always rise, and all nodes number the same map
+//! alike, also if others write to the same etcd. But a list does not show when a key was deleted.
 //! Example: a key was deleted at revision 7, and a node that missed this reads the list at revision 9. It
 //! only sees that the key is gone, and guesses version 9, while the other nodes have version 7. Soon after,
 //! it writes its own key anew. That is a change which all nodes see, so all have the same version again.
 
+mod base;
 mod follow;
 mod obituaries;
 mod peers;
@@ -73,6 +75,8 @@ pub(crate) enum EtcdError {
     WatchEnded(String),
     #[error("the key changed meanwhile")]
     Raced,
+    #[error("etcd has lost data, and its versions are below the known one")]
+    Fell,
 }
 
 /// The other nodes, as etcd knows them. When this is dropped, the map is no longer kept up to date.
@@ -162,7 +166,8 @@ impl Cluster {
     /// Registers this process in its roles, and returns when etcd has all of its keys. Starts the drain when a
     /// process with a newer incarnation takes the name over.
     pub async fn register(&self, nodes: Vec<(Role, Node)>, drain: Drain) -> Registration {
-        Registration::start(self.store.clone(), self.map(), nodes, drain, self.standing()).await
+        let (map, records) = (self.map(), self.records());
+        Registration::start(self.store.clone(), map, records, nodes, drain, self.standing()).await
     }
 }
 
@@ -171,6 +176,8 @@ impl Cluster {
 pub(crate) struct Store {
     client: Client,
     prefix: String,
+    /// The key of the base of the versions.
+    base_key: String,
 }
 
 impl Store {
@@ -181,9 +188,11 @@ impl Store {
             .with_keep_alive_while_idle(true)
             .with_require_leader(true);
         let client = Client::connect(&args.etcd_endpoints, Some(options)).await?;
+        let prefix = format!("{}/nodes/", args.etcd_prefix.trim_end_matches('/'));
         Ok(Self {
             client,
-            prefix: format!("{}/nodes/", args.etcd_prefix.trim_end_matches('/')),
+            base_key: format!("{prefix}base"),
+            prefix,
         })
     }
 
@@ -192,10 +201,12 @@ impl Store {
         let response = timely(self.client.kv_client().get(self.prefix.clone(), Some(options))).await?;
         let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
         let kvs = response.kvs();
+        let (bases, records): (Vec<_>, Vec<_>) = kvs.iter().partition(|kv| self.is_base(kv));
         Ok(Listed {
+            base: bases.first().map_or(0, |kv| base::parse(kv)),
             revision,
             changed: kvs.iter().map(KeyValue::mod_revision).max().unwrap_or(0),
-            nodes: kvs.iter().filter_map(|kv| self.parse(kv)).collect(),
+            nodes: records.into_iter().filter_map(|kv| self.parse(kv)).collect(),
         })
     }
 

@@ -59,7 +59,7 @@ impl NodeInfo for Info {
         request: Request<GetRecordsRequest>,
     ) -> Result<Response<GetRecordsResponse>, Status> {
         let current = self.records.current();
-        let news = current.revision > request.get_ref().known_revision;
+        let news = current.version > request.get_ref().known_revision;
         let records = current
             .nodes
             .iter()
@@ -70,7 +70,7 @@ impl NodeInfo for Info {
                 value: serde_json::to_vec(node).unwrap_or_default().into(),
             });
         Ok(Response::new(GetRecordsResponse {
-            revision: current.revision,
+            revision: current.version,
             records: records.collect(),
             cautious: current.cautious_until.is_some_and(|until| Instant::now() < until),
         }))

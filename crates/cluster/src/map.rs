@@ -147,7 +147,7 @@ impl ClusterMap {
         }
     }
 
-    /// Returns the etcd revision of the last change in the map.
+    /// Returns the map's version, which is that of its last change and rises with each ([`crate::etcd`]).
     pub fn version(&self) -> i64 {
         self.version
     }

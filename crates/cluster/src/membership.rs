@@ -37,6 +37,8 @@ pub enum Change {
 /// All records of etcd, as one list.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listed {
+    /// The base of the versions at that revision ([`crate::etcd`]).
+    pub base: i64,
     /// The revision of etcd at which the list was read.
     pub revision: i64,
     /// The revision of the last write to a key that is in the list. 0: there is none.
@@ -44,11 +46,23 @@ pub(crate) struct Listed {
     pub nodes: Vec<(Role, Node)>,
 }
 
+impl Listed {
+    /// Returns the version that a map has which was read at the list's revision.
+    pub fn version(&self) -> i64 {
+        version(self.base, self.revision)
+    }
+}
+
+/// Returns the version of a map whose last change is that of `revision`, where etcd has this base.
+pub(crate) fn version(base: i64, revision: i64) -> i64 {
+    base.saturating_add(revision)
+}
+
 /// The records of etcd as one node knows them, for nodes that cannot reach etcd.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recorded {
-    /// The revision of the last change of the records.
-    pub revision: i64,
+    /// The version of the last change of the records.
+    pub version: i64,
     pub nodes: Vec<(Role, Node)>,
     /// The time until which every node that vanishes is held, because etcd was out of sight. `None`: etcd was
     /// in sight all the time.
@@ -58,9 +72,11 @@ pub struct Recorded {
 /// The nodes that are in the map at present.
 #[derive(Debug, Default)]
 pub struct Membership {
-    /// The revision of the last change of the records.
-    revision: i64,
-    /// True if `revision` may not be that of the last change: a list does not show when a record was deleted.
+    /// The version of the last change of the records. It never falls.
+    version: i64,
+    /// The base of the versions, as far as this node knows.
+    base: i64,
+    /// True if `version` may not be that of the last change: a list does not show when a record was deleted.
     guessed: bool,
     /// The records that etcd has, as far as this node knows them. Nodes that cannot reach etcd ask for them.
     records: BTreeMap<Key, Node>,
@@ -77,27 +93,27 @@ pub struct Membership {
 impl Membership {
     /// Takes the whole list of a revision, which is read at the start and whenever changes may have been missed. Nodes
     /// that are not in the list were removed in the meantime. Every list but the first begins a time of caution of one
-    /// lease, in which each node that vanishes is held.
+    /// lease, in which each node that vanishes is held. The list's version must not be below [`Self::version`].
     pub(crate) fn list(&mut self, listed: Listed, now: Instant) {
-        let first = self.revision == 0;
+        let first = self.version == 0;
         if !first {
             self.cautious_until = Some(now + LEASE);
         }
+        let (read_at, changed_at) = (listed.version(), version(listed.base, listed.changed));
         let nodes = by_key(listed.nodes);
         let deleted = self.records.keys().any(|key| !nodes.contains_key(key));
-        let (before, guessed) = (self.revision, self.guessed);
-        // etcd counts from a lower revision again if it was restored from a backup.
-        let restored = listed.revision < before;
-        (self.revision, self.guessed) = if first {
-            // This node will write its own key, from whose revision on all nodes have the same version.
-            (listed.revision, false)
-        } else if deleted || restored {
-            (listed.revision, true)
+        let (before, guessed) = (self.version, self.guessed);
+        self.base = listed.base;
+        (self.version, self.guessed) = if first {
+            // This node will write its own key, from whose version on all nodes have the same one.
+            (read_at, false)
+        } else if deleted {
+            (read_at, true)
         } else {
             // If etcd is at a later revision, a key may have been written and deleted since the last list.
-            let version = listed.changed.max(before);
+            let version = changed_at.max(before);
             let same = guessed && version == before;
-            (version, same || listed.revision > version)
+            (version, same || read_at > version)
         };
         self.replace(nodes, now);
     }
@@ -106,13 +122,13 @@ impl Membership {
     /// if the list is not newer than what this node knows. If the other node has seen etcd all along, the nodes that
     /// vanished there are really gone. If it is cautious, since etcd was away for it too, this node becomes cautious as
     /// well: otherwise it would take itself out of the map, and forget what it knows, while all others keep it.
-    pub fn told(&mut self, revision: i64, nodes: Vec<(Role, Node)>, cautious: bool, now: Instant) -> bool {
-        let news = revision > self.revision;
+    pub fn told(&mut self, version: i64, nodes: Vec<(Role, Node)>, cautious: bool, now: Instant) -> bool {
+        let news = version > self.version;
         if news {
             if cautious {
                 self.cautious_until = Some(now + LEASE);
             }
-            (self.revision, self.guessed) = (revision, false);
+            (self.version, self.guessed) = (version, false);
             self.replace(by_key(nodes), now);
         }
         news
@@ -135,8 +151,20 @@ impl Membership {
 
     /// Applies changes in their order, of which the last is that of `revision`.
     pub fn change(&mut self, revision: i64, changes: impl IntoIterator<Item = Change>, now: Instant) {
-        (self.revision, self.guessed) = (revision, false);
+        (self.version, self.guessed) = (version(self.base, revision), false);
         self.apply(changes, now);
+    }
+
+    /// Takes the base that etcd has since `revision`, or `None` if it has the same as before. Returns `false`, and
+    /// changes nothing, if the version of that revision would be below the present one. Then the base has to be raised
+    /// first.
+    pub(crate) fn rebase(&mut self, base: Option<i64>, revision: i64) -> bool {
+        let base = base.unwrap_or(self.base);
+        let rises = version(base, revision) >= self.version;
+        if rises {
+            self.base = base;
+        }
+        rises
     }
 
     fn apply(&mut self, changes: impl IntoIterator<Item = Change>, now: Instant) {
@@ -183,12 +211,17 @@ impl Membership {
         self.held.len()
     }
 
+    /// Returns the version of the map, or 0 if nothing was read yet.
+    pub(crate) fn version(&self) -> i64 {
+        self.version
+    }
+
     /// Returns the records of etcd, without the nodes that are held.
     pub fn records(&self) -> Recorded {
         let records = self.records.iter();
         let records = records.map(|((role, _), node)| (*role, node.clone()));
         Recorded {
-            revision: self.revision,
+            version: self.version,
             nodes: records.collect(),
             cautious_until: self.cautious_until,
         }
@@ -196,13 +229,13 @@ impl Membership {
 
     /// Returns whether these are the records that [`Self::records`] would return now.
     pub(crate) fn are_known(&self, records: &Recorded) -> bool {
-        (records.revision, records.cautious_until) == (self.revision, self.cautious_until)
+        (records.version, records.cautious_until) == (self.version, self.cautious_until)
     }
 
     /// Returns the map of the nodes that are in use at present.
     pub fn map(&self) -> ClusterMap {
         let nodes = self.nodes.iter().map(|((role, _), node)| (*role, node.clone()));
-        let mut map = ClusterMap::new(self.revision, nodes);
+        let mut map = ClusterMap::new(self.version, nodes);
         if self.guessed {
             map.guess_version();
         }
@@ -243,251 +276,4 @@ fn by_key(nodes: Vec<(Role, Node)>) -> BTreeMap<Key, Node> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(name: &str) -> Node {
-        Node {
-            name: name.to_owned(),
-            address: format!("{name}:1"),
-            admin: String::new(),
-            incarnation: 1,
-            ..Node::default()
-        }
-    }
-
-    fn members(count: usize, now: Instant) -> Membership {
-        let mut membership = Membership::default();
-        let names: Vec<String> = (0..count).map(|index| format!("chat-{index}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        membership.list(listed(1, 1, &names), now);
-        membership
-    }
-
-    fn listed(revision: i64, changed: i64, names: &[&str]) -> Listed {
-        let nodes = names.iter().map(|name| (Role::Chat, node(name)));
-        Listed {
-            revision,
-            changed,
-            nodes: nodes.collect(),
-        }
-    }
-
-    fn delete(name: &str) -> Change {
-        Change::Delete((Role::Chat, name.to_owned()))
-    }
-
-    fn names(membership: &Membership) -> Vec<String> {
-        membership
-            .map()
-            .nodes(Role::Chat)
-            .iter()
-            .map(|node| node.name.clone())
-            .collect()
-    }
-
-    #[test]
-    fn one_of_two_that_crashes_goes_at_once() {
-        let now = Instant::now();
-        let mut membership = members(2, now);
-        membership.change(2, [delete("chat-0")], now);
-        assert_eq!(names(&membership), ["chat-1"]);
-        assert_eq!(membership.map().version(), 2);
-    }
-
-    #[test]
-    fn of_ten_that_vanish_seven_stay_for_one_lease() {
-        let now = Instant::now();
-        let mut membership = members(10, now);
-        for index in 0..10 {
-            membership.change(2 + index, [delete(&format!("chat-{index}"))], now);
-        }
-        assert_eq!((names(&membership).len(), membership.held()), (7, 7));
-        assert_eq!(membership.next_expiry(), Some(now + LEASE));
-        membership.expire(now + LEASE - Duration::from_millis(1));
-        assert_eq!(names(&membership).len(), 7);
-        membership.expire(now + LEASE);
-        assert_eq!((names(&membership).len(), membership.held()), (0, 0));
-    }
-
-    #[test]
-    fn what_vanishes_one_by_one_over_leases_is_not_held() {
-        let mut now = Instant::now();
-        let mut membership = members(4, now);
-        for index in 0..4 {
-            membership.change(2 + index, [delete(&format!("chat-{index}"))], now);
-            now += LEASE;
-        }
-        assert!(names(&membership).is_empty());
-    }
-
-    #[test]
-    fn a_drained_node_goes_at_once_however_many_go() {
-        let now = Instant::now();
-        let mut membership = members(3, now);
-        let drain = |name| {
-            Change::Put(
-                Role::Chat,
-                Node {
-                    draining: true,
-                    ..node(name)
-                },
-            )
-        };
-        let all = ["chat-0", "chat-1", "chat-2"];
-        membership.change(2, all.map(drain), now);
-        membership.change(3, all.map(delete), now);
-        assert!(names(&membership).is_empty());
-    }
-
-    /// Two of three chat nodes are killed. If nobody had found them dead, one of the two would be held, and its chats
-    /// would stand still for one more lease.
-    #[test]
-    fn nodes_that_were_found_dead_go_at_once_however_many_they_are() {
-        let now = Instant::now();
-        let mut membership = members(3, now);
-        let gone = |name| {
-            Change::Put(
-                Role::Chat,
-                Node {
-                    gone: true,
-                    ..node(name)
-                },
-            )
-        };
-        membership.change(2, ["chat-0", "chat-1"].map(gone), now);
-        assert_eq!(
-            (names(&membership), membership.held()),
-            (vec!["chat-2".to_owned()], 0)
-        );
-        assert_eq!(membership.map().version(), 2);
-        // Their leases end later, which does not count towards the nodes that may vanish.
-        membership.change(3, ["chat-0", "chat-1"].map(delete), now + LEASE);
-        membership.change(4, [delete("chat-2")], now + LEASE);
-        assert!(names(&membership).is_empty());
-        // One of the two is alive after all, and writes its record again.
-        membership.change(5, [Change::Put(Role::Chat, node("chat-0"))], now + LEASE);
-        assert_eq!(names(&membership), ["chat-0"]);
-    }
-
-    #[test]
-    fn who_does_not_see_etcd_believes_newer_news_of_others_and_older_news_never() {
-        let now = Instant::now();
-        let mut membership = members(2, now);
-        membership.list(listed(5, 5, &["chat-0", "chat-1"]), now);
-        assert!(!membership.told(5, vec![], false, now) && !membership.told(4, vec![], false, now));
-        let later = now + LEASE;
-        assert!(membership.told(9, vec![(Role::Chat, node("chat-1"))], false, later));
-        assert_eq!(
-            (names(&membership), membership.held()),
-            (vec!["chat-1".to_owned()], 0)
-        );
-        let records = membership.records();
-        assert_eq!(
-            (records.revision, records.nodes),
-            (9, vec![(Role::Chat, node("chat-1"))])
-        );
-        assert_eq!(membership.map().version(), 9);
-    }
-
-    #[test]
-    fn what_is_held_back_here_is_not_told_to_others() {
-        let now = Instant::now();
-        let mut membership = members(2, now);
-        membership.change(2, [delete("chat-0"), delete("chat-1")], now);
-        assert_eq!(membership.held(), 1);
-        let records = membership.records();
-        assert_eq!((records.revision, records.nodes), (2, vec![]));
-    }
-
-    /// etcd was away for all, and ended all leases. One node read it again, and tells another what it found before that
-    /// one has registered again.
-    #[test]
-    fn who_hears_from_a_cautious_node_holds_what_that_node_holds() {
-        let now = Instant::now();
-        let mut reads = members(2, now);
-        reads.list(listed(5, 4, &["chat-0"]), now);
-        assert_eq!(names(&reads), ["chat-0", "chat-1"]);
-        let told = reads.records();
-        assert_eq!(told.cautious_until, Some(now + LEASE));
-        let mut hears = members(2, now);
-        assert!(hears.told(told.revision, told.nodes.clone(), true, now));
-        assert_eq!(names(&hears), ["chat-0", "chat-1"]);
-        // Whoever asks this node hears that too.
-        assert_eq!(hears.records(), told);
-        hears.expire(now + LEASE);
-        assert_eq!(names(&hears), ["chat-0"]);
-    }
-
-    #[test]
-    fn a_held_node_that_registers_again_stays() {
-        let now = Instant::now();
-        let mut membership = members(2, now);
-        membership.change(2, [delete("chat-0"), delete("chat-1")], now);
-        assert_eq!(names(&membership), ["chat-1"]);
-        membership.change(
-            3,
-            [Change::Put(
-                Role::Chat,
-                Node {
-                    incarnation: 2,
-                    ..node("chat-1")
-                },
-            )],
-            now,
-        );
-        membership.expire(now + 2 * LEASE);
-        assert_eq!(names(&membership), ["chat-1"]);
-        assert_eq!(membership.map().nodes(Role::Chat)[0].incarnation, 2);
-    }
-
-    #[test]
-    fn after_a_further_list_whoever_vanishes_is_held_for_one_lease() {
-        let now = Instant::now();
-        let mut membership = members(4, now);
-        membership.list(listed(9, 1, &["chat-0", "chat-1"]), now);
-        membership.change(10, [delete("chat-1")], now);
-        assert_eq!((names(&membership).len(), membership.held()), (4, 3));
-        // Another list does not prolong their stay.
-        membership.list(listed(10, 1, &["chat-0"]), now + LEASE / 2);
-        membership.expire(now + LEASE);
-        assert_eq!(names(&membership), ["chat-0"]);
-        // The caution ends after one lease.
-        membership.change(11, [delete("chat-0")], now + 2 * LEASE);
-        assert!(names(&membership).is_empty());
-    }
-
-    /// Others may write to the same etcd, which raises its revision but not the map's version.
-    #[test]
-    fn a_further_list_raises_the_version_only_by_changes_of_the_records() {
-        let now = Instant::now();
-        let mut membership = Membership::default();
-        membership.list(listed(5, 3, &["chat-0"]), now);
-        membership.change(7, [Change::Put(Role::Chat, node("chat-1"))], now);
-        let cases = [
-            // (revision, changed, names, version, guessed)
-            (7, 7, vec!["chat-0", "chat-1"], 7, false),
-            // A key may have come and gone, or others wrote.
-            (90, 7, vec!["chat-0", "chat-1"], 7, true),
-            (100, 100, vec!["chat-0", "chat-1"], 100, false),
-            // When chat-1 was deleted is not known.
-            (110, 100, vec!["chat-0"], 110, true),
-            (110, 100, vec!["chat-0"], 110, true),
-            (125, 125, vec!["chat-0"], 125, false),
-            // etcd was restored from a backup.
-            (20, 3, vec!["chat-0"], 20, true),
-        ];
-        for (revision, changed, names, version, guessed) in cases {
-            membership.list(listed(revision, changed, &names), now);
-            let map = membership.map();
-            assert_eq!(
-                (map.version(), map.has_guessed_version()),
-                (version, guessed),
-                "at {revision}"
-            );
-        }
-        membership.change(140, [Change::Put(Role::Chat, node("chat-0"))], now);
-        let map = membership.map();
-        assert_eq!((map.version(), map.has_guessed_version()), (140, false));
-    }
-}
+mod tests;

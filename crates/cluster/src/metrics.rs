@@ -33,9 +33,9 @@ const DESCRIBED: &[Described] = &[
     (
         Counter,
         LINK_BREAKS,
-        "Links to other nodes that ended, by the other's role",
+        "Links to other nodes that ended, and attempts to open one that failed, by the other's role",
     ),
-    (Gauge, MAP_VERSION, "etcd revision of the cluster map in use"),
+    (Gauge, MAP_VERSION, "Version of the cluster map in use"),
     (Gauge, MAP_NODES, "Nodes in the cluster map, by role"),
     (Counter, MAP_LISTS, "Times the whole map was read from etcd"),
     (

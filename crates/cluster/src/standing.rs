@@ -66,8 +66,8 @@ struct State {
     incarnation: u64,
     /// The time until which etcd keeps the lease at least, or `None` if there is no lease.
     until: Option<Instant>,
-    /// The revision of the write that brought this node into the map under its lease.
-    revision: i64,
+    /// The version of the write that brought this node into the map under its lease.
+    version: i64,
     /// The time at which most of the other nodes last answered that they know of no newer map.
     agreed: Option<Instant>,
 }
@@ -109,10 +109,10 @@ impl Standing {
         self.change(|state| state.until = Some(asked + LEASE));
     }
 
-    /// Notes that the node's records were written at `revision` under a new lease, or written again. Maps of earlier
-    /// revisions may lack them, so they do not count as showing this node.
-    pub(crate) fn registered(&self, revision: i64) {
-        self.change(|state| state.revision = state.revision.max(revision));
+    /// Notes that the node's records were written under a new lease, or written again, which gave the map this version.
+    /// Earlier maps may lack the records, so they do not count as showing this node.
+    pub(crate) fn registered(&self, version: i64) {
+        self.change(|state| state.version = state.version.max(version));
     }
 
     /// Notes that the lease is over, or was given back.
@@ -146,7 +146,7 @@ impl State {
                 .is_some_and(|node| node.incarnation == self.incarnation)
         };
         let shown = !self.keys.is_empty() && self.keys.iter().all(shows);
-        if shown && map.version() >= self.revision && self.until.is_some_and(|until| now < until) {
+        if shown && map.version() >= self.version && self.until.is_some_and(|until| now < until) {
             Place::Held
         } else if !shown {
             Place::Lost

@@ -32,10 +32,11 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The time for which a node has to be worse off than others before it marks itself as unwell. Links that break are
 /// usually open again sooner.
 const WORSE_FOR: Duration = Duration::from_millis(1500);
-/// The time for which an unwell node has to reach everything before it takes its slots back. Each relapse doubles it.
+/// The time for which an unwell node has to be fine before it takes its slots back: it reaches everything, or about as
+/// much as the others. Each relapse doubles it.
 const FINE_FOR: Duration = Duration::from_secs(5);
-/// The longest such time after relapses. A node that was cut off again and again takes its slots back when it has
-/// reached everything for this long.
+/// The longest such time after relapses. A node that was cut off again and again takes its slots back when it has been
+/// fine for this long.
 const FINE_FOR_MAX: Duration = Duration::from_secs(60);
 /// The time for which a node has to be well for its relapses to be forgotten.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
@@ -76,6 +77,14 @@ impl Reach {
         let fewer = needed > 0 && self.links.saturating_mul(2) <= other.links;
         serves && (!self.store || fewer)
     }
+
+    /// Returns whether a node that reaches `other` would serve the slots hardly better. Links that most nodes lack are
+    /// no reason to stay unwell, such as those to a gateway that hangs or has just started. For example, a node with 3
+    /// links is as good as one with 4, and a node with 2 links is not.
+    fn is_as_good_as(self, other: Self) -> bool {
+        let enough = self.links.saturating_mul(4) >= other.links.saturating_mul(3);
+        self.store && self.links > 0 && (enough || !other.store)
+    }
 }
 
 /// The state of one role that decides when a node is unwell, and when it is well again. It is pure: callers pass in the
@@ -85,7 +94,7 @@ pub struct Wellness {
     unwell: bool,
     /// The time since which the node has been worse off than others. `None`: it is not.
     worse_since: Option<Instant>,
-    /// The time since which the node has reached everything. `None`: it does not.
+    /// The time since which the node has been fine. `None`: it is not.
     fine_since: Option<Instant>,
     /// The number of times that the node became well again, since they were last forgotten.
     relapses: u32,
@@ -99,8 +108,8 @@ impl Wellness {
         self.unwell
     }
 
-    /// Takes the result of one look at `now`. `fine` means that everything is reached, `worse` that this node
-    /// is worse off than others of its role.
+    /// Takes the result of one look at `now`. `fine` means that this node reaches everything, or about as much as others
+    /// of its role, `worse` that it is worse off than they are.
     pub fn look(&mut self, fine: bool, worse: bool, now: Instant) {
         let since = |since: Option<Instant>, holds: bool| holds.then(|| since.unwrap_or(now));
         self.worse_since = since(self.worse_since, worse);
@@ -117,8 +126,7 @@ impl Wellness {
         }
     }
 
-    /// Returns the time for which everything has to be reached, after the relapses so far, before the node is well
-    /// again.
+    /// Returns the time for which the node has to be fine, after the relapses so far, before it is well again.
     fn fine_for(&self) -> Duration {
         FINE_FOR
             .saturating_mul(1 << self.relapses.min(8))
@@ -242,8 +250,9 @@ pub async fn watch(ctx: NodeContext, roles: Vec<Role>, registration: Arc<Registr
     }
 }
 
-/// Returns whether `role` reaches everything, and whether it is worse off than other nodes of the role: one
-/// of them reaches more, or none of them answers a node that has no store or no link.
+/// Returns whether `role` reaches everything, or about as much as the other nodes of the role that were asked, and
+/// whether it is worse off than they are: one of them reaches more, or none of them answers a node that has no store or
+/// no link.
 async fn look(ctx: &NodeContext, role: Role) -> (bool, bool) {
     let map = ctx.map.current();
     let needed = partner(role).map_or(0, |partner| needed(&map, partner));
@@ -261,7 +270,8 @@ async fn look(ctx: &NodeContext, role: Role) -> (bool, bool) {
     // cut off.
     let alone = some && answers.is_empty() && (!own.store || own.links == 0);
     let worse = answers.iter().any(|other| own.is_worse_than(*other, needed));
-    (false, worse || alone)
+    let fine = !answers.is_empty() && answers.iter().all(|other| own.is_as_good_as(*other));
+    (fine, worse || alone)
 }
 
 /// Returns the number of nodes of `role` that a node should be linked to.
@@ -331,6 +341,40 @@ mod tests {
             "a role without links"
         );
         assert!(!reach(true, 0).is_worse_than(reach(true, 0), 0));
+    }
+
+    /// One gateway hangs, or is not linked yet, for all nodes alike.
+    #[test]
+    fn who_reaches_about_as_much_as_others_is_fine() {
+        let reach = |store, links| Reach { store, links };
+        for (own, other, good, why) in [
+            (reach(true, 3), reach(true, 3), true, "one gateway hangs for both"),
+            (
+                reach(true, 3),
+                FULL,
+                true,
+                "the link to a gateway that starts is not open yet",
+            ),
+            (
+                reach(true, 2),
+                reach(true, 3),
+                false,
+                "a third of the links is missing here alone",
+            ),
+            (reach(true, 2), FULL, false, "half of them is"),
+            (reach(true, 1), reach(true, 0), true, "the other has none"),
+            (reach(true, 1), reach(false, 4), true, "the other has no Postgres"),
+            (
+                reach(true, 0),
+                reach(true, 0),
+                false,
+                "no gateway reaches this node",
+            ),
+            (reach(false, 4), FULL, false, "Postgres is away"),
+        ] {
+            assert_eq!(own.is_as_good_as(other), good, "{why}");
+            assert!(!(good && own.is_worse_than(other, 4)), "{why}");
+        }
     }
 
     /// Looks every half second, and returns how long it took until the node's state changed.

@@ -2,8 +2,7 @@
 //!
 //! While the proxy is cut it passes no bytes on, like a network that drops packets: connections get nothing,
 //! and new ones are accepted and get nothing either. After [`Cable::mend`] they go on where they were: bytes
-//! sent during the cut arrive. In one thing the proxy differs from such a network: a connection that one side
-//! closes during the cut may be closed for the other side at once.
+//! sent during the cut arrive, and a connection that one side closed is closed for the other side too.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,12 +107,12 @@ async fn carry(near: TcpStream, upstream: Option<SocketAddr>, mut whole: watch::
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut whole: watch::Receiver<bool>) {
     let mut buffer = vec![0; 16 << 10];
     loop {
-        let count = match from.read(&mut buffer).await {
-            Ok(0) | Err(_) => return,
-            Ok(count) => count,
-        };
-        if whole.wait_for(|whole| *whole).await.is_err() || to.write_all(&buffer[..count]).await.is_err() {
-            return;
+        let read = from.read(&mut buffer).await;
+        // The end of the connection does not pass a cut cable either.
+        let ended = whole.wait_for(|whole| *whole).await.is_err();
+        match read {
+            Ok(count) if count > 0 && !ended && to.write_all(&buffer[..count]).await.is_ok() => {}
+            _ => return,
         }
     }
 }
@@ -140,5 +139,23 @@ mod tests {
         assert!(heard.is_err(), "{heard:?}");
         cable.mend();
         assert_eq!(near.read_u8().await.unwrap(), b'b');
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_one_side_closes_during_the_cut_hangs_for_the_other_until_it_is_mended() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cable = Cable::to(&server.local_addr().unwrap().to_string())
+            .await
+            .unwrap();
+        let mut near = TcpStream::connect(cable.address()).await.unwrap();
+        let (mut far, _) = server.accept().await.unwrap();
+        near.write_all(b"a").await.unwrap();
+        assert_eq!(far.read_u8().await.unwrap(), b'a');
+        cable.cut();
+        drop(near);
+        let heard = tokio::time::timeout(Duration::from_millis(200), far.read_u8()).await;
+        assert!(heard.is_err(), "{heard:?}");
+        cable.mend();
+        far.read_u8().await.unwrap_err();
     }
 }

@@ -62,7 +62,7 @@ pub async fn create_database(urls: &[String], name: &str) -> anyhow::Result<Stri
     for url in urls {
         let url = postgres::create_database(url, name).await?;
         let mut node = PgConnection::connect(&url).await?;
-        node.execute("CREATE EXTENSION citus").await?;
+        node.execute("CREATE EXTENSION IF NOT EXISTS citus").await?;
         node.close().await?;
         made.push(url);
     }

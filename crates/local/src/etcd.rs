@@ -1,6 +1,6 @@
 //! Runs a private etcd server on 127.0.0.1. Each start begins with empty data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -21,7 +21,9 @@ const PORT_TRIES: usize = 5;
 #[derive(Debug)]
 pub struct Etcd {
     process: Process,
+    dir: PathBuf,
     endpoint: String,
+    peer: String,
 }
 
 impl Etcd {
@@ -37,7 +39,14 @@ impl Etcd {
 
     async fn launch(dir: &Path, dies_with_us: bool) -> anyhow::Result<Self> {
         for _ in 0..PORT_TRIES {
-            let server = spawn(dir, dies_with_us)?;
+            let local = || anyhow::Ok(format!("http://127.0.0.1:{}", ports::free()?));
+            let (endpoint, peer) = (local()?, local()?);
+            let server = Self {
+                process: spawn(dir, &endpoint, &peer, dies_with_us)?,
+                dir: dir.to_owned(),
+                endpoint,
+                peer,
+            };
             let ready = tokio::select! {
                 ready = server.ready() => ready,
                 status = server.process.wait() => Err(anyhow::anyhow!("it ended: {status}")),
@@ -73,6 +82,22 @@ impl Etcd {
         &self.process
     }
 
+    /// Writes a key that no node reads, `writes` times. The server's revision rises by as much.
+    pub async fn age(&self, writes: usize) -> anyhow::Result<()> {
+        let mut client = Client::connect([&self.endpoint], None).await?;
+        for _ in 0..writes {
+            client.put("/aged", "", None).await?;
+        }
+        Ok(())
+    }
+
+    /// Kills the server, and starts one with empty data at the same address. It ends with this process.
+    pub async fn lose_all(&mut self) -> anyhow::Result<()> {
+        self.process.kill().await?;
+        self.process = spawn(&self.dir, &self.endpoint, &self.peer, true)?;
+        self.ready().await
+    }
+
     /// Ends the server with SIGTERM, and kills it after 5 s.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.process.end(Signal::SIGTERM, STOPS_WITHIN).await?;
@@ -80,13 +105,11 @@ impl Etcd {
     }
 }
 
-fn spawn(dir: &Path, dies_with_us: bool) -> anyhow::Result<Etcd> {
+fn spawn(dir: &Path, endpoint: &str, peer: &str, dies_with_us: bool) -> anyhow::Result<Process> {
     let data = dir.join("etcd");
     if data.exists() {
         std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
     }
-    let endpoint = format!("http://127.0.0.1:{}", ports::free()?);
-    let peer = format!("http://127.0.0.1:{}", ports::free()?);
     let mut command = Command::new("etcd");
     command
         .arg("--data-dir")
@@ -94,16 +117,11 @@ fn spawn(dir: &Path, dies_with_us: bool) -> anyhow::Result<Etcd> {
         .args(["--name", "local", "--logger", "zap", "--log-level", "warn"]);
     command.args([
         "--listen-client-urls",
-        &endpoint,
+        endpoint,
         "--advertise-client-urls",
-        &endpoint,
+        endpoint,
     ]);
-    command.args([
-        "--listen-peer-urls",
-        &peer,
-        "--initial-advertise-peer-urls",
-        &peer,
-    ]);
+    command.args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]);
     command.args(["--initial-cluster", &format!("local={peer}")]);
     // Settings for the machine's own etcd do not concern this server.
     for (name, _) in std::env::vars_os() {
@@ -117,8 +135,7 @@ fn spawn(dir: &Path, dies_with_us: bool) -> anyhow::Result<Etcd> {
     } else {
         Process::spawn_detached("etcd", command, &log)
     };
-    let process = process.context("etcd: install it (`make setup`)")?;
-    Ok(Etcd { process, endpoint })
+    process.context("etcd: install it (`make setup`)")
 }
 
 #[cfg(test)]
@@ -135,5 +152,18 @@ mod tests {
             client.put("key", "value", None).await.unwrap();
             server.stop().await.unwrap();
         }
+    }
+
+    #[tokio::test]
+    async fn an_etcd_that_loses_all_is_empty_at_the_same_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut server = Etcd::start(dir.path()).await.unwrap();
+        let mut client = Client::connect([server.endpoint()], None).await.unwrap();
+        server.age(2).await.unwrap();
+        assert_eq!(client.get("/aged", None).await.unwrap().kvs()[0].version(), 2);
+        server.lose_all().await.unwrap();
+        let mut client = Client::connect([server.endpoint()], None).await.unwrap();
+        assert!(client.get("/aged", None).await.unwrap().kvs().is_empty());
+        server.stop().await.unwrap();
     }
 }

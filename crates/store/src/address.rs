@@ -51,6 +51,26 @@ impl DatabaseUrl {
         self.0.servers[0].options.clone()
     }
 
+    /// Returns each server as a store of one server, in their order.
+    pub fn each(&self) -> Vec<Self> {
+        let servers = self.0.servers.iter();
+        servers
+            .map(|server| Self::of(vec![server.options.clone()]))
+            .collect()
+    }
+
+    fn of(servers: Vec<PgConnectOptions>) -> Self {
+        let server = |options| Server {
+            options,
+            away: AtomicBool::new(false),
+        };
+        Self(Arc::new(Servers {
+            turn: AtomicUsize::new(rand::random_range(0..servers.len())),
+            servers: servers.into_iter().map(server).collect(),
+            pools: Mutex::default(),
+        }))
+    }
+
     /// Returns the server for the next connection: the next one in turn that answers, or the next one in turn
     /// if none does.
     pub fn in_turn(&self) -> PgConnectOptions {
@@ -131,21 +151,14 @@ impl FromStr for DatabaseUrl {
     type Err = sqlx::Error;
 
     fn from_str(urls: &str) -> Result<Self, sqlx::Error> {
-        let server = |url: &str| {
-            Ok::<_, sqlx::Error>(Server {
-                options: url.parse()?,
-                away: AtomicBool::new(false),
-            })
-        };
-        let servers: Vec<Server> = urls.split_whitespace().map(server).collect::<Result<_, _>>()?;
+        let servers: Vec<PgConnectOptions> = urls
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
         if servers.is_empty() {
             return Err(sqlx::Error::Configuration("no URL".into()));
         }
-        Ok(Self(Arc::new(Servers {
-            turn: AtomicUsize::new(rand::random_range(0..servers.len())),
-            servers,
-            pools: Mutex::default(),
-        })))
+        Ok(Self::of(servers))
     }
 }
 
@@ -180,6 +193,11 @@ mod tests {
             .parse()
             .unwrap();
         assert_eq!(port(&urls.first()), 1);
+        let each = urls.each();
+        assert_eq!(
+            each.iter().map(|one| port(&one.in_turn())).collect::<Vec<_>>(),
+            [1, 2, 3]
+        );
         let next = |count: usize| {
             let mut ports: Vec<u16> = (0..count).map(|_| port(&urls.in_turn())).collect();
             ports.sort_unstable();

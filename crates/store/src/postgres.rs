@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::future::join_all;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Executor, PgConnection, PgPool, Postgres, Transaction};
 use tern_types::Cell;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 pub use crate::address::DatabaseUrl;
 use crate::address::Probes;
@@ -216,14 +217,52 @@ pub struct Durability {
     pub synchronous_standby_names: String,
 }
 
+/// Checks the settings of every server of the store, as [`Durability::enforce`] says. A server that does not answer is
+/// passed over. Returns `Err` if none answers, or if `strict` is set and the settings of one are unsafe.
+pub async fn enforce_durability(args: &PostgresArgs, strict: bool) -> anyhow::Result<()> {
+    let servers = args.database_url.each();
+    let found = join_all(servers.iter().map(Durability::of)).await;
+    let (mut checked, mut refused) = (0, Vec::new());
+    for (server, found) in servers.iter().zip(found) {
+        match found {
+            Ok(durability) => {
+                checked += 1;
+                if let Err(error) = durability.enforce(strict) {
+                    refused.push(format!("{server:?}: {error}"));
+                }
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(?server, error, "its durability settings are not checked");
+            }
+        }
+    }
+    anyhow::ensure!(
+        checked > 0,
+        "cannot read the durability settings: no Postgres answers"
+    );
+    anyhow::ensure!(refused.is_empty(), "{}", refused.join("; "));
+    Ok(())
+}
+
 impl Durability {
-    /// Reads the settings that apply to the pool's connections. Returns `Err` if Postgres does not answer.
-    pub async fn read(pool: &PgPool) -> anyhow::Result<Self> {
+    /// Reads the settings of a store of one server. Returns `Err` if it does not answer in time.
+    async fn of(server: &DatabaseUrl) -> anyhow::Result<Self> {
+        let read = async {
+            let mut connection = cold(server.first()).connect().await?;
+            Self::read(&mut connection).await
+        };
+        timeout(ACQUIRE_TIMEOUT, read)
+            .await
+            .context("no answer in time")?
+    }
+
+    async fn read(connection: &mut PgConnection) -> anyhow::Result<Self> {
         let (fsync, full_page_writes, synchronous_commit, synchronous_standby_names) = sqlx::query_as(
             "SELECT current_setting('fsync'), current_setting('full_page_writes'),
                     current_setting('synchronous_commit'), current_setting('synchronous_standby_names')",
         )
-        .fetch_one(pool)
+        .fetch_one(connection)
         .await
         .context("cannot read the durability settings")?;
         Ok(Self {

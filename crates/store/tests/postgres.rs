@@ -91,3 +91,26 @@ async fn an_older_program_accepts_what_a_newer_one_has_migrated() {
     schema::migrate(&args, wanted).await.unwrap();
     assert_eq!(schema::require(&pool).await.unwrap(), Cells::DEFAULT);
 }
+
+/// The second server of the store is the same one, on connections that lose what they confirm.
+#[tokio::test]
+async fn the_durability_of_each_server_is_checked() {
+    let servers = Shared::get().await.unwrap();
+    let urls = servers.database().await.unwrap();
+    let safe = urls.split(' ').next().unwrap();
+    let lossy = format!("{safe}?options[synchronous_commit]=off");
+    let dead = "postgres://tern@127.0.0.1:1/tern";
+    let check = async |urls: &str, strict| {
+        let args = PostgresArgs::from_url(urls).unwrap();
+        postgres::enforce_durability(&args, strict).await
+    };
+    check(safe, true).await.unwrap();
+    for both in [format!("{safe} {lossy}"), format!("{lossy} {safe}")] {
+        check(&both, false).await.unwrap();
+        let error = check(&both, true).await.unwrap_err().to_string();
+        assert!(error.contains("synchronous_commit must be on"), "{error}");
+    }
+    // A server that does not answer keeps no node from starting while another one answers.
+    check(&format!("{dead} {safe}"), true).await.unwrap();
+    check(dead, false).await.unwrap_err();
+}

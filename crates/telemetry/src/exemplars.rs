@@ -13,6 +13,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use tern_types::{Clock, Timestamp, TraceContext};
 
+use crate::bounds;
+
 /// The media type by which a scraper's `Accept` header asks for OpenMetrics.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text";
 /// The content type of an answer in OpenMetrics.
@@ -30,12 +32,10 @@ struct Exemplar {
     at: Timestamp,
 }
 
+/// The newest exemplar of each bucket, for each histogram and label. However many calls are fast, the slow one keeps its
+/// place.
 #[derive(Debug, Default)]
-struct Exemplars(HashMap<(&'static str, Label), Vec<Exemplar>>);
-
-/// The number of exemplars that are kept for each histogram and label: the newest ones, whichever buckets
-/// they fall into. A histogram has 18 buckets.
-const KEPT: usize = 32;
+struct Exemplars(HashMap<(&'static str, Label), Vec<Option<Exemplar>>>);
 
 /// Remembers that `value`, in seconds, was recorded in this histogram within the sampled trace `trace`.
 pub fn note(histogram: &'static str, label: Option<(&'static str, &str)>, value: f64, trace: TraceContext) {
@@ -59,21 +59,22 @@ fn lock() -> std::sync::MutexGuard<'static, Exemplars> {
 
 impl Exemplars {
     fn note(&mut self, histogram: &'static str, label: Label, exemplar: Exemplar) {
+        let bounds = bounds(histogram);
+        let bucket = bounds.partition_point(|upto| *upto < exemplar.value);
         let kept = self.0.entry((histogram, label)).or_default();
-        if kept.len() >= KEPT {
-            kept.remove(0);
-        }
-        kept.push(exemplar);
+        // The last bucket has no bound.
+        kept.resize(bounds.len() + 1, None);
+        kept[bucket] = Some(exemplar);
     }
 
-    /// Returns the newest exemplar whose value is above `above` and at most `upto`.
+    /// Returns the exemplar of the bucket of values that are above `above` and at most `upto`.
     fn within(&self, histogram: &str, labels: &str, above: f64, upto: f64) -> Option<Exemplar> {
         let (_, kept) = self
             .0
             .iter()
             .find(|((name, label), _)| *name == histogram && is(label.as_ref(), labels))?;
         let inside = |exemplar: &&Exemplar| exemplar.value > above && exemplar.value <= upto;
-        kept.iter().rev().find(inside).copied()
+        kept.iter().flatten().find(inside).copied()
     }
 
     fn write(&self, text: &str) -> String {
@@ -237,11 +238,23 @@ other_seconds_bucket{le=\"0.001\"} 1
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn a_slow_call_is_known_however_many_fast_ones_follow_and_what_is_kept_is_bounded() {
         let mut known = Exemplars::default();
-        for id in 0..100 {
-            known.note("call_seconds", None, exemplar(id, 1.0));
+        known.note("call_seconds", None, exemplar(1, 100.0));
+        for id in 2..100 {
+            known.note("call_seconds", None, exemplar(id, 0.001));
         }
-        assert_eq!(known.0[&("call_seconds", None)].len(), KEPT);
+        let of = |above, upto| {
+            known
+                .within("call_seconds", "", above, upto)
+                .map(|found| found.trace_id)
+        };
+        assert_eq!(of(60.0, f64::INFINITY), Some(1));
+        assert_eq!(of(0.000_5, 0.001), Some(99), "the newest");
+        assert_eq!(of(0.001, 0.002), None);
+        assert_eq!(
+            known.0[&("call_seconds", None)].len(),
+            bounds("call_seconds").len() + 1
+        );
     }
 }

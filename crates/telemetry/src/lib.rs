@@ -35,6 +35,8 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::trace::Sampling;
 
+/// The end of the names of histograms that measure time.
+const SECONDS_SUFFIX: &str = "_seconds";
 /// The bucket bounds of histograms named `*_seconds`, in seconds. A commit takes about a millisecond, and a catch-up
 /// may take many seconds.
 const SECONDS: [f64; 17] = [
@@ -43,6 +45,16 @@ const SECONDS: [f64; 17] = [
 ];
 /// The bucket bounds of all other histograms, which count things, such as the items of a batch.
 const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0];
+
+/// Returns the bucket bounds of this histogram, ascending, without the last bucket, which has none.
+fn bounds(histogram: &str) -> &'static [f64] {
+    if histogram.ends_with(SECONDS_SUFFIX) {
+        &SECONDS
+    } else {
+        &COUNTS
+    }
+}
+
 /// The timeout of exporting spans. A collector that is away delays the end of the process by no more than this.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 const TRACEPARENT: &str = "traceparent";
@@ -74,8 +86,29 @@ pub struct TelemetryArgs {
     #[arg(long, env = "TERN_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
     /// Share, 0 to 1, of the calls and messages that are traced if their client does not decide it
-    #[arg(long, env = "TERN_OTLP_SAMPLE", default_value_t = 0.01)]
+    #[arg(long, env = "TERN_OTLP_SAMPLE", default_value_t = 0.01, value_parser = parse_share)]
     pub otlp_sample: f64,
+}
+
+/// The error for a text that is no share.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoShare {
+    /// The text is no number.
+    #[error(transparent)]
+    NoNumber(#[from] std::num::ParseFloatError),
+    /// The number is below 0, above 1, or none at all (NaN).
+    #[error("a share is between 0 and 1")]
+    OutOfRange,
+}
+
+/// Parses a share, 0 to 1.
+fn parse_share(text: &str) -> Result<f64, NoShare> {
+    let share: f64 = text.parse()?;
+    if (0.0..=1.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err(NoShare::OutOfRange)
+    }
 }
 
 /// A guard that exports the remaining spans when it is dropped.
@@ -120,7 +153,7 @@ pub fn init(args: &TelemetryArgs, node: &str) -> anyhow::Result<Guard> {
         .with(spans)
         .try_init()?;
     if tracer.is_some() {
-        SHARE.get_or_init(|| args.otlp_sample.clamp(0.0, 1.0));
+        SHARE.get_or_init(|| args.otlp_sample);
     }
     Ok(Guard { tracer })
 }
@@ -172,7 +205,7 @@ fn exporter(endpoint: &str, sample: f64, node: &str) -> anyhow::Result<SdkTracer
 pub fn recorder() -> anyhow::Result<PrometheusHandle> {
     Ok(PrometheusBuilder::new()
         .set_buckets(&COUNTS)?
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix(SECONDS_SUFFIX.to_owned()), &SECONDS)?
         .install_recorder()?)
 }
 
@@ -233,6 +266,17 @@ mod tests {
             .header(TRACEPARENT, traceparent)
             .body(())
             .unwrap()
+    }
+
+    #[test]
+    fn a_share_is_between_0_and_1() {
+        for (text, share) in [("0", 0.0), ("0.01", 0.01), ("1", 1.0)] {
+            assert_eq!(parse_share(text), Ok(share));
+        }
+        for text in ["5", "-0.1", "NaN", "inf"] {
+            assert_eq!(parse_share(text), Err(NoShare::OutOfRange), "{text}");
+        }
+        assert!(matches!(parse_share("half"), Err(NoShare::NoNumber(_))));
     }
 
     #[test]

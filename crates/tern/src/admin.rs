@@ -2,7 +2,8 @@
 //!
 //! - [`keys`], [`epoch`]: work on the database itself
 //! - [`users`], [`chat`], [`trace`], [`cluster`]: call the service `tern.v1.Admin` through a gateway
-//! - [`remote`]: the flags that name the platform; [`output`]: prints results as tables or JSON
+//! - [`state`]: the state of a node; [`remote`]: the flags that name the platform; [`output`]: prints results as tables
+//!   or JSON
 
 mod chat;
 mod cluster;
@@ -10,6 +11,7 @@ mod epoch;
 mod keys;
 pub(crate) mod output;
 pub(crate) mod remote;
+pub(crate) mod state;
 mod trace;
 mod users;
 

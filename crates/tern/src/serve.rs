@@ -20,7 +20,7 @@ use tern_cluster::links::BackOff;
 use tern_cluster::shedding::Shedding;
 use tern_cluster::wellness::{self, Reached};
 use tern_cluster::{Drain, Node, NodeContext};
-use tern_store::postgres::{self, Durability, PostgresArgs};
+use tern_store::postgres::{self, PostgresArgs};
 use tern_store::schema;
 use tern_transport::admin::Readiness;
 use tern_transport::channels::Channels;
@@ -28,7 +28,7 @@ use tern_transport::internal_tls::InternalTls;
 use tern_transport::serve::{Extras, Running};
 use tern_transport::{admin, descriptors, serve};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::service::RoutesBuilder;
 use tracing::Instrument;
@@ -131,14 +131,21 @@ impl Started {
                 Ok(name) => anyhow::anyhow!("the role {name} ended by itself"),
                 Err(error) => anyhow::Error::new(error).context("a role failed"),
             },
-            served = &mut self.server => match served {
-                Ok(Err(error)) => error.context("the internal server failed"),
-                _ => anyhow::anyhow!("the internal server ended by itself"),
-            },
+            served = &mut self.server => server_fault(served),
         };
         // A role may end by itself in the moment that the drain starts.
         (!drain.started()).then_some(fault)
     }
+}
+
+/// Returns the fault of an internal server whose task has ended although nothing told it to.
+fn server_fault(served: Result<anyhow::Result<()>, JoinError>) -> anyhow::Error {
+    let error = match served {
+        Ok(Ok(())) => return anyhow::anyhow!("the internal server ended by itself"),
+        Ok(Err(error)) => error,
+        Err(error) => error.into(),
+    };
+    error.context("the internal server failed")
 }
 
 /// Starts the node's internal server and its roles, and registers the node. Waits for Postgres and etcd if they do not
@@ -283,9 +290,8 @@ fn admin_address(listening: SocketAddr, advertised: &str) -> String {
     }
 }
 
-/// Waits for Postgres, however long that takes. Then checks that its durability settings suit the profile and
-/// that the schema is up to date. On a Citus cluster, the settings of one server are checked: the one that
-/// the pool has connected to.
+/// Waits for Postgres, however long that takes. Then checks that the durability settings of each of its servers suit the
+/// profile and that the schema is up to date.
 async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result<()> {
     let mut back_off = BackOff::default();
     let pool = loop {
@@ -295,9 +301,7 @@ async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result
         }
         tokio::time::sleep(back_off.next(Duration::ZERO)).await;
     };
-    Durability::read(&pool)
-        .await?
-        .enforce(profile == Profile::Production)?;
+    postgres::enforce_durability(args, profile == Profile::Production).await?;
     schema::require(&pool).await?;
     pool.close().await;
     Ok(())
@@ -306,6 +310,19 @@ async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_panicked_is_said_to_have_failed() {
+        let panics: tokio::task::JoinHandle<anyhow::Result<()>> =
+            tokio::spawn(async { panic!("by the test") });
+        let fault = format!("{:#}", server_fault(panics.await));
+        assert!(
+            fault.starts_with("the internal server failed") && fault.contains("panicked"),
+            "{fault}"
+        );
+        let ended = server_fault(Ok(Ok(())));
+        assert_eq!(ended.to_string(), "the internal server ended by itself");
+    }
 
     #[test]
     fn the_metrics_are_where_the_node_is() {

@@ -59,18 +59,22 @@ impl Place {
     }
 
     /// Starts a canary that runs until it is told to end. Returns the address of its metrics too.
-    fn start(&self) -> (Process, SocketAddr) {
+    fn start(&self, interval: &str) -> (Process, SocketAddr) {
         let admin = SocketAddr::from(([127, 0, 0, 1], ports::free().unwrap()));
         let listen = format!("--admin-listen={admin}");
-        let command = self.command(&["--interval=0.2", "--timeout=15", &listen]);
+        let command = self.command(&["--interval", interval, "--timeout=15", &listen]);
         let log = self.dir.path().join("canary.log");
         (Process::spawn("canary", command, &log).unwrap(), admin)
     }
 
-    async fn devices_of(&self, external_id: &str) -> usize {
+    fn back_end(&self) -> BackEnd {
         let tls = Tls::Roots(self.platform.ca_pem().unwrap());
         let gateways = [self.platform.gateway_url(0)];
-        let back_end = BackEnd::new(&gateways, &tls, self.platform.api_key()).unwrap();
+        BackEnd::new(&gateways, &tls, self.platform.api_key()).unwrap()
+    }
+
+    async fn devices_of(&self, external_id: &str) -> Vec<v1::Device> {
+        let back_end = self.back_end();
         let user = back_end
             .find_user(external_id)
             .await
@@ -79,7 +83,7 @@ impl Place {
         let of = v1::ListDevicesRequest {
             user_id: user.to_string(),
         };
-        back_end.api().list_devices(of).await.unwrap().devices.len()
+        back_end.api().list_devices(of).await.unwrap().devices
     }
 }
 
@@ -134,7 +138,7 @@ async fn one_message_each_way_and_no_device_is_left_behind() {
         assert_eq!(said.lines().filter(complete).count(), 2, "{said}");
     }
     assert_eq!(
-        place.devices_of("probe-a").await,
+        place.devices_of("probe-a").await.len(),
         1,
         "the first run's device is revoked"
     );
@@ -144,7 +148,7 @@ async fn one_message_each_way_and_no_device_is_left_behind() {
 #[tokio::test]
 async fn failures_count_up_while_the_gateway_is_gone_and_end_when_it_is_back() {
     let mut place = Place::new().await;
-    let (canary, admin) = place.start();
+    let (canary, admin) = place.start("0.2");
     rises(admin, OK.0, OK.1).await;
     let delivered = count(admin, "tern_canary_message_seconds_count", ("step", "delivered")).await;
     assert!(delivered.unwrap() >= 1.0);
@@ -159,6 +163,27 @@ async fn failures_count_up_while_the_gateway_is_gone_and_end_when_it_is_back() {
     rises(admin, OK.0, OK.1).await;
     canary.signal(Signal::SIGTERM).unwrap();
     assert!(canary.wait().await.success(), "{}", canary.tail(20));
+    place.platform.abort().await.unwrap();
+}
+
+/// A canary waits for most of the time. If a device is stopped meanwhile, the message that fails for it says why.
+#[tokio::test]
+async fn a_device_that_is_revoked_between_two_messages_is_said_to_be() {
+    let place = Place::new().await;
+    let (canary, admin) = place.start("5");
+    rises(admin, OK.0, OK.1).await;
+    for device in place.devices_of("canary-a").await {
+        let request = v1::RevokeDeviceRequest {
+            device_id: device.device_id,
+        };
+        place.back_end().api().revoke_device(request).await.unwrap();
+    }
+    canary
+        .line("a device was stopped: Revoked", PATIENCE)
+        .await
+        .unwrap();
+    // It links new devices, and goes on.
+    rises(admin, OK.0, OK.1).await;
     place.platform.abort().await.unwrap();
 }
 

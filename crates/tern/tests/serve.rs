@@ -178,10 +178,14 @@ async fn a_chat_node_refuses_a_database_that_was_never_migrated() {
 
 #[tokio::test]
 async fn wrong_flags_are_refused_with_words() {
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (&["serve", "router", "--node-name", "a"], "no such role: router"),
         (&["serve", "presence", "--node-name", "a/b"], "a-z, 0-9"),
         (&["serve", "presence"], "--node-name"),
+        (
+            &["serve", "presence", "--node-name", "a", "--otlp-sample", "5"],
+            "between 0 and 1",
+        ),
         (
             &["serve", "presence,gateway", "--node-name", "a"],
             "--token-verify-files is needed by the role gateway",

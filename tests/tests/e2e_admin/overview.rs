@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use tern_local::until;
 use tern_proto::v1::{self, admin_client::AdminClient};
 use tern_tests::api::Caller;
-use tern_tests::world::BOUND;
+use tern_tests::world::{BOUND, patiently};
 use tern_tests::{Device, User, World};
-use tern_types::{ChatId, Slot};
+use tern_types::{ChatId, RequestId, Slot};
 
 use crate::commands::{prints, tern, top};
 
@@ -33,6 +33,7 @@ async fn an_operator_sees_sessions_chats_nodes_and_queues() {
     // The commands show the same.
     commands_show_the_chat_and_the_nodes(&world, chat, &shown.owner_node, &map).await;
     commands_show_her(&world, &alice, hers.device()).await;
+    commands_find_who_has_a_uuid_of_the_app(&world).await;
     commands_print_for_people(&world, chat, &alice).await;
     assert_eq!(
         tern(&world, &["users", "list", "--suspended"]).await,
@@ -197,6 +198,22 @@ async fn commands_show_her(world: &World, alice: &User, device: &Device) {
     );
     let sessions = tern(world, &["sessions", &alice.id.to_string()]).await;
     assert_eq!(sessions[0]["device_id"], *device.id.to_string());
+}
+
+/// The app's own ids may be UUIDs, as user ids are.
+async fn commands_find_who_has_a_uuid_of_the_app(world: &World) {
+    let request = v1::CreateUserRequest {
+        external_id: RequestId::random().to_string(),
+        display_name: "carol".to_owned(),
+    };
+    let api = world.back_end().await;
+    let made = patiently("a user", || {
+        let (api, request) = (api.clone(), request.clone());
+        async move { api.users().create_user(request).await }
+    })
+    .await;
+    let found = tern(world, &["users", "show", &request.external_id]).await;
+    assert_eq!(found["user"]["user_id"], *made.user.unwrap().user_id);
 }
 
 async fn commands_print_for_people(world: &World, chat: ChatId, alice: &User) {

@@ -8,7 +8,7 @@ use etcd_client::{EventType, KeyValue, WatchOptions, WatchResponse, WatchStream}
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::peers::News;
-use super::{EtcdError, Out, Peers, Store, timely};
+use super::{EtcdError, Out, Peers, Store, base, timely};
 use crate::links::BackOff;
 use crate::map::ClusterMap;
 use crate::membership::{Change, Membership};
@@ -40,7 +40,8 @@ pub(super) async fn follow(
         revision = loop {
             tokio::time::sleep(back_off.next(lived)).await;
             lived = Duration::ZERO;
-            let (listed, news) = tokio::join!(store.list(), ask(&others, membership.map()));
+            let list = store.list_above(membership.version());
+            let (listed, news) = tokio::join!(list, ask(&others, membership.map()));
             match listed {
                 // The news of others is not needed: if it is newer than the list, the watch brings it too.
                 Ok(listed) => {
@@ -69,10 +70,10 @@ async fn ask(others: &Option<(Peers, Standing)>, map: ClusterMap) -> Option<News
 fn hear(news: Option<News>, membership: &mut Membership, out: &Out) {
     let now = Instant::now();
     if let Some(news) = news
-        && membership.told(news.revision, news.nodes, news.cautious, now)
+        && membership.told(news.version, news.nodes, news.cautious, now)
     {
         metrics::map_told();
-        tracing::info!(revision = news.revision, "cluster map heard of from another node");
+        tracing::info!(version = news.version, "cluster map heard of from another node");
     }
     membership.expire(now);
     out.publish(membership);
@@ -102,8 +103,12 @@ async fn watch_from(
         let expiry = membership.next_expiry();
         tokio::select! {
             response = stream.message() => {
-                heard = Instant::now();
-                apply(store, &ended(response?)?, membership);
+                let response = ended(response?)?;
+                // An etcd that has lost data says nothing more to this watch until it comes to the revision again.
+                if response.header().is_none_or(|header| header.revision() >= revision) {
+                    heard = Instant::now();
+                }
+                apply(store, &response, membership)?;
             }
             _ = probe.tick() => probe_watch(&mut stream, heard).await?,
             () = sleep_until(expiry.unwrap_or(heard)), if expiry.is_some() => membership.expire(Instant::now()),
@@ -134,20 +139,32 @@ async fn probe_watch(stream: &mut WatchStream, heard: Instant) -> Result<(), Etc
     timely(stream.request_progress()).await
 }
 
-fn apply(store: &Store, response: &WatchResponse, membership: &mut Membership) {
+/// Applies a response. Returns `Err`, and changes nothing, if the versions would fall because the base was deleted.
+fn apply(store: &Store, response: &WatchResponse, membership: &mut Membership) -> Result<(), EtcdError> {
     // The revision in the response's header is not used: in a watch that catches up it is that of the whole store, and in
     // a response without events it may be that of events still to come (a known fault of older etcds). The key of a
     // deletion has the revision of the deletion.
     let keys = response.events().iter().filter_map(|event| event.kv());
     let Some(revision) = keys.map(KeyValue::mod_revision).max() else {
-        return;
+        return Ok(());
     };
+    let base = response.events().iter().rev().find_map(|event| {
+        let kv = event.kv().filter(|kv| store.is_base(kv))?;
+        Some(match event.event_type() {
+            EventType::Put => base::parse(kv),
+            EventType::Delete => 0,
+        })
+    });
+    if !membership.rebase(base, revision) {
+        return Err(EtcdError::Fell);
+    }
     let changes = response.events().iter().filter_map(|event| {
-        let kv = event.kv()?;
+        let kv = event.kv().filter(|kv| !store.is_base(kv))?;
         match event.event_type() {
             EventType::Put => store.parse(kv).map(|(role, node)| Change::Put(role, node)),
             EventType::Delete => store.parse_key(kv.key()).map(Change::Delete),
         }
     });
     membership.change(revision, changes, Instant::now());
+    Ok(())
 }

@@ -35,8 +35,8 @@ pub struct Peers {
 
 /// Records of etcd that are newer than this node's.
 pub(super) struct News {
-    /// The revision of etcd that the records are from.
-    pub revision: i64,
+    /// The version of the records.
+    pub version: i64,
     /// The records.
     pub nodes: Vec<(Role, Node)>,
     /// True if the node that told them holds nodes that vanished.
@@ -88,9 +88,12 @@ impl Peers {
         }
     }
 
-    async fn records(&self, address: &str, known_revision: i64) -> Result<GetRecordsResponse, Status> {
+    async fn records(&self, address: &str, known: i64) -> Result<GetRecordsResponse, Status> {
         let mut client = NodeInfoClient::new(self.channels.get(address)?);
-        let answer = timeout(TIMEOUT, client.get_records(GetRecordsRequest { known_revision })).await;
+        let request = GetRecordsRequest {
+            known_revision: known,
+        };
+        let answer = timeout(TIMEOUT, client.get_records(request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))?;
         Ok(answer.into_inner())
     }
@@ -107,7 +110,7 @@ fn parse(answer: GetRecordsResponse) -> News {
         Some((record.role.parse().ok()?, node))
     });
     News {
-        revision: answer.revision,
+        version: answer.revision,
         nodes: records.collect(),
         cautious: answer.cautious,
     }

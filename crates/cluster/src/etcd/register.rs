@@ -11,11 +11,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{EtcdError, Store, timely};
+use super::{EtcdError, Records, Store, timely};
 use crate::drain::Drain;
 use crate::links::BackOff;
-use crate::map::{ClusterMap, MapHandle, Node, Role};
-use crate::membership::{Key, LEASE};
+use crate::map::{MapHandle, Node, Role};
+use crate::membership::{Key, LEASE, Recorded, version};
 use crate::metrics;
 use crate::standing::Standing;
 
@@ -47,6 +47,7 @@ impl Registration {
     pub(super) async fn start(
         store: Store,
         map: MapHandle,
+        records: Records,
         nodes: Vec<(Role, Node)>,
         drain: Drain,
         standing: Standing,
@@ -62,6 +63,7 @@ impl Registration {
         let registrar = Registrar {
             store,
             map,
+            records,
             drain,
             standing,
             wanted,
@@ -107,8 +109,8 @@ struct Wanted {
     node: Node,
     /// True if etcd has `node` as it is now, under the present lease.
     written: bool,
-    /// The revision of the newest write under the present lease, or 0 if there was none.
-    revision: i64,
+    /// The version of the newest write under the present lease, or 0 if there was none.
+    version: i64,
 }
 
 impl Wanted {
@@ -116,7 +118,7 @@ impl Wanted {
         Self {
             node,
             written: false,
-            revision: 0,
+            version: 0,
         }
     }
 }
@@ -124,6 +126,7 @@ impl Wanted {
 struct Registrar {
     store: Store,
     map: MapHandle,
+    records: Records,
     drain: Drain,
     standing: Standing,
     wanted: BTreeMap<Key, Wanted>,
@@ -163,7 +166,8 @@ impl Registrar {
                     }
                 },
                 newer = map.changed() => {
-                    if self.missed_by(&newer) {
+                    let records = self.records.current();
+                    if self.missed_by(&records) {
                         next = Instant::now();
                     }
                     self.anew_at = newer.has_guessed_version().then(|| {
@@ -233,7 +237,7 @@ impl Registrar {
                 self.lease = None;
                 self.standing.ended();
                 for wanted in self.wanted.values_mut() {
-                    (wanted.written, wanted.revision) = (false, 0);
+                    (wanted.written, wanted.version) = (false, 0);
                 }
                 Ok(())
             }
@@ -253,15 +257,16 @@ impl Registrar {
         Ok(granted.id())
     }
 
-    /// Writes a key by compare-and-set, so that an older incarnation never overwrites a newer one.
+    /// Writes a key by compare-and-set, so that an older incarnation never overwrites a newer one. While etcd's versions
+    /// are below the map's, nothing is written: the map of before would count as newer than the write, and go on to show
+    /// this node.
     async fn write(&mut self, key: Key, lease: i64) -> Result<(), EtcdError> {
         let Some(wanted) = self.wanted.get_mut(&key) else {
             return Ok(());
         };
         let path = self.store.key(&key);
-        let mut kv = self.store.client.kv_client();
-        let present = timely(kv.get(path.clone(), None)).await?;
-        let present = present.kvs().first();
+        let read = self.store.read_above(&path, self.map.current().version()).await?;
+        let present = read.record.as_ref();
         let known = present.and_then(|kv| serde_json::from_slice::<Node>(kv.value()).ok());
         let own = wanted.node.incarnation;
         if known.as_ref().is_some_and(|known| known.incarnation > own) {
@@ -279,17 +284,15 @@ impl Registrar {
         let txn = Txn::new()
             .when([Compare::mod_revision(path, CompareOp::Equal, revision)])
             .and_then([put]);
-        let written = timely(kv.txn(txn)).await?;
+        let written = timely(self.store.client.kv_client().txn(txn)).await?;
         if !written.succeeded() {
             return Err(EtcdError::Raced);
         }
-        let first = std::mem::replace(
-            &mut wanted.revision,
-            written.header().map_or(0, ResponseHeader::revision),
-        ) == 0;
+        let revision = written.header().map_or(0, ResponseHeader::revision);
+        let first = std::mem::replace(&mut wanted.version, version(read.base, revision)) == 0;
         wanted.written = true;
         if first || gone {
-            self.standing.registered(wanted.revision);
+            self.standing.registered(wanted.version);
         }
         Ok(())
     }
@@ -309,13 +312,18 @@ impl Registrar {
         }
     }
 
-    /// Returns whether `map` lacks a key of this process although it is newer than the key's last write. Such a key is
-    /// marked to be written again.
-    fn missed_by(&mut self, map: &ClusterMap) -> bool {
+    /// Returns whether `records` lack a key of this process, or have another value, although they are newer than the
+    /// key's last write. Such a key is marked to be written again. For example, an etcd that was restored from a backup
+    /// has the records of that time.
+    fn missed_by(&mut self, records: &Recorded) -> bool {
         let mut missed = false;
         for ((role, name), wanted) in &mut self.wanted {
-            let shown = map.node(*role, name).is_some();
-            if wanted.written && !shown && map.version() > wanted.revision {
+            let mut of_key = records
+                .nodes
+                .iter()
+                .filter(|(of, node)| of == role && node.name == *name);
+            let there = of_key.any(|(_, node)| *node == wanted.node);
+            if wanted.written && !there && records.version > wanted.version {
                 (wanted.written, missed) = (false, true);
             }
         }

@@ -1,12 +1,14 @@
-//! These tests hold that all nodes give the same map the same version, also if others write to the same etcd.
+//! These tests hold that all nodes give the same map the same version, also if others write to the same etcd, and that
+//! versions rise, also if etcd loses its data.
 
-use etcd_client::KvClient;
+use etcd_client::{DeleteOptions, KvClient};
 use tern_cluster::etcd::Cluster;
+use tern_cluster::standing::Place;
 use tern_cluster::{ClusterMap, Role};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::{Etcd, Proxy};
-use crate::{has, lacks, register, until};
+use crate::{has, lacks, place, register, until, wait_for};
 
 /// Writes a key that is none of Tern's, again and again, until it is dropped.
 async fn stranger(etcd: &Etcd) -> AbortOnDropHandle<()> {
@@ -69,4 +71,50 @@ async fn a_node_that_missed_a_deletion_agrees_with_the_others_soon() {
     let agreed = until(&mut map, "a later version", later).await.version();
     until(&mut late, "the same version", |map| map.version() == agreed).await;
     drop(stranger);
+}
+
+/// The number of writes by which an etcd is ahead of one that has just started. The nodes write less to an empty one.
+const AHEAD: usize = 200;
+
+/// An etcd that lost all its data counts its revisions from 1 again. The nodes write their records anew, and would be
+/// uncertain of their places for as long as they live if versions fell.
+#[tokio::test]
+async fn nodes_fill_an_empty_etcd_and_hold_their_places_again() {
+    let mut etcd = Etcd::start().await;
+    let nodes = [etcd.cluster("/t").await, etcd.cluster("/t").await];
+    let mut strange = etcd.client().await;
+    for _ in 0..AHEAD {
+        strange.put("/stranger", "writes", None).await.unwrap();
+    }
+    let (_a, a_drain) = register(&nodes[0], "a", 1).await;
+    let (_b, b_drain) = register(&nodes[1], "b", 1).await;
+    let both = |map: &ClusterMap| has("a")(map) && has("b")(map);
+    let mut known = until(&mut nodes[0].map(), "both", both).await.version();
+    assert!(known > AHEAD as i64);
+    for _ in 0..2 {
+        etcd.lose_all().await;
+        for node in &nodes {
+            let later = |map: &ClusterMap| map.version() > known && both(map);
+            until(&mut node.map(), "a later version", later).await;
+            wait_for(place(&node.standing(), Place::Held)).await;
+        }
+        // A node that starts now knows of no version before, and still has those of the others.
+        let new = etcd.cluster("/t").await;
+        let maps = [nodes[0].map(), nodes[1].map(), new.map()];
+        wait_for(|| {
+            let [one, other, new] = [0, 1, 2].map(|index| maps[index].current());
+            one == other && one == new && one.version() > known && both(&one)
+        })
+        .await;
+        known = maps[0].current().version();
+    }
+    // The versions also rise if somebody deletes all keys.
+    let all = DeleteOptions::new().with_prefix();
+    etcd.client().await.delete("/t", Some(all)).await.unwrap();
+    for node in &nodes {
+        let later = |map: &ClusterMap| map.version() > known && both(map);
+        until(&mut node.map(), "a later version", later).await;
+        wait_for(place(&node.standing(), Place::Held)).await;
+    }
+    assert!(!a_drain.started() && !b_drain.started());
 }

@@ -10,6 +10,7 @@ use tern_types::{ChatId, Clock, Slot, UserId};
 use super::output::{facts, show, span, table, when};
 use super::remark;
 use super::remote::Remote;
+use super::state::State;
 
 #[derive(Args, Clone, Debug)]
 pub struct ClusterArgs {
@@ -48,6 +49,8 @@ struct ListedNode {
     draining: bool,
     unwell: bool,
     slots: u32,
+    #[serde(skip)]
+    state: State,
     /// The node's answer when it was asked; `None` if it did not answer.
     answer: Option<Answer>,
 }
@@ -120,7 +123,7 @@ pub async fn map(args: MapArgs) -> anyhow::Result<()> {
                 node.role.clone(),
                 node.name.clone(),
                 node.slots.to_string(),
-                state(node).to_owned(),
+                node.state.as_str().to_owned(),
                 version(node, map.map_version),
             ]
         };
@@ -153,7 +156,7 @@ pub async fn nodes(args: ClusterArgs) -> anyhow::Result<()> {
             [
                 node.role.clone(),
                 node.name.clone(),
-                state(node).to_owned(),
+                node.state.as_str().to_owned(),
                 answer(|answer| answer.version.clone()),
                 when(started, now),
                 answer(|answer| answer.shed_level.to_string()),
@@ -212,17 +215,6 @@ fn owner(map: &Map, role: Role, slot: Slot) -> Option<String> {
         });
     let map = ClusterMap::new(map.map_version, nodes);
     map.owner(role, slot).map(|node| node.name.clone())
-}
-
-/// Returns the state to print for a node. A node is RESTARTED if another incarnation answers than the map has.
-fn state(node: &ListedNode) -> &'static str {
-    match &node.answer {
-        None => "NO ANSWER",
-        Some(answer) if answer.incarnation != node.incarnation => "RESTARTED",
-        Some(answer) if node.draining || answer.draining => "draining",
-        Some(_) if node.unwell => "UNWELL",
-        Some(_) => "up",
-    }
 }
 
 /// Returns the version of the map that a node follows, as in `7`, or `6 (not 7)` if it differs from `map_version`.
@@ -292,6 +284,7 @@ fn queues_text(queues: &Queues) -> String {
 
 fn listed(node: v1::ClusterNode) -> ListedNode {
     ListedNode {
+        state: State::of(&node),
         role: node.role,
         name: node.name,
         address: node.address,

@@ -105,7 +105,7 @@ fn text(trace: &Trace, now: Timestamp) -> String {
         user => format!("{user}, device {}", trace.sender_device_id),
     };
     let trace_id = match &*trace.trace_id {
-        "" => "not sampled",
+        "" => "none known: it was not traced, or the owner has forgotten it",
         id => id,
     };
     let mut text = facts(&[
@@ -272,7 +272,7 @@ mod tests {
         for line in [
             "sender      u, by the back end",
             "stored      1970-01-01T00:00:01.000Z (3.0 s ago)",
-            "trace       not sampled",
+            "trace       none known: it was not traced, or the owner has forgotten it",
             "a: delivered, suspended",
             "  id-phone (phone): acknowledged; online at gateway-1",
             "  id-tablet (tablet): owes an acknowledgement from 5 on, since 1970-01-01T00:00:02.000Z (2.0 s ago); offline",

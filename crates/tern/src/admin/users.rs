@@ -185,21 +185,39 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Finds a user, with all devices, by user id, or by the app's external id if `text` is no user id. Fails if there is
-/// no such user.
+/// Finds a user, with all devices, by user id, or by the app's external id if nobody has this user id. The app's own ids
+/// may be UUIDs as well. Fails if there is no such user.
 async fn find(api: &Api, text: &str) -> anyhow::Result<(User, Vec<Device>)> {
-    let id = text.parse::<UserId>().map(|id| id.to_string()).ok();
-    let request = v1::GetUserRequest {
-        external_id: if id.is_none() {
-            text.to_owned()
-        } else {
-            String::new()
-        },
-        user_id: id.unwrap_or_default(),
+    let by_id = match text.parse::<UserId>() {
+        Ok(id) => by_id(api, id).await?,
+        Err(_) => None,
     };
-    let found = api.get_user(request).await?;
+    let found = match by_id {
+        Some(found) => found,
+        None => {
+            let external_id = text.to_owned();
+            let request = v1::GetUserRequest {
+                external_id,
+                ..Default::default()
+            };
+            api.get_user(request).await?
+        }
+    };
     let devices = found.devices.into_iter().map(device).collect();
     Ok((user(found.user.unwrap_or_default()), devices))
+}
+
+/// Returns the user with this id, or `None` if there is none.
+async fn by_id(api: &Api, id: UserId) -> anyhow::Result<Option<v1::GetUserResponse>> {
+    let request = v1::GetUserRequest {
+        user_id: id.to_string(),
+        ..Default::default()
+    };
+    match api.get_user(request).await {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.reason == v1::ErrorReason::UserNotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Prints a user who was suspended or resumed. Gateways that did not answer are named on standard error.

@@ -54,11 +54,17 @@ pub async fn run(people: &People, every: Duration, within: Duration, readiness: 
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut pair = None;
     loop {
-        match &mut pair {
-            Some(pair) => Pair::idle_until(pair, &mut ticks).await,
-            None => drop(ticks.tick().await),
-        }
-        let outcome = round(&mut pair, people, within).await;
+        let idle = match &mut pair {
+            Some(pair) => pair.idle_until(&mut ticks).await,
+            None => {
+                ticks.tick().await;
+                Ok(())
+            }
+        };
+        let outcome = match idle {
+            Ok(()) => round(&mut pair, people, within).await,
+            Err(failure) => Err(failure),
+        };
         readiness.set(outcome.is_ok());
         if let Err(failure) = outcome {
             tracing::warn!(step = failure.step.as_str(), why = failure.why, "message failed");
@@ -168,22 +174,24 @@ impl Pair {
         }
     }
 
-    /// Takes events until the next tick, because a client disconnects if its events are not taken.
-    async fn idle_until(&mut self, ticks: &mut tokio::time::Interval) {
+    /// Takes events until the next tick, because a client disconnects if its events are not taken. Fails at that tick
+    /// if a client has stopped.
+    async fn idle_until(&mut self, ticks: &mut tokio::time::Interval) -> Result<(), Failure> {
         loop {
-            tokio::select! {
-                _ = ticks.tick() => return,
+            let reason = tokio::select! {
+                _ = ticks.tick() => return Ok(()),
                 (side, event) = self.event() => match event {
-                    Some(Event::Disconnected { reason, .. }) => tracing::info!(side, reason, "disconnected"),
-                    Some(_) => {}
-                    // The client has ended. The next round fails for that, and the one after it links new
-                    // devices.
-                    None => {
-                        ticks.tick().await;
-                        return;
+                    Some(Event::Disconnected { reason, .. }) => {
+                        tracing::info!(side, reason, "disconnected");
+                        continue;
                     }
+                    Some(Event::Stopped(reason)) => reason,
+                    Some(_) => continue,
+                    None => StopReason::ByApp,
                 },
-            }
+            };
+            ticks.tick().await;
+            return Err(Failure::stopped(Step::Connected, &reason));
         }
     }
 }

@@ -6,16 +6,14 @@
 mod alarms;
 mod figures;
 
+use tern_cluster::shedding::Level;
 use tern_proto::v1;
 
 use figures::{Figures, Sweeps, Totals};
 
 use super::page::Page;
 use crate::admin::output::{facts, span, table};
-
-/// The queueing delay in seconds above which a node is shown as late. A node sheds typing from 0.04 s on, and
-/// more at longer delays.
-const QUEUE_LATE_S: f64 = 0.05;
+use crate::admin::state::State;
 
 /// A snapshot of the platform.
 #[derive(Debug, Clone)]
@@ -183,23 +181,25 @@ impl View {
 
 /// Returns the row of one node, with the columns of [`HEAD`].
 fn row(node: &v1::ClusterNode, map_version: i64, figures: &Figures) -> [Cell; HEAD.len()] {
-    let (state, mood) = match &node.answer {
-        None => ("NO ANSWER", Mood::Bad),
-        Some(answer) if node.draining || answer.draining => ("draining", Mood::Warn),
-        Some(_) if node.unwell => ("UNWELL", Mood::Bad),
-        Some(_) => ("up", Mood::Plain),
+    let state = State::of(node);
+    let mood = match state {
+        State::NoAnswer | State::Restarted | State::Unwell => Mood::Bad,
+        State::Draining => Mood::Warn,
+        State::Up => Mood::Plain,
     };
     let version = match &node.answer {
         None => "-".to_owned(),
         Some(answer) => answer.map_version.to_string(),
     };
-    let late = figures.queue.is_some_and(|queue| queue > QUEUE_LATE_S);
+    let late = figures
+        .queue
+        .is_some_and(|queue| queue >= Level::Typing.threshold().as_secs_f64());
     let sheds = figures.shed_level.is_some_and(|level| level > 0.0);
     let warn = |bad: bool| if bad { Mood::Warn } else { Mood::Plain };
     [
         plain(&node.role),
         plain(&node.name),
-        cell(state, mood),
+        cell(state.as_str(), mood),
         cell(&version, warn(alarms::is_behind(node, map_version))),
         plain(&count(figures.sessions)),
         plain(&rate(figures.messages)),

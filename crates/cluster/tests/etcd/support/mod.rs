@@ -1,6 +1,7 @@
 //! Starts an etcd server for one test, and a proxy in front of it.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Etcd {
     server: Child,
     pub url: String,
-    _data: tempfile::TempDir,
+    peer: String,
+    data: tempfile::TempDir,
 }
 
 impl Etcd {
@@ -26,38 +28,30 @@ impl Etcd {
         let url = format!("http://127.0.0.1:{client}");
         let peer = format!("http://127.0.0.1:{peer}");
         let data = tempfile::tempdir().unwrap();
-        let server = Command::new("etcd")
-            .arg("--data-dir")
-            .arg(data.path())
-            .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
-            .args([
-                "--initial-cluster",
-                &format!("default={peer}"),
-                "--logger",
-                "zap",
-                "--log-level",
-                "error",
-            ])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("etcd is installed");
         let etcd = Self {
-            server,
+            server: spawn(&url, &peer, data.path()),
             url,
-            _data: data,
+            peer,
+            data,
         };
-        // When the first answer comes, the server is up.
-        tokio::time::timeout(PATIENCE, etcd.cluster("/none"))
+        etcd.answers().await;
+        etcd
+    }
+
+    /// Kills the server, and starts one with empty data at the same address.
+    pub async fn lose_all(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+        self.data = tempfile::tempdir().unwrap();
+        self.server = spawn(&self.url, &self.peer, self.data.path());
+        self.answers().await;
+    }
+
+    /// Waits for the first answer. When it comes, the server is up.
+    async fn answers(&self) {
+        tokio::time::timeout(PATIENCE, self.cluster("/none"))
             .await
             .expect("etcd starts");
-        etcd
     }
 
     pub fn args(&self, prefix: &str) -> EtcdArgs {
@@ -95,6 +89,20 @@ impl Drop for Etcd {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
+}
+
+fn spawn(url: &str, peer: &str, data: &Path) -> Child {
+    Command::new("etcd")
+        .arg("--data-dir")
+        .arg(data)
+        .args(["--listen-client-urls", url, "--advertise-client-urls", url])
+        .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
+        .args(["--initial-cluster", &format!("default={peer}")])
+        .args(["--logger", "zap", "--log-level", "error"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("etcd is installed")
 }
 
 fn free_port() -> u16 {

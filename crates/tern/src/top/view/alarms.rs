@@ -6,6 +6,7 @@ use tern_proto::v1;
 use super::figures::{Figures, Sweeps};
 use super::{Cell, Moment, Mood};
 use crate::admin::output::span;
+use crate::admin::state::State;
 
 /// The age above which an unsettled commit is an alarm, in milliseconds. The owner settles a commit about
 /// half a second after it was made. A look for commits that the owner has forgotten comes every 10 s, and
@@ -19,6 +20,10 @@ pub fn of_node(node: &v1::ClusterNode, map_version: i64, figures: &Figures) -> V
     let mut alarms = Vec::new();
     if node.answer.is_none() {
         alarms.push(bad(format!("{name} does not answer")));
+    } else if State::of(node) == State::Restarted {
+        alarms.push(warn(format!(
+            "{name} was started again, and the map has the process before"
+        )));
     } else if node.unwell {
         alarms.push(bad(format!("{name} is cut off from what others reach")));
     } else if !figures.scraped {

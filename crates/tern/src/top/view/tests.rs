@@ -214,3 +214,28 @@ fn a_platform_that_does_not_answer_is_shown_as_that() {
     );
     assert_eq!(fact(&view, "postgres").mood, Mood::Bad);
 }
+
+/// `tern admin nodes` shows the same states.
+#[test]
+fn a_node_that_was_started_again_is_shown_and_said() {
+    let again = v1::ClusterNode {
+        incarnation: 1,
+        ..node("chat", "chat-0", true)
+    };
+    let moment = moment(0, &[again], &[]);
+    let view = View::of(&moment, &moment);
+    assert_eq!(row(&view, "chat-0")[2], "RESTARTED");
+    assert!(alarms(&view).contains(&"chat-0 was started again, and the map has the process before"));
+}
+
+/// A queue is late when the node begins to shed, and not only later.
+#[test]
+fn a_queue_is_late_where_shedding_begins() {
+    let nodes = [node("chat", "chat-0", true)];
+    let mood = |seconds: &str| {
+        let page = format!("tern_node_shed_delay_seconds{{signal=\"commit\"}} {seconds}\n");
+        let moment = moment(0, &nodes, &[("chat-0", &page)]);
+        View::of(&moment, &moment).rows[0][9].mood
+    };
+    assert_eq!((mood("0.039"), mood("0.04")), (Mood::Plain, Mood::Warn));
+}
