@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 
 pub use state::{Log, State};
 
-use crate::world::BOUND;
+use crate::bounds::BOUND;
 use crate::{Api, Device, User, World};
 
 /// The address of a message.
@@ -315,6 +315,21 @@ impl Phone {
 impl Drop for Phone {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+impl World {
+    /// Links a device, and returns its phone, online.
+    pub async fn phone(&self, user: &User) -> Phone {
+        let device = self.device(user).await;
+        self.phone_of(&device).await
+    }
+
+    /// Returns a phone for this device, online.
+    pub async fn phone_of(&self, device: &Device) -> Phone {
+        let phone = Phone::new(self, device);
+        phone.connect().await;
+        phone
     }
 }
 

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::Device;
-use crate::world::{BOUND, PAUSE};
+use crate::bounds::{BOUND, PAUSE};
 
 /// The number of frames that may wait for the connection. No test writes more ahead.
 const FRAMES: usize = 1024;
