@@ -1,4 +1,4 @@
-//! What this process reaches in each of its roles: Postgres, and the nodes that it is linked to.
+//! Keeps what this process reaches in each of its roles: Postgres, and the nodes that it is linked to.
 
 use std::collections::HashMap;
 use std::fmt;
