@@ -5,10 +5,10 @@ use std::time::Duration;
 
 /// The ceiling of the first delay: a gateway that restarts is back in about a second. The ceiling doubles
 /// with each failure.
-pub const BASE: Duration = Duration::from_millis(500);
+pub(crate) const BASE: Duration = Duration::from_millis(500);
 /// The ceiling of every delay, not counting the time that the server asks for. A person who looks at the app waits at
 /// most this long.
-pub const CAP: Duration = Duration::from_secs(30);
+const CAP: Duration = Duration::from_secs(30);
 /// The number of doublings after which the ceiling is above the cap for certain. The bound keeps the shift in range.
 const MAX_DOUBLINGS: u32 = 16;
 
