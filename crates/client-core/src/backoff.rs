@@ -52,7 +52,12 @@ impl Backoff {
         let mixed = (self.jitter ^ (self.jitter >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         // A double holds no more than the upper 53 bits.
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+        let fraction = ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
+        debug_assert!(
+            (0.0..1.0).contains(&fraction),
+            "a delay is never longer than its ceiling"
+        );
+        fraction
     }
 }
 
