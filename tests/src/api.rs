@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tower::{Service, ServiceExt as _};
 
-use crate::world::{BOUND, PAUSE};
+use crate::bounds::{BOUND, PAUSE};
 
 /// A caller with its credentials.
 #[derive(Clone)]

@@ -17,7 +17,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::world::BOUND;
+use crate::bounds::BOUND;
 
 /// A running collector, which ends when dropped.
 pub struct Collector {

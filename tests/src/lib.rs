@@ -19,6 +19,7 @@
 )]
 
 pub mod api;
+mod bounds;
 pub mod checks;
 pub mod clock;
 pub mod collector;

@@ -9,8 +9,6 @@
 mod run;
 mod state;
 
-use std::time::Duration;
-
 use tern_proto::v1::{CreateGroupRequest, Entry, Receipt, Sent, entry_content::Content};
 use tern_types::{ChatId, RequestId, UserId};
 use tokio::sync::{mpsc, watch};
@@ -18,7 +16,7 @@ use tonic::transport::Channel;
 
 pub use state::{Log, State};
 
-use crate::world::BOUND;
+use crate::bounds::BOUND;
 use crate::{Api, Device, User, World};
 
 /// The address of a message.
@@ -229,27 +227,17 @@ impl Phone {
     }
 
     /// Waits until the phone's state is as wanted, and returns it.
-    pub async fn until(&self, what: &str, holds: impl FnMut(&State) -> bool) -> State {
-        self.until_within(BOUND, what, holds).await
-    }
-
-    /// Like [`Phone::until`], with another bound.
-    pub async fn until_within(
-        &self,
-        bound: Duration,
-        what: &str,
-        mut holds: impl FnMut(&State) -> bool,
-    ) -> State {
+    pub async fn until(&self, what: &str, mut holds: impl FnMut(&State) -> bool) -> State {
         let mut state = self.state.clone();
         let found = tokio::time::timeout(
-            bound,
+            BOUND,
             state.wait_for(|state| state.broken.is_some() || holds(state)),
         )
         .await;
         let found = match found {
             Ok(found) => found.expect("the phone's task runs").clone(),
             Err(_) => panic!(
-                "not within {bound:?}: {what}; the phone has {:?}",
+                "not within {BOUND:?}: {what}; the phone has {:?}",
                 self.state.borrow()
             ),
         };
@@ -315,6 +303,21 @@ impl Phone {
 impl Drop for Phone {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+impl World {
+    /// Links a device, and returns its phone, online.
+    pub async fn phone(&self, user: &User) -> Phone {
+        let device = self.device(user).await;
+        self.phone_of(&device).await
+    }
+
+    /// Returns a phone for this device, online.
+    pub async fn phone_of(&self, device: &Device) -> Phone {
+        let phone = Phone::new(self, device);
+        phone.connect().await;
+        phone
     }
 }
 

@@ -7,7 +7,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::ServiceExt as _;
 
-use crate::world::{BOUND, PAUSE};
+use crate::bounds::{BOUND, PAUSE};
 
 /// The number of bytes before a message in its frame: a flag for compression, and the length.
 const PREFIX: usize = 5;

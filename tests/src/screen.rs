@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::world::BOUND;
+use crate::bounds::BOUND;
 use crate::{Device, Wire, wire};
 
 /// The number of commands that may wait. No test gives more at once.

@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::world::BOUND;
+use crate::bounds::BOUND;
 use crate::{Device, World, wire};
 
 /// The protocols that a browser offers for a WebSocket.

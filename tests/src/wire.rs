@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::Device;
-use crate::world::{BOUND, PAUSE};
+use crate::bounds::{BOUND, PAUSE};
 
 /// The number of frames that may wait for the connection. No test writes more ahead.
 const FRAMES: usize = 1024;
@@ -69,7 +69,7 @@ impl Wire {
     }
 
     /// Opens a stream, sends `Open`, and waits for `Opened`.
-    pub async fn try_open(channel: Channel, device: &Device) -> Result<(Self, Opened), Status> {
+    pub(crate) async fn try_open(channel: Channel, device: &Device) -> Result<(Self, Opened), Status> {
         let mut wire = Self::silent(channel).await?;
         wire.say(open(&device.access_token)).await;
         match wire.next().await? {
@@ -109,11 +109,6 @@ impl Wire {
         tokio::time::timeout(BOUND, self.event())
             .await
             .unwrap_or_else(|_| panic!("nothing came within {BOUND:?}"))
-    }
-
-    /// Waits for the next event, at most `bound`.
-    pub async fn next_within(&mut self, bound: Duration) -> Option<Result<Option<Event>, Status>> {
-        tokio::time::timeout(bound, self.event()).await.ok()
     }
 
     /// Returns whether all events of the last frame have been taken.

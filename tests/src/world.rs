@@ -12,16 +12,14 @@ use tokio::time::{Instant, sleep};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Response, Status};
 
-use crate::{Api, Phone};
+use crate::Api;
+use crate::bounds::PAUSE;
 
-/// The time that a test waits for anything. What it waits for usually comes within milliseconds, after a failover
-/// within a lease, and on a busy machine much later.
-pub const BOUND: Duration = Duration::from_secs(60);
+pub use crate::bounds::BOUND;
+
 /// The time that a draining node may take. It ends as soon as it is done, and fails if that takes longer. Whatever this
 /// time is, streams are cut off 5 s after their devices were asked to reconnect.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// The pause between two attempts of a call.
-pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
 /// A running platform, and the keys to it. [`World::end`] checks and ends it.
 pub struct World {
@@ -181,19 +179,6 @@ impl World {
             async move { api.devices().revoke_device(request).await }
         })
         .await;
-    }
-
-    /// Links a device, and returns its phone, online.
-    pub async fn phone(&self, user: &User) -> Phone {
-        let device = self.device(user).await;
-        self.phone_of(&device).await
-    }
-
-    /// Returns a phone for this device, online.
-    pub async fn phone_of(&self, device: &Device) -> Phone {
-        let phone = Phone::new(self, device);
-        phone.connect().await;
-        phone
     }
 
     /// Creates a group by the back end. The first member owns it.

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tern_types::{RequestId, Seq, UserId};
 
 use super::Refusal;
-use super::chat::{Chat, ChatKind, Role};
 use super::entry::{EntryKind, Fingerprint, MediaRef, Sending};
+use super::group::{ChatKind, Group, Role};
 
 /// A change of a group that a member or a back end asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,10 +70,10 @@ trait Rules {
     }
 
     /// Decides whether `actor`, who has this role, may make the change to the group as it is now. `Err` says why not.
-    fn permit(&self, chat: &Chat, actor: UserId, role: Role) -> Result<Permitted, Refusal>;
+    fn permit(&self, group: &Group, actor: UserId, role: Role) -> Result<Permitted, Refusal>;
 
     /// Changes the group, once the entry is committed at `seq`.
-    fn apply(&self, chat: &mut Chat, seq: Seq);
+    fn apply(&self, group: &mut Group, seq: Seq);
 
     /// Returns roughly the bytes that the action takes in memory, besides its fixed size.
     fn bytes(&self) -> usize {
@@ -120,29 +120,29 @@ impl Action {
     }
 
     /// Changes the group, once the action's entry is committed at `seq`.
-    pub fn apply(&self, chat: &mut Chat, seq: Seq) {
+    pub(crate) fn apply(&self, group: &mut Group, seq: Seq) {
         self.rules(|rules| {
             debug_assert!(
-                chat.kind() == ChatKind::Group || !rules.is_for_groups(),
+                group.kind == ChatKind::Group || !rules.is_for_groups(),
                 "a change of a group"
             );
-            rules.apply(chat, seq);
+            rules.apply(group, seq);
         });
     }
 }
 
-/// Decides whether `change` may be made to `chat` as it is now. `Err` says why not.
-pub fn permit(chat: &Chat, change: &Change) -> Result<Permitted, Refusal> {
+/// Decides whether `change` may be made to the group as it is now. `Err` says why not.
+pub(crate) fn permit(group: &Group, change: &Change) -> Result<Permitted, Refusal> {
     let role = if change.actor == UserId::SYSTEM {
         Role::Owner
     } else {
-        chat.member(change.actor).ok_or(Refusal::NotAMember)?.role
+        group.member(change.actor).ok_or(Refusal::NotAMember)?.role
     };
     change.action.rules(|rules| {
-        if rules.is_for_groups() && chat.kind() != ChatKind::Group {
+        if rules.is_for_groups() && group.kind != ChatKind::Group {
             return Err(Refusal::NotAGroup);
         }
-        rules.permit(chat, change.actor, role)
+        rules.permit(group, change.actor, role)
     })
 }
 
@@ -156,28 +156,25 @@ fn at_least(role: Role, needed: Role) -> Result<(), Refusal> {
 }
 
 /// Returns whether `role`, which a member has, is that of the group's only owner.
-fn is_last_owner(chat: &Chat, role: Role) -> bool {
-    let owners = chat.members().filter(|(_, member)| member.role == Role::Owner);
+fn is_last_owner(group: &Group, role: Role) -> bool {
+    let owners = group.members.values().filter(|member| member.role == Role::Owner);
     role == Role::Owner && owners.count() == 1
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use tern_types::{ChatId, DeviceId, MediaId, Seq, Timestamp};
+    use tern_types::{DeviceId, MediaId, Timestamp};
     use uuid::Uuid;
 
     use super::*;
-    use crate::chat::{ChatKey, Member, Snapshot};
-    use crate::receipts::Watermark;
+    use crate::group::Member;
 
     fn user(n: u128) -> UserId {
         UserId(Uuid::from_u128(n))
     }
 
     /// Makes a chat in which user 1 is the owner, 2 an admin, and 3 and 4 are members; 9 is not in it.
-    fn chat(kind: ChatKind) -> Chat {
+    fn chat(kind: ChatKind) -> Group {
         let roles = [Role::Owner, Role::Admin, Role::Member, Role::Member];
         let members = roles.into_iter().zip(1..).map(|(role, n)| {
             let member = Member {
@@ -186,25 +183,14 @@ mod tests {
                 last_sent: Seq::ZERO,
                 own_unread: 0,
             };
-            (user(n), member, Watermark::default())
+            (user(n), member)
         });
-        let mut chat = Chat::loading(ChatId(Uuid::nil()), Timestamp(0));
-        let answers = chat.load(Snapshot {
+        Group {
             kind,
             title: "old".into(),
             picture: Some(media(1).media),
-            key: ChatKey(Arc::new([0; 32])),
-            head: Seq(1),
-            ordinal: 0,
             members: members.collect(),
-            unsettled: None,
-            placed: Vec::new(),
-            looked_up: Vec::new(),
-            blocked: false,
-            last_sent_at: Timestamp(0),
-        });
-        assert!(answers.is_empty());
-        chat
+        }
     }
 
     fn media(n: u128) -> MediaRef {
@@ -214,7 +200,7 @@ mod tests {
         }
     }
 
-    fn asked(chat: &Chat, actor: UserId, action: Action) -> Result<Permitted, Refusal> {
+    fn asked(chat: &Group, actor: UserId, action: Action) -> Result<Permitted, Refusal> {
         let request = RequestId(Uuid::nil());
         permit(
             chat,

@@ -2,7 +2,6 @@
 //!
 //! - [`snapshot`]: the chat as a load reads it from the store
 //! - [`command`]: the commands that wait, and their answers
-//! - `group`: the effects of changes of a group
 //! - [`batch`]: the way of commands from the queue into a commit, and the result of the commit
 //! - [`authors`]: the senders of the newest entries
 //! - [`typists`]: the people who are typing
@@ -11,7 +10,6 @@
 pub mod authors;
 pub mod batch;
 pub mod command;
-mod group;
 pub mod snapshot;
 pub mod typists;
 pub mod unread;
@@ -22,6 +20,7 @@ use tern_types::limits::MAX_TYPING_MEMBERS;
 use tern_types::{ChatId, DeviceId, IdMap, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use super::bytes::Held;
+use super::group::Group;
 use super::receipts::Receipts;
 use super::recent::{Known, Recent};
 use super::{Making, Origin, Outcome};
@@ -31,7 +30,9 @@ use typists::Typists;
 
 pub use batch::{Batch, MAX_BATCH};
 pub use command::{Command, Waiting};
-pub use snapshot::{ChatKey, ChatKind, Member, Role, Snapshot};
+pub use snapshot::{ChatKey, Snapshot};
+
+pub use super::group::{ChatKind, Member, Role};
 
 /// The most traced entries that are remembered for each chat. Operators look at a trace soon after the message, and few
 /// messages have one.
@@ -65,9 +66,8 @@ pub struct Chat {
     /// writer.
     stale: bool,
     blocked: bool,
-    kind: ChatKind,
-    title: String,
-    picture: Option<MediaId>,
+    /// The kind, title, picture and members.
+    group: Group,
     /// The data key; `None` until the first snapshot.
     key: Option<ChatKey>,
     head: Seq,
@@ -75,7 +75,6 @@ pub struct Chat {
     ordinal: u64,
     /// The time of the newest entry, by the wall clock. No later entry has an earlier time.
     last_sent_at: Timestamp,
-    members: IdMap<UserId, Member>,
     recent: Recent,
     /// The watermarks of the members.
     pub receipts: Receipts,
@@ -133,14 +132,11 @@ impl Chat {
             reloads: Vec::new(),
             stale: false,
             blocked: false,
-            kind: ChatKind::Group,
-            title: String::new(),
-            picture: None,
+            group: Group::default(),
             key: None,
             head: Seq::ZERO,
             ordinal: 0,
             last_sent_at: Timestamp::default(),
-            members: IdMap::default(),
             recent: Recent::default(),
             receipts: Receipts::default(),
             receipts_at: None,
@@ -168,17 +164,17 @@ impl Chat {
 
     /// Returns whether the chat is a direct chat or a group.
     pub fn kind(&self) -> ChatKind {
-        self.kind
+        self.group.kind
     }
 
     /// Returns the title, which is empty for direct chats.
     pub fn title(&self) -> &str {
-        &self.title
+        &self.group.title
     }
 
     /// Returns the picture, or `None` if there is none.
     pub fn picture(&self) -> Option<MediaId> {
-        self.picture
+        self.group.picture
     }
 
     /// Returns the seq of the newest entry that is known.
@@ -194,17 +190,17 @@ impl Chat {
 
     /// Returns the present member with this id, or `None` if the user is not a member.
     pub fn member(&self, user: UserId) -> Option<&Member> {
-        self.members.get(&user)
+        self.group.member(user)
     }
 
     /// Returns the present members, in no particular order.
     pub fn members(&self) -> impl Iterator<Item = (UserId, &Member)> {
-        self.members.iter().map(|(user, member)| (*user, member))
+        self.group.members.iter().map(|(user, member)| (*user, member))
     }
 
     /// Returns the number of present members.
     pub fn member_count(&self) -> usize {
-        self.members.len()
+        self.group.members.len()
     }
 
     /// Returns the number of commands in the queue and at the writer.
@@ -292,17 +288,17 @@ impl Chat {
         self.stage = Stage::Ready;
         self.create = None;
         self.blocked = snapshot.blocked;
-        self.kind = snapshot.kind;
-        self.title = snapshot.title;
-        self.picture = snapshot.picture;
+        self.group.kind = snapshot.kind;
+        self.group.title = snapshot.title;
+        self.group.picture = snapshot.picture;
         self.key = Some(snapshot.key);
         self.head = snapshot.head;
         self.ordinal = snapshot.ordinal;
         self.last_sent_at = self.last_sent_at.max(snapshot.last_sent_at);
-        self.members.clear();
+        self.group.members.clear();
         for (user, member, mark) in snapshot.members {
             self.receipts.load(user, mark);
-            self.members.insert(user, member);
+            self.group.members.insert(user, member);
         }
         self.unsettled = match (self.unsettled, snapshot.unsettled) {
             (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
@@ -315,7 +311,7 @@ impl Chat {
         );
         self.count_own_unread();
         for (user, _, placed) in &snapshot.placed {
-            if let Some(member) = self.members.get_mut(user) {
+            if let Some(member) = self.group.members.get_mut(user) {
                 member.last_sent = member.last_sent.max(placed.seq);
             }
         }
@@ -337,7 +333,7 @@ impl Chat {
             let mark = self.acks.entry(device).or_insert((user, Seq::ZERO));
             mark.1 = mark.1.max(seq);
         }
-        self.members.contains_key(&user) && self.receipts.delivered(user, seq)
+        self.group.members.contains_key(&user) && self.receipts.delivered(user, seq)
     }
 
     /// Remembers the trace context of a committed entry, and forgets the oldest if there are too many.
@@ -376,11 +372,15 @@ impl Chat {
                 let senders: BTreeSet<UserId> = senders.collect();
                 senders
                     .into_iter()
-                    .filter(|sender| self.members.contains_key(sender))
+                    .filter(|sender| self.group.members.contains_key(sender))
                     .collect()
             }
             None => {
-                let senders = self.members.iter().filter(|(_, member)| member.last_sent > since);
+                let senders = self
+                    .group
+                    .members
+                    .iter()
+                    .filter(|(_, member)| member.last_sent > since);
                 senders.map(|(sender, _)| *sender).collect()
             }
         }
@@ -389,9 +389,9 @@ impl Chat {
     /// Returns whether the chat passes typing on: a direct chat does, a group only up to [`MAX_TYPING_MEMBERS`]
     /// members.
     pub(crate) fn takes_typing(&self) -> bool {
-        match self.kind {
+        match self.group.kind {
             ChatKind::Direct => true,
-            ChatKind::Group => self.members.len() <= MAX_TYPING_MEMBERS,
+            ChatKind::Group => self.group.members.len() <= MAX_TYPING_MEMBERS,
         }
     }
 }

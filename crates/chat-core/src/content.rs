@@ -6,8 +6,8 @@ use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 use tern_types::UserId;
 
-use crate::Role;
 use crate::entry::Fingerprint;
+use crate::group::Role;
 
 /// Returns the encoded content of a group's first entry.
 pub fn of_creation(title: &str, members: &[UserId]) -> Bytes {

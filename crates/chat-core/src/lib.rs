@@ -3,6 +3,7 @@
 //!
 //! - [`entry`]: an entry of a log, before and after it has a seq
 //! - [`chat`]: one chat: its members, head, waiting commands and unsettled entries
+//! - `group`: the part of a chat that changes are about: its kind, title, picture and members
 //! - [`change`]: the rules for who may make which change of a group, and how each changes the group
 //! - [`content`]: the content of entries, and the fingerprints of requests
 //! - [`receipts`]: the delivered and read watermarks of one chat
@@ -24,6 +25,7 @@ pub mod change;
 pub mod chat;
 pub mod content;
 pub mod entry;
+mod group;
 pub mod receipts;
 pub mod recent;
 pub mod shard;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 /// The ceiling of the first delay: a gateway that restarts is back in about a second. The ceiling doubles
 /// with each failure.
-pub const BASE: Duration = Duration::from_millis(500);
+pub(crate) const BASE: Duration = Duration::from_millis(500);
 /// The ceiling of every delay, not counting the time that the server asks for. A person who looks at the app waits at
 /// most this long.
-pub const CAP: Duration = Duration::from_secs(30);
+const CAP: Duration = Duration::from_secs(30);
 /// The number of doublings after which the ceiling is above the cap for certain. The bound keeps the shift in range.
 const MAX_DOUBLINGS: u32 = 16;
 
@@ -52,7 +52,12 @@ impl Backoff {
         let mixed = (self.jitter ^ (self.jitter >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         // A double holds no more than the upper 53 bits.
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+        let fraction = ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64;
+        debug_assert!(
+            (0.0..1.0).contains(&fraction),
+            "a delay is never longer than its ceiling"
+        );
+        fraction
     }
 }
 

@@ -443,6 +443,10 @@ impl Engine {
     /// Produces the effects that are gathered over all inputs of one `apply`: look-ups, chats to store,
     /// acknowledgements, read marks, sends.
     fn finish(&mut self, now: Timestamp) {
+        debug_assert!(
+            self.waiting.iter().all(|chat| self.chats.contains_key(chat)),
+            "only chats that are there wait"
+        );
         if self.session.stopped() {
             self.flush_dirty();
             return;

@@ -8,9 +8,9 @@ use tern_transport::channels::Channels;
 use crate::drain::Drain;
 use crate::etcd::Obituaries;
 use crate::map::MapHandle;
+use crate::reach::Reached;
 use crate::shedding::Shedding;
 use crate::standing::Standing;
-use crate::wellness::Reached;
 
 /// This process as one node among the others: the state and the tools that its roles share.
 #[derive(Clone)]

@@ -30,8 +30,8 @@ use tern_types::Clock;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::back_off::BackOff;
 use crate::drain::Drain;
-use crate::links::BackOff;
 use crate::map::{ClusterMap, MapHandle, Node, Role};
 use crate::membership::{Key, Listed, Membership, Recorded};
 use crate::standing::Standing;

@@ -22,15 +22,19 @@
 //!
 //! This crate knows nothing of messages, of the store or of what a role does.
 
+mod back_off;
 pub mod config;
 pub mod context;
 pub mod drain;
 pub mod etcd;
+mod gather;
 pub mod info;
+mod level;
 pub mod links;
 pub mod map;
 pub mod membership;
 pub mod metrics;
+mod reach;
 pub mod shedding;
 pub mod standing;
 pub mod wellness;

@@ -4,11 +4,8 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
-use rand::Rng;
-use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tonic::Status;
@@ -20,13 +17,8 @@ use crate::context::NodeContext;
 use crate::map::{ClusterMap, Node, Role};
 use crate::metrics;
 
-/// The first wait before a link is opened again. A process that restarts listens again in about this time.
-pub(crate) const BACK_OFF_BASE: Duration = Duration::from_millis(50);
-/// The longest wait before a link is opened again, so that a node that was away is found within half a second of its
-/// return. An attempt that is refused costs next to nothing, and one that nobody answers has a timeout of its own.
-pub(crate) const BACK_OFF_MAX: Duration = Duration::from_millis(500);
-/// The time after which a link counts as healthy. When it breaks after that, the next wait is the first one again.
-const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+pub use crate::back_off::BackOff;
+pub use crate::gather::gather;
 
 /// The largest message on a link, in bytes. Batches stay far below it, but a window of large entries has to fit.
 pub const MAX_LINK_MESSAGE_BYTES: usize = 96 << 20;
@@ -124,38 +116,6 @@ where
     }
 }
 
-/// Exponential back-off with jitter: each wait is between half of its step and the whole step. The steps double from
-/// [`BACK_OFF_BASE`] to [`BACK_OFF_MAX`]. It is for anything that is retried without end.
-#[derive(Debug, Default)]
-pub struct BackOff {
-    failures: u32,
-}
-
-impl BackOff {
-    /// Returns the wait after an attempt that lasted for `lived`. An attempt of 10 s or more counts as a success, after
-    /// which the steps begin anew.
-    pub fn next(&mut self, lived: Duration) -> Duration {
-        self.failures = if lived >= HEALTHY_AFTER { 0 } else { self.failures };
-        let step = BACK_OFF_BASE
-            .saturating_mul(1 << self.failures.min(16))
-            .min(BACK_OFF_MAX);
-        self.failures = self.failures.saturating_add(1);
-        step.mul_f64(rand::rng().random_range(0.5..=1.0))
-    }
-
-    /// Makes the next wait the first one again.
-    pub fn reset(&mut self) {
-        self.failures = 0;
-    }
-}
-
-/// Waits for one item, and takes up to `max` of those that are there by then, so that frames are coalesced without
-/// timers. Returns `None` if the channel is closed and empty.
-pub async fn gather<T>(rx: &mut mpsc::Receiver<T>, max: usize) -> Option<Vec<T>> {
-    let mut items = Vec::new();
-    (rx.recv_many(&mut items, max).await > 0).then_some(items)
-}
-
 /// The node at the other end of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Peer {
@@ -188,7 +148,12 @@ fn peer(metadata: &MetadataMap) -> Option<Peer> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::mpsc;
+
     use super::*;
+    use crate::back_off::{BASE, HEALTHY_AFTER, MAX};
     use crate::map::MapHandle;
 
     fn node(name: &str, incarnation: u64) -> Node {
@@ -295,9 +260,9 @@ mod tests {
             waits.push(broke.elapsed());
         }
         // The bounds have a millisecond to spare, because timers are accurate to a millisecond.
-        assert!(waits[0] <= BACK_OFF_BASE + Duration::from_millis(1), "{waits:?}");
+        assert!(waits[0] <= BASE + Duration::from_millis(1), "{waits:?}");
         assert!(
-            waits[8] >= BACK_OFF_MAX / 2 && waits[8] <= BACK_OFF_MAX + Duration::from_millis(1),
+            waits[8] >= MAX / 2 && waits[8] <= MAX + Duration::from_millis(1),
             "{waits:?}"
         );
 
@@ -307,7 +272,7 @@ mod tests {
         harness.breaks.send(()).unwrap();
         harness.next().await;
         harness.next().await;
-        assert!(broke.elapsed() <= BACK_OFF_BASE + Duration::from_millis(1));
+        assert!(broke.elapsed() <= BASE + Duration::from_millis(1));
     }
 
     #[tokio::test(start_paused = true)]
@@ -347,18 +312,6 @@ mod tests {
         assert!(runs.recv().await.is_some());
     }
 
-    #[tokio::test]
-    async fn gather_takes_what_waits_up_to_a_limit() {
-        let (tx, mut rx) = mpsc::channel(8);
-        for item in 0..5 {
-            tx.send(item).await.unwrap();
-        }
-        drop(tx);
-        assert_eq!(gather(&mut rx, 3).await, Some(vec![0, 1, 2]));
-        assert_eq!(gather(&mut rx, 3).await, Some(vec![3, 4]));
-        assert_eq!(gather(&mut rx, 3).await, None);
-    }
-
     #[test]
     fn a_node_is_known_at_the_other_end() {
         let ctx = NodeContext::alone("chat-0", 17, MapHandle::fixed(ClusterMap::default()));
@@ -375,16 +328,5 @@ mod tests {
                 incarnation: 17
             }
         );
-    }
-
-    #[test]
-    fn waits_never_leave_their_bounds() {
-        let mut back_off = BackOff::default();
-        for _ in 0..100 {
-            let wait = back_off.next(Duration::ZERO);
-            assert!(wait >= BACK_OFF_BASE / 2 && wait <= BACK_OFF_MAX);
-        }
-        back_off.reset();
-        assert!(back_off.next(Duration::ZERO) <= BACK_OFF_BASE);
     }
 }

@@ -6,8 +6,8 @@ use metrics::{counter, gauge};
 use tern_telemetry::described::Kind::{Counter, Gauge};
 use tern_telemetry::described::{self, Described};
 
+use crate::level::Level;
 use crate::map::{ClusterMap, Role};
-use crate::shedding::level::Level;
 use crate::standing::Place;
 
 const BUILD: &str = "tern_node_build_info";

@@ -9,7 +9,6 @@
 //! Nodes tell each other only the level that they measured themselves, never one they heard of, so that levels cannot
 //! keep each other up.
 
-pub(crate) mod level;
 mod meter;
 
 use std::collections::HashMap;
@@ -21,12 +20,12 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::Instrument;
 
 use crate::drain::Drain;
-use crate::{links, metrics};
+use crate::gather::gather;
+use crate::level::Controller;
+use crate::metrics;
 
-pub use level::{HOLD, Level, WINDOW};
+pub use crate::level::{HOLD, Level, WINDOW};
 pub use meter::Meter;
-
-use level::Controller;
 
 /// The state that says what a process gives up at present. Clones share one state.
 #[derive(Clone, Debug)]
@@ -201,7 +200,7 @@ impl Drop for Peer {
     }
 }
 
-/// Takes items like [`links::gather`], but returns an empty list as soon as this node's own level has changed, so
+/// Takes items like [`gather`], but returns an empty list as soon as this node's own level has changed, so
 /// that the next frame carries the new level.
 pub async fn gather_or_level<T>(
     items: &mut mpsc::Receiver<T>,
@@ -211,7 +210,7 @@ pub async fn gather_or_level<T>(
     tokio::select! {
         biased;
         Ok(()) = own.changed() => Some(Vec::new()),
-        items = links::gather(items, max) => items,
+        items = gather(items, max) => items,
     }
 }
 

@@ -2,15 +2,15 @@
 //! counted.
 //!
 //! A benchmark is a list of [`Operation`]s handed to [`run`]. Under `cargo bench` each one is timed. When the
-//! environment variable [`REPEAT`] is `<operation> <times>`, [`run`] repeats that one operation that many times and
+//! environment variable `TERN_REPEAT` is `<operation> <times>`, [`run`] repeats that one operation that many times and
 //! does nothing else: `scripts/check-instructions` does this under valgrind with two different counts, and the
-//! difference between them is the operation alone. When [`REPEAT`] is empty, [`run`] prints the name and the number
+//! difference between them is the operation alone. When it is empty, [`run`] prints the name and the number
 //! of items of each operation.
 
 use criterion::{Criterion, Throughput};
 
 /// The name of the environment variable that says which operation is repeated, and how often.
-pub const REPEAT: &str = "TERN_REPEAT";
+const REPEAT: &str = "TERN_REPEAT";
 
 /// A named piece of work that takes the same effort each time it is done.
 pub struct Operation {
@@ -30,11 +30,11 @@ impl Operation {
     }
 }
 
-/// Does everything that a benchmark's `main` has to do: times, lists or repeats `operations`, as [`REPEAT`] says.
+/// Does everything that a benchmark's `main` has to do: times, lists or repeats `operations`, as `TERN_REPEAT` says.
 ///
 /// # Panics
 ///
-/// Panics when [`REPEAT`] is set and names no operation, or has no number after the name.
+/// Panics when `TERN_REPEAT` is set and names no operation, or has no number after the name.
 pub fn run(operations: Vec<Operation>) {
     match std::env::var(REPEAT) {
         Err(_) => time(operations),

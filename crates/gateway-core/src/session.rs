@@ -103,6 +103,10 @@ impl Session {
     /// Takes one event and returns its effects, which the caller carries out in their order. A session that has ended
     /// ignores the event and returns none.
     pub fn apply(&mut self, event: Event<'_>, now: Timestamp) -> Vec<Effect> {
+        debug_assert!(
+            self.effects.is_empty(),
+            "each event's effects are returned at once"
+        );
         if self.life.has_ended() {
             return Vec::new();
         }

@@ -18,9 +18,9 @@ use tern_types::{SessionId, Timestamp, UserId};
 pub const PAUSE: Duration = Duration::from_millis(100);
 /// The pause is at least this long for each watcher: from 2,000 watchers on that is longer than [`PAUSE`].
 /// For example, with 3,000 watchers the pause is 150 ms. Telling a watcher takes about a tenth of this.
-pub const PAUSE_EACH: Duration = Duration::from_micros(50);
+const PAUSE_EACH: Duration = Duration::from_micros(50);
 /// The time after which a WatchPresence is answered even if the states of some users have not come.
-pub const COMPLETE_WITHIN: Duration = Duration::from_secs(3);
+const COMPLETE_WITHIN: Duration = Duration::from_secs(3);
 
 /// The state of a user as a watcher sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

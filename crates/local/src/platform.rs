@@ -15,6 +15,9 @@ mod builder;
 mod etcd_map;
 mod metrics;
 mod node;
+mod role;
+mod servers;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -27,11 +30,14 @@ use tern_types::Slot;
 
 pub use builder::Builder;
 pub use metrics::sum as metric_sum;
-pub use node::{Cables, NodeProcess, Role};
+pub use node::{Cables, NodeProcess};
+pub use role::Role;
 
 use crate::s3::Access;
 use crate::secrets::Secrets;
-use crate::{Etcd, Postgres, S3, Shared, Wire, postgres, until};
+use crate::{Etcd, Postgres, S3, Wire, postgres, until};
+
+use servers::Servers;
 
 /// The time limit for a node to become ready after its start, on a busy machine.
 pub(crate) const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -59,49 +65,6 @@ pub struct Platform {
     database_url: String,
     /// The pids of the nodes whose end [`Platform::next_exit`] has returned.
     reported: BTreeSet<i32>,
-}
-
-/// The Postgres and the etcd of the platform.
-#[derive(Debug)]
-enum Servers {
-    Private {
-        /// The only server, or the coordinator of a Citus cluster.
-        postgres: Postgres,
-        /// The other nodes of the cluster.
-        workers: Vec<Postgres>,
-        etcd: Etcd,
-    },
-    Shared {
-        shared: Shared,
-        owns_database: bool,
-    },
-}
-
-impl Servers {
-    fn etcd(&self) -> &str {
-        match self {
-            Self::Private { etcd, .. } => etcd.endpoint(),
-            Self::Shared { shared, .. } => shared.etcd(),
-        }
-    }
-
-    /// Returns the URLs of the database on all servers, with spaces between them. `first` is its URL on the
-    /// first server.
-    fn database_urls(&self, first: &str) -> String {
-        let mut urls = vec![first.to_owned()];
-        if let (Self::Private { workers, .. }, Some((_, name))) = (self, first.rsplit_once('/')) {
-            urls.extend(workers.iter().map(|worker| worker.url(name)));
-        }
-        urls.join(" ")
-    }
-
-    /// Returns whether the store is to be placed on a Citus cluster.
-    fn is_citus(&self) -> bool {
-        match self {
-            Self::Private { workers, .. } => !workers.is_empty(),
-            Self::Shared { shared, .. } => shared.is_citus(),
-        }
-    }
 }
 
 impl Platform {

@@ -272,7 +272,12 @@ impl People {
 
     /// Returns at most `max` people of whom the store has to be asked again, because it was away.
     pub fn missed(&self, max: usize) -> Vec<UserId> {
-        self.missed.iter().copied().take(max).collect()
+        let missed: Vec<UserId> = self.missed.iter().copied().take(max).collect();
+        debug_assert!(
+            missed.iter().all(|user| self.watches.is_watched(*user)),
+            "the store is asked only about people whom somebody watches"
+        );
+        missed
     }
 
     /// Takes at most `max` states for the stream, and all people who belong to other nodes. If there are fewer than

@@ -33,11 +33,11 @@ use crate::activity::Sign;
 
 /// The time that a gateway has on a new link to announce all of its sessions again; it spreads them over some seconds.
 /// A session that was not announced within this time has ended while the link was down, and is removed.
-pub const STALE_AFTER: Duration = Duration::from_secs(60);
+const STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// The most sessions of one user: ten devices, and room for sessions that their gateways have not unregistered yet.
 /// Beyond it, the oldest session is removed.
-pub const MAX_SESSIONS_PER_USER: usize = 128;
+const MAX_SESSIONS_PER_USER: usize = 128;
 
 /// A live session.
 #[derive(Clone, Debug, PartialEq, Eq)]

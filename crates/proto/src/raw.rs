@@ -9,13 +9,13 @@ use crate::v1;
 
 /// A [`v1::Message`] whose envelope stays encoded as it came.
 #[derive(Clone, PartialEq, Message)]
-pub struct RawMessage {
+struct RawMessage {
     /// An encoded [`v1::Envelope`].
     #[prost(bytes = "bytes", tag = "1")]
-    pub envelope: Bytes,
+    envelope: Bytes,
     /// The message itself, opaque to the server.
     #[prost(bytes = "bytes", tag = "2")]
-    pub body: Bytes,
+    body: Bytes,
 }
 
 impl v1::Envelope {

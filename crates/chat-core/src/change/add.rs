@@ -8,9 +8,9 @@ use tern_types::{Seq, UserId};
 
 use super::{Action, Permitted, Rules, at_least};
 use crate::Refusal;
-use crate::chat::{Chat, Role};
 use crate::content::encode;
 use crate::entry::EntryKind;
+use crate::group::{Group, Role};
 
 pub(super) struct Add<'a>(pub &'a [UserId]);
 
@@ -25,13 +25,13 @@ impl Rules for Add<'_> {
         }))
     }
 
-    fn permit(&self, chat: &Chat, _: UserId, role: Role) -> Result<Permitted, Refusal> {
+    fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, Refusal> {
         at_least(role, Role::Admin)?;
         let users = self.0.iter().copied();
-        let mut new: Vec<UserId> = users.filter(|user| chat.member(*user).is_none()).collect();
+        let mut new: Vec<UserId> = users.filter(|user| group.member(*user).is_none()).collect();
         new.sort_unstable();
         new.dedup();
-        if chat.member_count() + new.len() > MAX_GROUP_MEMBERS {
+        if group.members.len() + new.len() > MAX_GROUP_MEMBERS {
             return Err(Refusal::GroupFull);
         }
         Ok(if new.is_empty() {
@@ -41,11 +41,11 @@ impl Rules for Add<'_> {
         })
     }
 
-    fn apply(&self, chat: &mut Chat, seq: Seq) {
+    fn apply(&self, group: &mut Group, seq: Seq) {
         for user in self.0 {
-            chat.join(*user, seq);
+            group.join(*user, seq);
         }
-        debug_assert!(chat.member_count() <= MAX_GROUP_MEMBERS);
+        debug_assert!(group.members.len() <= MAX_GROUP_MEMBERS);
     }
 
     fn bytes(&self) -> usize {

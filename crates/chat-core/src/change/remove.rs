@@ -8,9 +8,9 @@ use tern_types::{Seq, UserId};
 
 use super::{Action, Permitted, Rules, at_least, is_last_owner};
 use crate::Refusal;
-use crate::chat::{Chat, Role};
 use crate::content::encode;
 use crate::entry::EntryKind;
+use crate::group::{Group, Role};
 
 pub(super) struct Remove(pub UserId);
 
@@ -26,25 +26,24 @@ impl Rules for Remove {
         }))
     }
 
-    fn permit(&self, chat: &Chat, actor: UserId, role: Role) -> Result<Permitted, Refusal> {
+    fn permit(&self, group: &Group, actor: UserId, role: Role) -> Result<Permitted, Refusal> {
         let user = self.0;
         if actor != user {
             at_least(role, Role::Admin)?;
         }
-        let Some(member) = chat.member(user) else {
+        let Some(member) = group.member(user) else {
             return Ok(Permitted::Nothing);
         };
         if actor != user {
             at_least(role, member.role)?;
         }
-        if is_last_owner(chat, member.role) && chat.member_count() > 1 {
+        if is_last_owner(group, member.role) && group.members.len() > 1 {
             return Err(Refusal::LastOwner);
         }
         Ok(Permitted::Entry(Action::Remove(user)))
     }
 
-    fn apply(&self, chat: &mut Chat, _: Seq) {
-        chat.leave(self.0);
-        debug_assert!(chat.member(self.0).is_none());
+    fn apply(&self, group: &mut Group, _: Seq) {
+        group.members.remove(&self.0);
     }
 }

@@ -7,9 +7,9 @@ use tern_types::{Seq, UserId};
 
 use super::{Action, Permitted, Rules, at_least};
 use crate::Refusal;
-use crate::chat::{Chat, Role};
 use crate::content::encode;
 use crate::entry::{EntryKind, MediaRef};
+use crate::group::{Group, Role};
 
 pub(super) struct SetPicture(pub Option<MediaRef>);
 
@@ -26,17 +26,17 @@ impl Rules for SetPicture {
         }))
     }
 
-    fn permit(&self, chat: &Chat, _: UserId, role: Role) -> Result<Permitted, Refusal> {
+    fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, Refusal> {
         at_least(role, Role::Admin)?;
-        Ok(if chat.picture() == self.0.map(|picture| picture.media) {
+        Ok(if group.picture == self.0.map(|picture| picture.media) {
             Permitted::Nothing
         } else {
             Permitted::Entry(Action::SetPicture(self.0))
         })
     }
 
-    fn apply(&self, chat: &mut Chat, _: Seq) {
-        chat.set_picture(self.0.map(|picture| picture.media));
+    fn apply(&self, group: &mut Group, _: Seq) {
+        group.picture = self.0.map(|picture| picture.media);
     }
 
     fn media(&self) -> Vec<MediaRef> {

@@ -7,9 +7,9 @@ use tern_types::{Seq, UserId};
 
 use super::{Action, Permitted, Rules, at_least, is_last_owner};
 use crate::Refusal;
-use crate::chat::{Chat, Role};
 use crate::content::{encode, role_to_wire};
 use crate::entry::EntryKind;
+use crate::group::{Group, Role};
 
 pub(super) struct SetRole(pub UserId, pub Role);
 
@@ -25,21 +25,24 @@ impl Rules for SetRole {
         }))
     }
 
-    fn permit(&self, chat: &Chat, _: UserId, role: Role) -> Result<Permitted, Refusal> {
+    fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, Refusal> {
         at_least(role, Role::Owner)?;
         let Self(user, to) = *self;
-        let member = chat.member(user).ok_or(Refusal::UserNotFound(user))?;
+        let member = group.member(user).ok_or(Refusal::UserNotFound(user))?;
         if member.role == to {
             return Ok(Permitted::Nothing);
         }
-        if is_last_owner(chat, member.role) {
+        if is_last_owner(group, member.role) {
             return Err(Refusal::LastOwner);
         }
         Ok(Permitted::Entry(Action::SetRole(user, to)))
     }
 
-    fn apply(&self, chat: &mut Chat, _: Seq) {
-        debug_assert!(chat.member(self.0).is_some(), "only a member gets a role");
-        chat.set_role(self.0, self.1);
+    fn apply(&self, group: &mut Group, _: Seq) {
+        let member = group.members.get_mut(&self.0);
+        debug_assert!(member.is_some(), "only a member gets a role");
+        if let Some(member) = member {
+            member.role = self.1;
+        }
     }
 }

@@ -7,9 +7,9 @@ use tern_types::{Seq, UserId};
 
 use super::{Action, Permitted, Rules, at_least};
 use crate::Refusal;
-use crate::chat::{Chat, Role};
 use crate::content::encode;
 use crate::entry::EntryKind;
+use crate::group::{Group, Role};
 
 pub(super) struct SetTitle<'a>(pub &'a str);
 
@@ -24,17 +24,17 @@ impl Rules for SetTitle<'_> {
         }))
     }
 
-    fn permit(&self, chat: &Chat, _: UserId, role: Role) -> Result<Permitted, Refusal> {
+    fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, Refusal> {
         at_least(role, Role::Admin)?;
-        Ok(if chat.title() == self.0 {
+        Ok(if group.title == self.0 {
             Permitted::Nothing
         } else {
             Permitted::Entry(Action::SetTitle(self.0.to_owned()))
         })
     }
 
-    fn apply(&self, chat: &mut Chat, _: Seq) {
-        chat.set_title(self.0);
+    fn apply(&self, group: &mut Group, _: Seq) {
+        self.0.clone_into(&mut group.title);
     }
 
     fn bytes(&self) -> usize {

@@ -169,13 +169,18 @@ impl Chat {
             self.recent.insert(sender, request, Known::Placed(placed));
             self.authors.push(entry.seq, sender, entry.new.counts);
             self.typists.wrote(sender, now);
-            if let Some(member) = self.members.get_mut(&entry.new.sender) {
+            if let Some(member) = self.group.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
                 member.own_unread = member.own_unread.saturating_add(entry.new.counts.into());
             }
         }
         if let Some(action) = batch.change {
-            action.apply(self, batch.expected.next());
+            action.apply(&mut self.group, batch.expected.next());
+            if matches!(action, Action::Remove(_)) {
+                // The receipts of a member who has left are forgotten.
+                let members = self.group.members.keys().copied().collect();
+                self.receipts.retain(&members);
+            }
         }
         batch
             .entries
@@ -249,7 +254,7 @@ impl Chat {
                 in_time(&entry.media, wall)?;
                 Ok(Some((entry.clone(), None)))
             }
-            Command::Change(change) => match change::permit(self, change)? {
+            Command::Change(change) => match change::permit(&self.group, change)? {
                 Permitted::Nothing => Ok(None),
                 Permitted::Entry(action) => {
                     let media = action.media();

@@ -172,6 +172,10 @@ impl Chat {
             .flat_map(|waiting| std::mem::take(&mut waiting.origins))
             .collect();
         origins.extend(self.queue.drain(..).flat_map(|waiting| waiting.origins));
+        debug_assert!(
+            self.waits_since().is_none(),
+            "every caller of a command is refused"
+        );
         let refused = Outcome::Refused(refusal.clone());
         origins
             .into_iter()

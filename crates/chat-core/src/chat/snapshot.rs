@@ -1,50 +1,13 @@
-//! A chat as the store has it at one moment, and the types of its parts.
+//! A chat as the store has it at one moment.
 
 use std::fmt;
 use std::sync::Arc;
 
 use tern_types::{MediaId, RequestId, Seq, Timestamp, UserId};
 
+use crate::group::{ChatKind, Member};
 use crate::receipts::Watermark;
 use crate::recent::Placed;
-
-/// The kind of a chat, as `tern.v1.ChatKind`. The number is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(i16)]
-pub enum ChatKind {
-    /// A chat of two people.
-    Direct = 1,
-    /// A chat whose members come and go.
-    Group = 2,
-}
-
-/// A member's role, as `tern.v1.Role`. The number is stored. A greater role may do more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(i16)]
-pub enum Role {
-    /// A member may send messages and leave.
-    Member = 1,
-    /// An admin may also add and remove members, and set title and picture.
-    Admin = 2,
-    /// An owner may also set roles.
-    Owner = 3,
-}
-
-/// A present member.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// The member's role.
-    pub role: Role,
-    /// The seq of the entry that made the user a member.
-    pub joined: Seq,
-    /// A seq above which the member has sent no entry; 0 if they have sent none since they joined. If it is
-    /// higher than need be, the member is told of receipts that do not concern them; if it were too low, they
-    /// would miss some.
-    pub last_sent: Seq,
-    /// The number of the member's own messages after their read mark that count as unread. They are unread for
-    /// others, not for the member.
-    pub own_unread: u32,
-}
 
 /// The chat's data key of 32 bytes. The store unwraps it and uses it; the state only carries it.
 #[derive(Clone, PartialEq, Eq)]

@@ -22,6 +22,10 @@ impl Typists {
         let mut typist = self.0.get(&user).copied().unwrap_or_default();
         let passes = typist.take(stopped, LEEWAY, now);
         if passes {
+            debug_assert!(
+                !typist.is_over(now),
+                "whose typing is passed on is remembered for a while"
+            );
             self.0.insert(user, typist);
         }
         passes

@@ -46,13 +46,13 @@ impl Chat {
     /// Returns the number of the member's own messages after their read mark that count as unread, and 0 for a user who
     /// is not a member.
     pub fn own_unread(&self, user: UserId) -> u32 {
-        self.members.get(&user).map_or(0, |member| member.own_unread)
+        self.group.member(user).map_or(0, |member| member.own_unread)
     }
 
     /// Counts the member's own messages after their read mark anew, because the mark has moved. If the mark is
     /// further back than the entries that are remembered, the number stays as it was.
     pub(crate) fn recount_own_unread(&mut self, user: UserId) {
-        if let Some(member) = self.members.get_mut(&user)
+        if let Some(member) = self.group.members.get_mut(&user)
             && let Some(count) = self.authors.counted(user, self.receipts.mark(user).read)
         {
             member.own_unread = count;
@@ -62,14 +62,14 @@ impl Chat {
     /// Counts every member's own messages after their read mark, from the entries that were just loaded. For a member
     /// whose mark is further back than those entries, the number from the store stays.
     pub(super) fn count_own_unread(&mut self) {
-        for (user, member) in &mut self.members {
+        for (user, member) in &mut self.group.members {
             if self.authors.reach(self.receipts.mark(*user).read) {
                 member.own_unread = 0;
             }
         }
         for (seq, sender) in self.authors.all_counted() {
             let read = self.receipts.mark(sender).read;
-            if let Some(member) = self.members.get_mut(&sender)
+            if let Some(member) = self.group.members.get_mut(&sender)
                 && seq > read
                 && self.authors.reach(read)
             {

@@ -93,6 +93,7 @@ impl ShardState {
             Some(outcome) => out.push(Effect::Answer { origin, outcome }),
             None => {
                 self.waiting += 1;
+                debug_assert!(self.waiting <= MAX_WAITING, "too many callers wait");
                 self.answer_in_time(id, since);
                 self.mark_due(id);
             }
@@ -243,6 +244,11 @@ impl ShardState {
 
     /// Notes a read mark that is to be written, in place of an older one of the same user and chat.
     pub(super) fn write_read(&mut self, mark: ReadMark, now: Timestamp) {
+        debug_assert_eq!(
+            self.reads.is_empty(),
+            self.reads_due.is_none(),
+            "read marks that wait have a time at which they are written"
+        );
         self.reads.insert((mark.chat, mark.user), mark);
         self.reads_due.get_or_insert(now + READ_MARKS_AFTER);
     }

@@ -115,6 +115,11 @@ impl ShardState {
         take(chat, user, &notice, now)?;
         let others = chat.members().map(|(member, _)| member);
         let users: Arc<[UserId]> = others.filter(|member| *member != user).collect();
+        debug_assert_eq!(
+            users.len() + 1,
+            chat.member_count(),
+            "all members are told but the person"
+        );
         Ok((!users.is_empty()).then(|| Effect::Push {
             chat: id,
             users,

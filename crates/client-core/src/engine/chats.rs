@@ -128,6 +128,10 @@ impl Engine {
         let seq = seq.min(state.row.chat.head);
         if seq > state.row.chat.read {
             state.read_up_to(seq);
+            debug_assert!(
+                state.row.chat.read <= state.row.chat.head,
+                "the person reads no further than to the last entry that is known"
+            );
             self.reads.insert(chat);
             self.dirty.insert(chat);
         }

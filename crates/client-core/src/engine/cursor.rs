@@ -10,7 +10,7 @@ use crate::model::Entry;
 /// The most entries of one chat that are held because an earlier one is missing: twice the server's window.
 pub const MAX_HELD: usize = 512;
 /// The most bytes that the bodies of a chat's held entries have together. One entry always fits.
-pub const MAX_HELD_BYTES: usize = 1024 * 1024;
+const MAX_HELD_BYTES: usize = 1024 * 1024;
 
 /// The cursor and the held entries of one chat.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl Cursor {
     }
 
     /// Returns the lowest seq that is held, or `None` if none is.
-    pub fn first_held(&self) -> Option<Seq> {
+    pub(super) fn first_held(&self) -> Option<Seq> {
         self.held.keys().next().copied()
     }
 
@@ -72,7 +72,7 @@ impl Cursor {
     }
 
     /// Returns whether the cursor is unknown and the chat's first entry is held. Then the cursor can begin at 0.
-    pub fn has_the_first(&self) -> bool {
+    pub(super) fn has_the_first(&self) -> bool {
         self.at.is_none() && self.first_held() == Some(Seq(1))
     }
 

@@ -235,5 +235,7 @@ impl Engine {
 
 /// Returns the time at which a call that failed with `error` is made again.
 pub(super) fn again(error: &CallError, now: Timestamp) -> Timestamp {
-    now + error.retry_after.unwrap_or_default().max(CALL_RETRY)
+    let at = now + error.retry_after.unwrap_or_default().max(CALL_RETRY);
+    debug_assert!(at > now, "a call that failed is not made again at once");
+    at
 }

@@ -14,9 +14,9 @@ use crate::model::Outgoing;
 
 /// The time after which a message without a result is sent again. The gateway answers within a few seconds whatever
 /// happens behind it, so the result must have been lost.
-pub const SEND_TIMEOUT: Duration = Duration::from_secs(15);
+const SEND_TIMEOUT: Duration = Duration::from_secs(15);
 /// The most messages without a result: as many as somebody writes in a long absence.
-pub const MAX_MESSAGES: usize = 10_000;
+const MAX_MESSAGES: usize = 10_000;
 /// The most bytes that the bodies of all messages without a result have together.
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// The shortest pause before a message is sent again.
@@ -147,7 +147,7 @@ impl Outbox {
 
     /// Makes all chats wait for the time `after`, because the server has had too many sends. The message is sent again
     /// after that.
-    pub fn pause_all(&mut self, request: RequestId, after: Duration, now: Timestamp) {
+    pub(super) fn pause_all(&mut self, request: RequestId, after: Duration, now: Timestamp) {
         if let Some(&chat) = self.chat_of.get(&request) {
             self.recall(request, chat);
             self.refresh(chat);

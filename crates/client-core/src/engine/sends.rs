@@ -130,6 +130,10 @@ impl Engine {
         });
         self.send_event(request, chat, SendState::Sent { seq, sent_at });
         let entry = self.own_entry(chat, seq, sent_at, message);
+        debug_assert!(
+            !self.outbox.contains(request),
+            "a message that has its place is not sent again"
+        );
         self.unapplied.insert(request, entry.clone());
         self.offer(entry, now);
         self.passed_by(chat);

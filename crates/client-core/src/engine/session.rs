@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// Takes the heartbeat interval that the server named, in milliseconds. 0 stands for the default of 45 s.
-    pub fn heartbeat_interval(&mut self, millis: u32) {
+    pub(super) fn heartbeat_interval(&mut self, millis: u32) {
         if let Phase::Open(open) = &mut self.phase {
             open.interval = interval(millis);
         }
@@ -153,7 +153,7 @@ impl Session {
     }
 
     /// Notes that the server accepted the new token on the running stream.
-    pub fn reauthenticated(&mut self) {
+    pub(super) fn reauthenticated(&mut self) {
         self.fresh_token = false;
     }
 

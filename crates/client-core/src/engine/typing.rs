@@ -73,6 +73,10 @@ impl Engine {
         if known || self.typing.others.len() < MAX_SHOWN {
             self.typing.others.insert((chat, user), until);
         }
+        debug_assert!(
+            self.typing.others.len() <= MAX_SHOWN,
+            "too many signs are remembered"
+        );
         if !known && self.typing.others.contains_key(&(chat, user)) {
             let typing = true;
             self.effects.events.push(Event::Typing { chat, user, typing });

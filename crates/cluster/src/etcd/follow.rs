@@ -9,7 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::peers::News;
 use super::{EtcdError, Out, Peers, Store, base, timely};
-use crate::links::BackOff;
+use crate::back_off::BackOff;
 use crate::map::ClusterMap;
 use crate::membership::{Change, Membership};
 use crate::metrics;

@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{EtcdError, Records, Store, timely};
+use crate::back_off::BackOff;
 use crate::drain::Drain;
-use crate::links::BackOff;
 use crate::map::{MapHandle, Node, Role};
 use crate::membership::{Key, LEASE, Recorded, version};
 use crate::metrics;

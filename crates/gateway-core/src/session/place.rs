@@ -76,6 +76,7 @@ impl Place {
         } else {
             self.went_early(seq);
         }
+        debug_assert_ne!(self.next, seq, "an entry that went out is not the next one");
     }
 
     /// Notes that the entry `seq` went out although entries below it did not go out, or may not have.

@@ -39,6 +39,7 @@ impl Session {
         }
         users.sort_unstable();
         users.dedup();
+        debug_assert!(users.len() <= MAX_WATCHED, "too many users are watched");
         self.effects.push(Effect::Watch(users));
     }
 

@@ -7,41 +7,13 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::process::Command;
 
-use super::{Builder, READY_WITHIN};
+use super::{Builder, READY_WITHIN, Role};
 use crate::s3::Access;
 use crate::secrets::Secrets;
 use crate::{Cable, Process, Wire, http, ports, until};
 
 /// The number of starts with new ports. Another process may take a port between the choice and the start of the node.
 const PORT_TRIES: usize = 5;
-
-/// The role of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    Gateway,
-    Chat,
-    Presence,
-    Accounts,
-    Media,
-}
-
-impl Role {
-    /// Returns the role's name in `tern serve` and in the map.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Gateway => "gateway",
-            Self::Chat => "chat",
-            Self::Presence => "presence",
-            Self::Accounts => "accounts",
-            Self::Media => "media",
-        }
-    }
-
-    /// Returns the node's name, such as `chat-0`.
-    pub fn node_name(self, number: usize) -> String {
-        format!("{}-{number}", self.as_str())
-    }
-}
 
 /// The process of one node.
 #[derive(Debug)]

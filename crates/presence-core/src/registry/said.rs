@@ -42,6 +42,10 @@ impl Registry {
                 unsaid.extend(&self.owned);
                 continue;
             };
+            debug_assert!(
+                link.said.without(&self.owned).is_empty(),
+                "a gateway has said slots of this node only"
+            );
             let lacks = self.owned.without(&link.said);
             let overdue = link.has_said && !lacks.is_empty();
             link.lacks_since = overdue.then(|| link.lacks_since.unwrap_or(now));

@@ -6,6 +6,7 @@ use tern_types::{SLOTS, Slot};
 
 /// The number of 64-bit words that hold one bit for each slot.
 const WORDS: usize = SLOTS as usize / 64;
+const _: () = assert!(WORDS * 64 == SLOTS as usize, "each slot has a bit");
 
 /// A set of slots, with one bit for each slot. [`Self::contains`] reads one word only: each look-up calls it for each
 /// of its users.

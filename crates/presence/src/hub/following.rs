@@ -19,7 +19,7 @@ pub struct FollowGuard {
     pub news: Arc<Notify>,
 }
 
-/// What a look-up found out beyond the sessions.
+/// The facts that a look-up found out beyond the sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LookedUp {
     /// True if it is sure that the sessions are all.

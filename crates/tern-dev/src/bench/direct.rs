@@ -1,17 +1,16 @@
 //! Loads pairs of people who are online. In each pair one person writes and the other receives.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tern_proto::v1::send_message::To;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::line::{Heard, Line};
+use super::line::{Heard, Line, Sends};
 use super::meter::Meter;
 use super::people::{Person, make};
 use super::report::Report;
@@ -172,8 +171,8 @@ struct Sender {
     to: To,
     body: u32,
     meter: Arc<Meter>,
-    /// The times of sends without a result, by request_id.
-    results: HashMap<String, Instant>,
+    /// The sends without a result, each with its time.
+    sends: Sends<Instant>,
     /// The times of sends without a receipt, by seq.
     receipts: BTreeMap<u64, Instant>,
     /// The recipient's delivered watermark.
@@ -189,7 +188,7 @@ impl Sender {
             to: To::PeerUserId(to.user.to_string()),
             body,
             meter,
-            results: HashMap::new(),
+            sends: Sends::default(),
             receipts: BTreeMap::new(),
             delivered: 0,
             held_back: 0,
@@ -248,7 +247,7 @@ impl Sender {
     fn send(&mut self) {
         let request = self.line.say(&self.to, self.body, &self.meter.clock);
         self.meter.sent.fetch_add(1, Ordering::Relaxed);
-        self.results.insert(request.to_string(), Instant::now());
+        self.sends.sent(request, Instant::now());
     }
 
     /// Applies the events, and returns how many messages have become complete.
@@ -257,13 +256,13 @@ impl Sender {
         for heard in heard.drain(..) {
             match heard {
                 Heard::Sent { request, seq } => {
-                    if let Some(began) = self.answered(&request) {
+                    if let Some(began) = self.sends.answered(&request) {
                         self.meter.time(&self.meter.to_result, began.elapsed());
                         self.receipts.insert(seq, began);
                     }
                 }
                 Heard::Refused { request, why } => {
-                    self.answered(&request);
+                    self.sends.answered(&request);
                     self.meter.refused(why);
                     self.held_back += 1;
                 }
@@ -284,15 +283,10 @@ impl Sender {
         complete
     }
 
-    /// Notes that a send has a result, and returns the time of the send.
-    fn answered(&mut self, request: &Bytes) -> Option<Instant> {
-        self.results.remove(std::str::from_utf8(request).ok()?)
-    }
-
     /// Waits at most [`LAST_WORDS`] until the messages in flight are complete. The rest counts as lost.
     async fn finish(mut self, heard: &mut Vec<Heard>) -> anyhow::Result<()> {
         let rest = async {
-            while !self.results.is_empty() || !self.receipts.is_empty() {
+            while self.sends.unanswered() > 0 || !self.receipts.is_empty() {
                 self.line.flush().await?;
                 self.line.hear(heard).await?;
                 self.take(heard);
@@ -302,7 +296,7 @@ impl Sender {
         if let Ok(ended) = timeout(LAST_WORDS, rest).await {
             ended?;
         }
-        let lost = self.results.len() + self.receipts.len();
+        let lost = self.sends.unanswered() + self.receipts.len();
         self.meter.lost.fetch_add(lost as u64, Ordering::Relaxed);
         Ok(())
     }

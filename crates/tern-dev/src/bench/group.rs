@@ -1,6 +1,5 @@
 //! Loads one group whose members are all online. Some of them write, and all acknowledge.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::line::{Heard, Line};
+use super::line::{Heard, Line, Sends};
 use super::meter::Meter;
 use super::people::{Person, make};
 use super::report::Report;
@@ -129,7 +128,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
                 line: Line::open(&target.gateways, lines.len(), credentials).await?,
                 pace: writes.then(|| Pace::of(args.rate, writers)),
                 group: group.clone(),
-                began: HashMap::new(),
+                sends: Sends::default(),
             };
             lines.spawn(device.run());
         }
@@ -193,8 +192,8 @@ struct Device {
     line: Line,
     pace: Option<Pace>,
     group: Arc<Group>,
-    /// The times of sends without a result, by request_id.
-    began: HashMap<String, Instant>,
+    /// The sends without a result, each with its time.
+    sends: Sends<Instant>,
 }
 
 impl Device {
@@ -247,7 +246,7 @@ impl Device {
         let meter = &self.group.meter;
         meter.sent.fetch_add(1, Ordering::Relaxed);
         let request = self.line.say(&self.group.to, self.group.body, &meter.clock);
-        self.began.insert(request.to_string(), Instant::now());
+        self.sends.sent(request, Instant::now());
     }
 
     fn take(&mut self, heard: Heard) {
@@ -293,7 +292,7 @@ impl Device {
 
     /// Notes that a send has a result, and returns the time of the send.
     fn answered(&mut self, request: &[u8]) -> Option<Instant> {
-        let began = self.began.remove(std::str::from_utf8(request).ok()?)?;
+        let began = self.sends.answered(request)?;
         self.group.answered.fetch_add(1, Ordering::Relaxed);
         Some(began)
     }

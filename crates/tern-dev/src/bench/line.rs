@@ -294,3 +294,30 @@ impl Line {
         self.cursors
     }
 }
+
+/// The sends that have no result yet, each with what the load remembers of it, by request_id.
+pub struct Sends<T>(HashMap<String, T>);
+
+impl<T> Default for Sends<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T> Sends<T> {
+    /// Notes a send, of which `what` is remembered.
+    pub fn sent(&mut self, request: RequestId, what: T) {
+        self.0.insert(request.to_string(), what);
+    }
+
+    /// Notes that a send has a result, and returns what was remembered of it. `None`: there is no such send, or it has
+    /// a result already.
+    pub fn answered(&mut self, request: &[u8]) -> Option<T> {
+        self.0.remove(std::str::from_utf8(request).ok()?)
+    }
+
+    /// Returns the number of sends that have no result yet.
+    pub fn unanswered(&self) -> usize {
+        self.0.len()
+    }
+}

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::line::{Cursors, Heard, Line};
+use super::line::{Cursors, Heard, Line, Sends};
 use super::meter::Meter;
 use super::people::{Person, make};
 use super::report::Report;
@@ -142,7 +142,7 @@ fn set_going(
                 number: number + device,
                 chats: std::mem::take(&mut chats),
                 cursors: Cursors::new(),
-                sends: HashMap::new(),
+                sends: Sends::default(),
                 pause,
             };
             running.spawn(device.run());
@@ -225,8 +225,8 @@ struct Device {
     chats: Vec<(ChatId, To)>,
     /// The device's cursors, kept over reconnects as a phone keeps them.
     cursors: Cursors,
-    /// The sends without a result, by request_id, each with its time and the place of its chat in `chats`.
-    sends: HashMap<String, (Instant, usize)>,
+    /// The sends without a result, each with its time and the place of its chat in `chats`.
+    sends: Sends<(Instant, usize)>,
     /// The mean time between bursts, in seconds.
     pause: f64,
 }
@@ -262,7 +262,7 @@ impl Device {
         let (mut heard, mut burst, mut caught_up) = (Vec::new(), 0, false);
         loop {
             // A device leaves only after its sends have results, and not after the end of the load.
-            let may_leave = self.sends.is_empty() && !scene.meter.is_stopped();
+            let may_leave = self.sends.unanswered() == 0 && !scene.meter.is_stopped();
             tokio::select! {
                 came = line.hear(&mut heard) => came?,
                 () = sleep_until(next), if !self.chats.is_empty() && !scene.meter.is_stopped() => {
@@ -296,7 +296,7 @@ impl Device {
         let place = place.unwrap_or(0);
         let request = line.say(&self.chats[place].1, self.scene.body, &self.scene.meter.clock);
         self.scene.meter.sent.fetch_add(1, Ordering::Relaxed);
-        self.sends.insert(request.to_string(), (Instant::now(), place));
+        self.sends.sent(request, (Instant::now(), place));
     }
 
     fn take(&mut self, heard: &mut Vec<Heard>, began: Instant, caught_up: &mut bool) {
@@ -315,10 +315,7 @@ impl Device {
                     }
                 }
                 Heard::Sent { request, .. } => {
-                    let sent = std::str::from_utf8(&request)
-                        .ok()
-                        .and_then(|request| self.sends.remove(request));
-                    if let Some((at, place)) = sent {
+                    if let Some((at, place)) = self.sends.answered(&request) {
                         meter.time(&meter.to_result, at.elapsed());
                         meter.count(&meter.messages);
                         let all = scene.devices.get(&self.chats[place].0).copied().unwrap_or(1);
@@ -327,9 +324,7 @@ impl Device {
                     }
                 }
                 Heard::Refused { request, why } => {
-                    if let Ok(request) = std::str::from_utf8(&request) {
-                        self.sends.remove(request);
-                    }
+                    self.sends.answered(&request);
                     meter.refused(why);
                 }
                 Heard::CaughtUp => {

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::line::{Heard, Line};
+use super::line::{Heard, Line, Sends};
 use super::meter::{Clock, Latency};
 use super::people::{Person, make, share_presence};
 use super::report::Report;
@@ -231,7 +231,7 @@ impl Crowd {
                 to: To::PeerUserId(peer.to_string()),
                 chat: ChatId::direct(person.user, peer),
                 active: true,
-                sent_at: Default::default(),
+                sends: Sends::default(),
             };
             running.spawn(member.run());
         }
@@ -303,8 +303,8 @@ struct Member {
     to: To,
     chat: ChatId,
     active: bool,
-    /// The times of sends without a result, by request_id.
-    sent_at: std::collections::HashMap<String, Duration>,
+    /// The sends without a result, each with its time.
+    sends: Sends<Duration>,
 }
 
 impl Member {
@@ -345,7 +345,7 @@ impl Member {
     fn send(&mut self) {
         let at = self.load.clock.elapsed();
         let request = self.line.say(&self.to, self.load.body, &self.load.clock);
-        self.sent_at.insert(request.to_string(), at);
+        self.sends.sent(request, at);
         let step = self.load.step.load();
         if step.covers(at) {
             step.sent.fetch_add(1, Ordering::Relaxed);
@@ -365,19 +365,14 @@ impl Member {
                         step.delivered.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                Heard::Sent { request, .. } => drop(self.answered(&request)),
+                Heard::Sent { request, .. } => drop(self.sends.answered(&request)),
                 Heard::Refused { request, .. } => {
-                    if self.answered(&request).is_some_and(|at| step.covers(at)) {
+                    if self.sends.answered(&request).is_some_and(|at| step.covers(at)) {
                         step.refused.fetch_add(1, Ordering::Relaxed);
                     }
                 }
                 Heard::Receipt { .. } | Heard::CaughtUp | Heard::Presence { .. } | Heard::Watched { .. } => {}
             }
         }
-    }
-
-    /// Notes that a send has a result, and returns the time of the send.
-    fn answered(&mut self, request: &[u8]) -> Option<Duration> {
-        self.sent_at.remove(std::str::from_utf8(request).ok()?)
     }
 }

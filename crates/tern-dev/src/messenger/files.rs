@@ -183,31 +183,6 @@ fn expand(path: &str) -> PathBuf {
     }
 }
 
-/// Returns the directory for saved files: the one that the desktop's settings name, else `Downloads` in the home
-/// directory, else the working directory.
-pub fn downloads() -> PathBuf {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let said = home.as_ref().and_then(|home| {
-        let settings = std::fs::read_to_string(home.join(".config/user-dirs.dirs")).ok()?;
-        named_downloads(&settings, home)
-    });
-    said.or_else(|| Some(home?.join("Downloads")))
-        .unwrap_or_else(|| PathBuf::from("."))
-}
-
-/// Returns the directory of the line `XDG_DOWNLOAD_DIR="$HOME/Downloads"` of a desktop's settings. `None` if there is
-/// no such line or its path is relative.
-fn named_downloads(settings: &str, home: &Path) -> Option<PathBuf> {
-    let line = settings
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("XDG_DOWNLOAD_DIR="))?;
-    let path = line.trim_matches('"');
-    match path.strip_prefix("$HOME") {
-        Some(rest) => Some(home.join(rest.trim_start_matches('/'))),
-        None => Some(PathBuf::from(path)).filter(|path| path.is_absolute()),
-    }
-}
-
 /// Returns the path to save a file to. If `named` is no directory, it is that path, even if a file exists there. If
 /// `named` is a directory, or `None`, which means `downloads`, it is a free name in the directory: `a.png`, then
 /// `a (1).png`. Fails if 1,000 such names are taken.
@@ -281,23 +256,5 @@ mod tests {
         let saved = destination(None, &downloads, "b.png").unwrap();
         assert_eq!(saved, downloads.join("b.png"));
         assert!(downloads.is_dir(), "it can be written now");
-    }
-
-    #[test]
-    fn downloads_are_where_the_desktop_says() {
-        let home = Path::new("/home/alice");
-        let cases = [
-            ("XDG_DOWNLOAD_DIR=\"$HOME/Loaded\"\n", Some("/home/alice/Loaded")),
-            ("# none\n  XDG_DOWNLOAD_DIR=\"/data/in\"", Some("/data/in")),
-            ("XDG_DOWNLOAD_DIR=\"relative\"", None),
-            ("XDG_MUSIC_DIR=\"$HOME/Music\"", None),
-        ];
-        for (settings, found) in cases {
-            assert_eq!(
-                named_downloads(settings, home),
-                found.map(PathBuf::from),
-                "{settings}"
-            );
-        }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tern_client::client::stored_credentials;
 use tern_client::{BackEnd, ClientConfig, Credentials, StopReason, StoreLocation, Tls};
 
-use super::{ChatArgs, files};
+use super::ChatArgs;
 
 /// Everything that a client of one device needs to start.
 pub struct Device {
@@ -44,7 +44,7 @@ pub async fn device(args: &ChatArgs) -> anyhow::Result<Device> {
         config,
         back_end,
         store,
-        downloads: args.downloads.clone().unwrap_or_else(files::downloads),
+        downloads: args.downloads.clone().unwrap_or_else(downloads),
     })
 }
 
@@ -175,6 +175,31 @@ fn file_name(name: &str) -> String {
         .to_owned()
 }
 
+/// Returns the directory for saved files: the one that the desktop's settings name, else `Downloads` in the home
+/// directory, else the working directory.
+fn downloads() -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let said = home.as_ref().and_then(|home| {
+        let settings = std::fs::read_to_string(home.join(".config/user-dirs.dirs")).ok()?;
+        named_downloads(&settings, home)
+    });
+    said.or_else(|| Some(home?.join("Downloads")))
+        .unwrap_or_else(|| PathBuf::from("."))
+}
+
+/// Returns the directory of the line `XDG_DOWNLOAD_DIR="$HOME/Downloads"` of a desktop's settings. `None` if there is
+/// no such line or its path is relative.
+fn named_downloads(settings: &str, home: &Path) -> Option<PathBuf> {
+    let line = settings
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("XDG_DOWNLOAD_DIR="))?;
+    let path = line.trim_matches('"');
+    match path.strip_prefix("$HOME") {
+        Some(rest) => Some(home.join(rest.trim_start_matches('/'))),
+        None => Some(PathBuf::from(path)).filter(|path| path.is_absolute()),
+    }
+}
+
 /// Returns the name with its first letter in upper case.
 pub fn capitalised(name: &str) -> String {
     let mut chars = name.chars();
@@ -220,5 +245,23 @@ mod tests {
             assert_eq!(file_name(name), file);
         }
         assert_eq!(capitalised("alice"), "Alice");
+    }
+
+    #[test]
+    fn downloads_are_where_the_desktop_says() {
+        let home = Path::new("/home/alice");
+        let cases = [
+            ("XDG_DOWNLOAD_DIR=\"$HOME/Loaded\"\n", Some("/home/alice/Loaded")),
+            ("# none\n  XDG_DOWNLOAD_DIR=\"/data/in\"", Some("/data/in")),
+            ("XDG_DOWNLOAD_DIR=\"relative\"", None),
+            ("XDG_MUSIC_DIR=\"$HOME/Music\"", None),
+        ];
+        for (settings, found) in cases {
+            assert_eq!(
+                named_downloads(settings, home),
+                found.map(PathBuf::from),
+                "{settings}"
+            );
+        }
     }
 }

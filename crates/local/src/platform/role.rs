@@ -1,0 +1,29 @@
+//! The roles of nodes.
+
+/// The role of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    Gateway,
+    Chat,
+    Presence,
+    Accounts,
+    Media,
+}
+
+impl Role {
+    /// Returns the role's name in `tern serve` and in the map.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Chat => "chat",
+            Self::Presence => "presence",
+            Self::Accounts => "accounts",
+            Self::Media => "media",
+        }
+    }
+
+    /// Returns the node's name, such as `chat-0`.
+    pub fn node_name(self, number: usize) -> String {
+        format!("{}-{number}", self.as_str())
+    }
+}
