@@ -1,6 +1,5 @@
 //! Stores messages for people who are away, and measures their delivery when all of these people come back at once.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -33,20 +32,27 @@ pub struct Args {
     /// Messages that wait for each of them
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     messages: u32,
+    /// Chats in which they wait, each with another person
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    chats: u32,
 }
 
 /// Runs the load and returns its results. Fails if users cannot be created or a stream breaks.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     let away = make(&target.back_end, args.users as usize, 1).await?;
-    let writers = make(&target.back_end, away.len().div_ceil(READERS_OF_A_WRITER), 1).await?;
+    let writers = away.len().div_ceil(READERS_OF_A_WRITER).max(args.chats as usize);
+    let writers = make(&target.back_end, writers, 1).await?;
     let meter = Arc::new(Meter::new());
     meter.begin();
     let mark = target.mark().await?;
     let mut storing = JoinSet::new();
-    for (number, (writer, readers)) in writers.iter().zip(away.chunks(READERS_OF_A_WRITER)).enumerate() {
+    for (number, (writer, messages)) in writers
+        .iter()
+        .zip(of_writers(&away, writers.len(), &args))
+        .enumerate()
+    {
         let line = Line::open(&target.gateways, number, Person::device(writer)?).await?;
-        let readers = readers.iter().map(|person| person.user).collect();
-        storing.spawn(write(line, readers, args.messages, common.body, meter.clone()));
+        storing.spawn(write(line, messages, common.body, meter.clone()));
     }
     join(storing).await?;
     let stored = target.since(&mark).await?;
@@ -71,8 +77,8 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     meter.lost.fetch_add(missing, Ordering::Relaxed);
 
     let load = format!(
-        "offline: {} people with {} messages each, {}-byte bodies",
-        args.users, args.messages, common.body
+        "offline: {} people with {} messages each in {} chats, {}-byte bodies",
+        args.users, args.messages, args.chats, common.body
     );
     let mut report = Report::on(target, load).await?;
     report.a_second("stored a second", total, &stored);
@@ -93,25 +99,28 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     Ok(report)
 }
 
-/// Writes `each` messages to each of the readers, in turns.
-async fn write(
-    mut line: Line,
-    readers: Vec<UserId>,
-    each: u32,
-    body: u32,
-    meter: Arc<Meter>,
-) -> anyhow::Result<()> {
-    let to: Vec<To> = readers
-        .iter()
-        .map(|user| To::PeerUserId(user.to_string()))
-        .collect();
-    let mut left = (0..each).flat_map(|_| &to);
+/// Returns for each writer to whom it writes, once for each message. Each person's messages come from as many writers
+/// as the person has chats, in turns.
+fn of_writers(away: &[Person], writers: usize, args: &Args) -> Vec<Vec<UserId>> {
+    let mut of_writers = vec![Vec::new(); writers];
+    for message in 0..args.messages as usize {
+        for (number, person) in away.iter().enumerate() {
+            let chats = args.chats as usize;
+            of_writers[(number * chats + message % chats) % writers].push(person.user);
+        }
+    }
+    of_writers
+}
+
+/// Writes a message to each of these people, one after the other.
+async fn write(mut line: Line, to: Vec<UserId>, body: u32, meter: Arc<Meter>) -> anyhow::Result<()> {
+    let mut left = to.into_iter().map(|user| To::PeerUserId(user.to_string()));
     let (mut waiting, mut heard) = (std::collections::HashMap::new(), Vec::new());
     loop {
         while waiting.len() < WINDOW
             && let Some(to) = left.next()
         {
-            let request = line.say(to, body, &meter.clock);
+            let request = line.say(&to, body, &meter.clock);
             meter.sent.fetch_add(1, Ordering::Relaxed);
             waiting.insert(request.to_string(), Instant::now());
         }
@@ -146,13 +155,14 @@ async fn drain(
     meter: &Meter,
     arrived: &AtomicU64,
 ) -> anyhow::Result<()> {
-    let (mut heard, mut seqs) = (Vec::new(), HashSet::new());
+    let (mut heard, mut entries) = (Vec::new(), 0);
     let mut caught_up = false;
-    while seqs.len() < messages as usize || !caught_up {
+    while entries < messages || !caught_up {
         line.hear(&mut heard).await?;
         for heard in heard.drain(..) {
             match heard {
-                Heard::Entry { seq, .. } if seqs.insert(seq) => {
+                Heard::Entry { .. } => {
+                    entries += 1;
                     arrived.fetch_add(1, Ordering::Relaxed);
                 }
                 Heard::CaughtUp => {
