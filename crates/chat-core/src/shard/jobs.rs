@@ -103,7 +103,9 @@ impl ShardState {
         None
     }
 
-    /// Takes the chats whose settle is due. A chat that is being loaded, or has nothing that is old enough, waits on.
+    /// Takes the chats whose settle is due. A chat that has nothing that is old enough waits on. A chat that is being
+    /// loaded does not wait: everybody can have it loaded again and again, by commands that are refused. It is settled
+    /// by the memory that this owner has of it, as a chat is to which another owner has committed unnoticed.
     fn take_settle(&mut self, now: Timestamp) -> Vec<SettleChat> {
         let mut settle = Vec::new();
         while settle.len() < MAX_SETTLE {
@@ -119,7 +121,7 @@ impl ShardState {
                 continue;
             };
             let upto = chat.settles_upto();
-            if chat.stage == Stage::Loading || upto < lowest {
+            if upto < lowest {
                 schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
                 continue;
             }

@@ -68,7 +68,8 @@ impl ShardState {
                     chat.receipts.tell_all();
                     self.risen.insert(id);
                 }
-                if chat.unsettled.is_some() && chat.settling.is_none() {
+                // A settle that is scheduled keeps its time, however often the chat is loaded.
+                if chat.unsettled.is_some() && chat.settling.is_none() && chat.settle_at.is_none() {
                     schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
                 }
                 self.answer(answers, out);
