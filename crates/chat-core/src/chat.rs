@@ -55,7 +55,7 @@ pub struct Chat {
     pub id: ChatId,
     /// The state of this memory, compared with the store.
     pub stage: Stage,
-    /// The numbers of the loads under way whose results count.
+    /// The numbers of the loads under way whose results count. All of them began after this owner's last commit.
     pub loads: Vec<u64>,
     /// The direct chat that loads make if it does not exist; `None` if no load was told to make one.
     pub create: Option<Making>,
@@ -271,8 +271,13 @@ impl Chat {
         self.loads.push(number);
     }
 
-    /// Notes that a load has ended. Returns false if its result does not count, because of [`Self::distrust`].
+    /// Notes that a load has ended. Returns false if its result does not count, because of [`Self::distrust`] or because
+    /// another load's snapshot was taken over since it began.
     pub(crate) fn load_ended(&mut self, number: u64) -> bool {
+        debug_assert!(
+            self.loads.is_empty() || self.stage == Stage::Loading,
+            "a load that counts finds the chat as it left it"
+        );
         let counts = self.loads.iter().position(|load| *load == number);
         counts.map(|place| self.loads.swap_remove(place)).is_some()
     }
@@ -285,11 +290,12 @@ impl Chat {
             .collect()
     }
 
-    /// Takes over the snapshot. Returns the answers to commands that are in the log already, and to callers of a
-    /// reload.
+    /// Takes over the snapshot. The results of other loads under way count no more, because they may lack what is
+    /// committed from now on. Returns the answers to commands that are in the log already, and to callers of a reload.
     pub fn load(&mut self, snapshot: Snapshot) -> Vec<(Origin, Outcome)> {
         debug_assert!(self.in_flight.is_none(), "a batch stands on the head");
         self.stage = Stage::Ready;
+        self.loads.clear();
         self.create = None;
         self.blocked = snapshot.blocked;
         self.kind = snapshot.kind;

@@ -55,7 +55,7 @@ impl ShardState {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
-        if !chat.load_ended(number) || chat.stage != Stage::Loading {
+        if !chat.load_ended(number) {
             return;
         }
         let refusal = match result {

@@ -1,0 +1,58 @@
+//! Tests of loads: which of them count, and how many begin.
+
+use super::*;
+
+impl Shard {
+    /// Lets this device of one of the two people write to the other. The chat is made if it does not exist.
+    fn write(&mut self, person: usize, device: DeviceId) -> Vec<Effect> {
+        let chat = self.chat;
+        let entry = NewEntry {
+            sending: Sending::default(),
+            media: Vec::new(),
+            kind: EntryKind::Message,
+            sender: self.people[person],
+            device,
+            request: RequestId::random(),
+            fingerprint: [0; 16],
+            counts: true,
+            content: Bytes::new(),
+        };
+        self.tell(Event::Send {
+            origin: Origin::Call(1),
+            chat,
+            peer: Some(self.people[1 - person]),
+            entry,
+        })
+    }
+
+    /// Ends a load of the chat, which finds its log empty.
+    fn load_empty(&mut self, number: u64) -> Vec<Effect> {
+        let (chat, result) = (self.chat, Ok(Some(self.snapshot())));
+        self.tell(Event::Loaded { chat, number, result })
+    }
+
+    /// Returns the state of the chat in memory, and its head.
+    fn memory(&self) -> Option<(Stage, Seq)> {
+        let chat = self.state.chats.get(&self.chat)?;
+        Some((chat.stage, chat.head()))
+    }
+}
+
+/// Rule 2: what is committed meanwhile is not in the snapshot of the older load.
+#[test]
+fn a_load_that_began_before_another_was_taken_over_does_not_count() {
+    let mut shard = Shard::new();
+    shard.state = ShardState::default();
+    let first = load_number(&shard.write(0, DeviceId::random()));
+    let second = load_number(&shard.write(1, DeviceId::random()));
+    shard.load_empty(first);
+    shard.committed();
+    assert_eq!(shard.memory(), Some((Stage::Ready, Seq(2))));
+    // Another owner has committed meanwhile, so the chat is loaded anew.
+    shard.send();
+    assert!(matches!(shard.job(), Some(Job::Commit(_))));
+    let conflict = JobDone::Commit(vec![(shard.chat, Committed::Conflict)]);
+    load_number(&shard.tell(Event::JobDone(conflict)));
+    assert!(shard.load_empty(second).is_empty());
+    assert_eq!(shard.memory(), Some((Stage::Loading, Seq(2))));
+}
