@@ -85,8 +85,9 @@ impl ShardState {
         let since = command.since(now);
         let answer = chat.enqueue(origin, command, [room, room_of_chat], since);
         // The load begins after the command is in the queue, so that it looks up this request too. With `create`
-        // another load begins even if one is under way, because the first may have been told to make no chat.
-        if chat.stage == Stage::Loading && (chat.loads.is_empty() || create.is_some()) {
+        // another load begins although one is under way, if that makes no chat or makes it for somebody else: whether
+        // the chat may be made depends on its maker. A person's outbox of a hundred messages begins one load.
+        if chat.needs_load(create) {
             load(&mut self.loads, chat, create, out);
         }
         match answer {

@@ -56,3 +56,34 @@ fn a_load_that_began_before_another_was_taken_over_does_not_count() {
     assert!(shard.load_empty(second).is_empty());
     assert_eq!(shard.memory(), Some((Stage::Loading, Seq(2))));
 }
+
+#[test]
+fn of_all_messages_that_would_make_a_chat_in_the_same_way_one_begins_a_load() {
+    let mut shard = Shard::new();
+    shard.state = ShardState::default();
+    let ways = [
+        (0, DeviceId::random()),
+        (0, DeviceId::BACK_END),
+        (1, DeviceId::random()),
+    ];
+    for (person, device) in ways {
+        load_number(&shard.write(person, device));
+    }
+    for _ in 0..100 {
+        for (person, device) in ways {
+            assert!(shard.write(person, device).is_empty());
+        }
+    }
+    // A command that makes no chat waits for any of the loads.
+    assert!(shard.send().is_empty());
+}
+
+#[test]
+fn a_message_that_would_make_a_chat_begins_a_load_of_its_own_while_another_makes_none() {
+    let mut shard = Shard::new();
+    shard.state = ShardState::default();
+    load_number(&shard.send());
+    let effects = shard.write(0, DeviceId::random());
+    let makes = matches!(effects.as_slice(), [Effect::Load { create: Some(_), .. }]);
+    assert!(makes, "{effects:?}");
+}
