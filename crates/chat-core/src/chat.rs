@@ -228,7 +228,7 @@ impl Chat {
     }
 
     /// Returns whether this chat may be forgotten without a loss: nobody waits for it, its entries are settled, and no
-    /// receipts are gathered.
+    /// receipts are gathered. The shard knows of the receipts that are pushed at once.
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting() == 0
             && self.unsettled.is_none()

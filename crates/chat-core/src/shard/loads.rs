@@ -241,7 +241,8 @@ impl ShardState {
     }
 
     /// Forgets idle chats that were not used for [`IDLE`], or for 5 s if there are more than [`MAX_CHATS`]. It looks at
-    /// most once in a tenth of that time.
+    /// most once in a tenth of that time. A chat stays while events wait for it, or receipts that are pushed at the end
+    /// of this turn.
     pub(super) fn forget_idle(&mut self, now: Timestamp) {
         let crowded = self.chats.len() > MAX_CHATS;
         let idle = if crowded { Duration::from_secs(5) } else { IDLE };
@@ -249,9 +250,11 @@ impl ShardState {
             return;
         }
         self.swept_at = now;
-        let held = &self.held;
-        self.chats
-            .retain(|id, chat| !chat.is_idle() || held.contains_key(id) || now.since(chat.last_used) < idle);
+        let (held, risen) = (&self.held, &self.risen);
+        self.chats.retain(|id, chat| {
+            let awaited = held.contains_key(id) || risen.contains(id);
+            !chat.is_idle() || awaited || now.since(chat.last_used) < idle
+        });
     }
 }
 
