@@ -122,7 +122,8 @@ impl ShardState {
                 break;
             };
             self.settle_due.remove(&(at, id));
-            let Some(chat) = self.chats.get_mut(&id) else {
+            // A time of before the chat was forgotten and loaded again is not its own.
+            let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.settle_at == Some(at)) else {
                 continue;
             };
             chat.settle_at = None;

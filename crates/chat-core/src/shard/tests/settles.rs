@@ -47,6 +47,27 @@ fn commands_that_are_refused_put_no_settle_off() {
 }
 
 #[test]
+fn a_chat_that_was_forgotten_and_loaded_again_is_not_settled_at_its_former_time() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    let due = shard.now + SETTLE_AFTER;
+    shard.now = shard.now + Duration::from_millis(400);
+    shard.send();
+    assert!(matches!(shard.job(), Some(Job::Commit(_))));
+    let (chat, low, high) = (shard.chat, Seq(1), Seq(1));
+    shard.tell(Event::JobDone(JobDone::Commit(vec![(chat, Committed::Away)])));
+    assert_eq!(shard.state.chats(), 0);
+    let number = load_number(&shard.tell(Event::Recover { chat, low, high }));
+    shard.load_with_one_unsettled(number);
+    for (at, settles) in [(due, false), (shard.now + SETTLE_AFTER, true)] {
+        shard.now = at;
+        let job = shard.job();
+        assert_eq!(matches!(job, Some(Job::Settle(_))), settles, "{job:?}");
+    }
+}
+
+#[test]
 fn rule_3_devices_are_looked_up_after_their_rows_are_written() {
     let mut shard = Shard::new();
     shard.send();
