@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use tern_cluster::links::{gather, identity};
-use tern_cluster::shedding::{Shedding, gather_or_level};
+use tern_cluster::shedding::{Level, Shedding, gather_or_level};
 use tern_identity::ticket::Tickets;
 use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::{ControlDown, ControlUp, LiveDown, LiveRequest, WindowReplies, WindowRequests};
 use tern_store::Pools;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
@@ -90,9 +91,8 @@ impl ChatLink for LinkService {
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
         let (ownership, mut own) = (self.parts.ownership.clone(), self.parts.shedding.own());
         let out = async_stream::stream! {
-            let (_link, reading) = (link, AbortOnDrop(reading));
-            while !reading.0.is_finished() {
-                let Some(items) = gather_or_level(&mut items, GATHER, &mut own).await else { break };
+            let (_link, mut reading) = (link, AbortOnDrop(reading));
+            while let Some(items) = next_frame(&mut reading.0, &mut items, &mut own).await {
                 let shed_level = own.borrow().to_wire();
                 yield Ok(ControlDown { map_version: ownership.map_version(), items, shed_level });
             }
@@ -149,11 +149,42 @@ impl ChatLink for LinkService {
     }
 }
 
+/// Takes the items of the next frame to a gateway, which are none if only this node's level has changed. Returns `None`
+/// as soon as the reader of the gateway's items has ended: nothing more is heard on the link then.
+async fn next_frame<T>(
+    reading: &mut JoinHandle<()>,
+    items: &mut mpsc::Receiver<T>,
+    own: &mut watch::Receiver<Level>,
+) -> Option<Vec<T>> {
+    tokio::select! {
+        biased;
+        _ended = reading => None,
+        items = gather_or_level(items, GATHER, own) => items,
+    }
+}
+
 /// A task that is aborted when this is dropped.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+struct AbortOnDrop(JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_ends_with_its_reader_although_nothing_is_to_go_out() {
+        let (_queue, mut items) = mpsc::channel::<()>(1);
+        let mut own = Shedding::off().own();
+        let mut reading = tokio::spawn(tokio::time::sleep(Duration::from_secs(1)));
+        let frame = next_frame(&mut reading, &mut items, &mut own);
+        let frame = tokio::time::timeout(Duration::from_secs(2), frame).await;
+        assert_eq!(frame.ok(), Some(None));
     }
 }
