@@ -32,13 +32,11 @@ use crate::ownership::Ownership;
 use crate::shard_loop::Shards;
 use crate::store::seal::MasterKey;
 use items::Reader;
-use windows::Windows;
 pub use windows::event;
+use windows::{WINDOWS, Windows};
 
 /// The most items or pushes of one frame to a gateway.
 const GATHER: usize = 256;
-/// The most windows of one link that are being read or wait to be sent.
-const WINDOWS: usize = 64;
 
 /// The stream of frames to a gateway.
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -128,22 +126,7 @@ impl ChatLink for LinkService {
         request: Request<Streaming<WindowRequests>>,
     ) -> Result<Response<Self::CatchUpStream>, Status> {
         let (replies, replies_out) = mpsc::channel(WINDOWS);
-        let windows = self.windows.clone();
-        let mut frames = request.into_inner();
-        let work = async move {
-            while let Ok(Some(frame)) = frames.message().await {
-                for request in frame.requests {
-                    let (windows, replies) = (windows.clone(), replies.clone());
-                    let Ok(slot) = replies.clone().reserve_owned().await else {
-                        return;
-                    };
-                    let version = frame.map_version;
-                    tokio::spawn(
-                        async move { slot.send(Ok(windows.reply(request, version).await)) }.in_current_span(),
-                    );
-                }
-            }
-        };
+        let work = self.windows.clone().serve(request.into_inner(), replies);
         tokio::spawn(work.in_current_span());
         Ok(Response::new(ReceiverStream::new(replies_out).boxed()))
     }

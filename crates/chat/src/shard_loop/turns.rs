@@ -1,5 +1,5 @@
-//! Hands out turns at a cell of the store for loads and for the making of chats: a bounded number at a time, each for a
-//! bounded time.
+//! Hands out turns at a cell of the store for loads, for the making of chats and for windows: a bounded number at a
+//! time, each for a bounded time.
 //!
 //! While the store is away, one attempt at a time finds out whether it is back. Work that comes meanwhile waits for the
 //! result of that attempt (rule 9).
@@ -15,7 +15,6 @@ use tern_chat_core::shard::LoadError;
 
 use tern_store::error::{is_away, is_held};
 
-use crate::metrics;
 use crate::store::ReadError;
 
 /// The longest time that work may take in its turn. Work that takes longer is given up, and the store counts as away.
@@ -29,7 +28,7 @@ const AWAY_FOR: Duration = Duration::from_millis(250);
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The turns at one cell of the store. They are cheap to clone; the loads and the maker of direct chats of the cell
-/// share them.
+/// share them. Windows have turns of their own.
 #[derive(Debug, Clone)]
 pub struct Turns {
     free: Arc<Semaphore>,
@@ -42,6 +41,16 @@ impl Turns {
         Self {
             free: Arc::new(Semaphore::new(at_a_time as usize)),
             circuit: Arc::default(),
+        }
+    }
+
+    /// Returns whether the store was found away, and is not to be asked before somebody has found out whether it is
+    /// back. Work that is soon tried again need not wait for that.
+    pub fn is_away(&self) -> bool {
+        match self.circuit.found.borrow().store {
+            Store::Answers => false,
+            Store::Away { until } => Instant::now() < until,
+            Store::Probed => true,
         }
     }
 
@@ -60,7 +69,6 @@ impl Turns {
         let attempt = attempt.ok().flatten().ok_or(LoadError::Away)?;
         let turn = timeout(TURN_TIMEOUT, self.free.acquire()).await;
         let Ok(_turn) = turn else {
-            metrics::load_refused();
             attempt.was_not_made();
             return Err(LoadError::Overloaded);
         };
@@ -75,11 +83,11 @@ impl Turns {
                 Ok(done)
             }
             Err(_) => {
-                tracing::warn!(%of, "loading takes too long");
+                tracing::warn!(%of, "reading from the store takes too long");
                 Err(LoadError::Away)
             }
             Ok(Err(error)) => {
-                tracing::warn!(%of, %error, "cannot load");
+                tracing::warn!(%of, %error, "cannot read from the store");
                 match error {
                     ReadError::Sql(error) if is_away(&error) => drop(attempt),
                     ReadError::Sql(error) if is_held(&error) => {
@@ -256,6 +264,20 @@ mod tests {
                 .all(|result| matches!(result, Err(LoadError::Away)))
         );
         assert_eq!(tries.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_need_not_wait_for_an_attempt_asks_whether_one_is_to_be_made() {
+        let turns = Turns::new(2);
+        assert!(!turns.is_away());
+        drop(turns.circuit.begin().await);
+        assert!(turns.is_away());
+        tokio::time::advance(AWAY_FOR).await;
+        assert!(!turns.is_away(), "somebody has to find out");
+        let probe = turns.circuit.begin().await.unwrap();
+        assert!(turns.is_away(), "one does");
+        probe.succeeded();
+        assert!(!turns.is_away());
     }
 
     #[tokio::test(start_paused = true)]
