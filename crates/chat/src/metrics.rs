@@ -17,7 +17,8 @@ use tern_types::{Clock, NoticeKind};
 use tern_chat_core::NewEntry;
 
 use shard::{
-    DEFERRED, JOB_ITEMS, JOB_SECONDS, LOADED, NOTICES_DROPPED, NOTICES_PASSED, RECEIPTS, RISEN, WAITING,
+    DEFERRED, JOB_ITEMS, JOB_SECONDS, LOADED, NOTICES_DROPPED, NOTICES_PASSED, RECEIPTS, RECOVERED, RISEN,
+    WAITING,
 };
 pub use shard::{JobTimes, ShardMetrics};
 
@@ -35,7 +36,6 @@ const LOOKUPS_UNSURE: &str = "tern_chat_lookups_unsure_total";
 const LOOKUPS_FAILED: &str = "tern_chat_lookups_failed_total";
 const LOOKUPS_AT_GATEWAYS: &str = "tern_chat_lookups_at_gateways_total";
 const WAKES_UNCONFIRMED: &str = "tern_chat_wakes_unconfirmed_total";
-const RECOVERED: &str = "tern_chat_recovered_chats_total";
 const SLOTS: &str = "tern_chat_slots";
 const MAP_VERSION: &str = "tern_chat_map_version";
 const WINDOW_ENTRIES: &str = "tern_chat_window_entries_total";
@@ -151,7 +151,7 @@ const DESCRIBED: &[Described] = &[
     (
         Kind::Counter,
         RECOVERED,
-        "Chats whose unsettled entries an owner that is gone had left",
+        "Chats with unsettled entries that their owner did not know of; most were left by a node that is gone",
     ),
     (Kind::Gauge, SLOTS, "Slots that the map gives this node"),
     (
@@ -311,12 +311,6 @@ pub(crate) fn lookup_unsure() {
 /// Counts a wake that a gateway did not confirm. Its chat is settled again.
 pub(crate) fn wake_unconfirmed() {
     counter!(WAKES_UNCONFIRMED).increment(1);
-}
-
-/// Counts chats whose unsettled entries a look at the store found. Most were left by an owner that is gone. A
-/// chat whose settle fails again and again is found, and counted, every 10 s too.
-pub(crate) fn recovered(chats: usize) {
-    counter!(RECOVERED).increment(chats as u64);
 }
 
 /// Sets the number of slots that the map gives this node, and the map's version.

@@ -62,8 +62,9 @@ impl ShardState {
             // Another load, which may make the chat, is still under way.
             Ok(None) | Err(LoadError::StrangersLimited { .. }) if !chat.loads.is_empty() => return,
             Ok(Some(snapshot)) => {
-                let was_blocked = chat.is_blocked();
+                let (was_blocked, known) = (chat.is_blocked(), chat.unsettled);
                 let answers = chat.load(snapshot);
+                self.counts.recovered += u64::from(is_lower(chat.unsettled, known));
                 if was_blocked && !chat.is_blocked() {
                     chat.receipts.tell_all();
                     self.risen.insert(id);
@@ -140,6 +141,7 @@ impl ShardState {
         if chat.stage == Stage::Loading || chat.settling.is_some() {
             return;
         }
+        self.counts.recovered += u64::from(is_lower(Some(low), chat.unsettled));
         chat.unsettled = Some(chat.unsettled.map_or(low, |lowest| lowest.min(low)));
         if high > chat.head() && chat.waiting() == 0 {
             // Another owner has committed, so this memory of the chat is stale.
@@ -256,6 +258,11 @@ impl ShardState {
             !chat.is_idle() || awaited || now.since(chat.last_used) < idle
         });
     }
+}
+
+/// Returns whether the lowest unsettled entry `found` is lower than the one that was known, or the first.
+fn is_lower(found: Option<Seq>, known: Option<Seq>) -> bool {
+    found.is_some_and(|found| known.is_none_or(|known| found < known))
 }
 
 /// Makes a chat whose load has begun.

@@ -68,6 +68,23 @@ fn a_chat_that_was_forgotten_and_loaded_again_is_not_settled_at_its_former_time(
 }
 
 #[test]
+fn a_chat_with_unsettled_entries_that_its_owner_did_not_know_of_is_counted_once() {
+    let mut shard = Shard::new();
+    let (chat, low, high) = (shard.chat, Seq(1), Seq(1));
+    shard.send();
+    shard.committed();
+    shard.tell(Event::Recover { chat, low, high });
+    assert_eq!(shard.state.take_counts().recovered, 0, "these are its own");
+
+    shard.state = ShardState::default();
+    let number = load_number(&shard.tell(Event::Recover { chat, low, high }));
+    shard.tell(Event::Recover { chat, low, high });
+    shard.load_with_one_unsettled(number);
+    shard.tell(Event::Recover { chat, low, high });
+    assert_eq!(shard.state.take_counts().recovered, 1);
+}
+
+#[test]
 fn rule_3_devices_are_looked_up_after_their_rows_are_written() {
     let mut shard = Shard::new();
     shard.send();
