@@ -87,6 +87,7 @@ impl ShardState {
             Err(LoadError::NotAccepted) => Refusal::NotAccepted,
             Err(LoadError::StrangersLimited { retry_after }) => Refusal::StrangersLimited { retry_after },
             Err(LoadError::Away) => Refusal::STORE_AWAY,
+            Err(LoadError::Unreadable) => Refusal::Unreadable,
             Err(LoadError::Held) => Refusal::HELD,
             Err(LoadError::Overloaded) => Refusal::OVERLOADED,
         };

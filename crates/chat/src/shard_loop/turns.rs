@@ -59,7 +59,8 @@ impl Turns {
     /// # Errors
     ///
     /// [`LoadError::Overloaded`] if the turn did not come in time, [`LoadError::Held`] if the work met a lock of
-    /// another transaction, else [`LoadError::Away`].
+    /// another transaction, [`LoadError::Unreadable`] if it could not read what the store answered, else
+    /// [`LoadError::Away`].
     pub async fn take<T>(
         &self,
         of: impl Display,
@@ -88,15 +89,14 @@ impl Turns {
             }
             Ok(Err(error)) => {
                 tracing::warn!(%of, %error, "cannot read from the store");
-                match error {
-                    ReadError::Sql(error) if is_away(&error) => drop(attempt),
-                    ReadError::Sql(error) if is_held(&error) => {
-                        attempt.succeeded();
-                        return Err(LoadError::Held);
-                    }
-                    _ => attempt.succeeded(),
-                }
-                Err(LoadError::Away)
+                let failed = match error {
+                    ReadError::Sql(error) if is_away(&error) => return Err(LoadError::Away),
+                    ReadError::Sql(error) if is_held(&error) => LoadError::Held,
+                    ReadError::Sql(_) => LoadError::Away,
+                    ReadError::Key(_) | ReadError::Unknown(..) => LoadError::Unreadable,
+                };
+                attempt.succeeded();
+                Err(failed)
             }
         }
     }
@@ -277,6 +277,17 @@ mod tests {
         let probe = turns.circuit.begin().await.unwrap();
         assert!(turns.is_away(), "one does");
         probe.succeeded();
+        assert!(!turns.is_away());
+    }
+
+    #[tokio::test]
+    async fn a_chat_that_cannot_be_read_says_nothing_against_the_store() {
+        let turns = Turns::new(2);
+        let chat = tern_types::ChatId(uuid::Uuid::nil());
+        for error in [ReadError::Key(chat), ReadError::Unknown(chat, "a role")] {
+            let result = turns.take(chat, async { Err::<(), _>(error) }).await;
+            assert!(matches!(result, Err(LoadError::Unreadable)), "{result:?}");
+        }
         assert!(!turns.is_away());
     }
 

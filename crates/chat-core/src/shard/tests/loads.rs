@@ -87,3 +87,28 @@ fn a_message_that_would_make_a_chat_begins_a_load_of_its_own_while_another_makes
     let makes = matches!(effects.as_slice(), [Effect::Load { create: Some(_), .. }]);
     assert!(makes, "{effects:?}");
 }
+
+/// Whoever changed a block meanwhile has nothing to wait for: the chat is not in memory, and its next use reads the
+/// store.
+#[test]
+fn a_chat_that_cannot_be_read_is_not_unavailable() {
+    let mut shard = Shard::new();
+    let (chat, blocker) = (shard.chat, Origin::Call(2));
+    let number = load_number(&shard.tell(Event::BlocksChanged {
+        origin: blocker,
+        chat,
+    }));
+    shard.write(0, DeviceId::random());
+    let result = Err(LoadError::Unreadable);
+    let effects = shard.tell(Event::Loaded { chat, number, result });
+    let answers = effects.into_iter().map(|effect| match effect {
+        Effect::Answer { origin, outcome } => (origin, outcome),
+        other => panic!("{other:?}"),
+    });
+    let unreadable = Outcome::Refused(Refusal::Unreadable);
+    assert_eq!(
+        answers.collect::<Vec<_>>(),
+        [(blocker, Outcome::Unchanged), (Origin::Call(1), unreadable)]
+    );
+    assert_eq!((shard.state.chats(), shard.state.waiting()), (0, 0));
+}
