@@ -202,7 +202,7 @@ pub fn describe() {
     }
     for kind in NoticeKind::ALL.map(NoticeKind::name) {
         counter!(NOTICES_IN, "kind" => kind).absolute(0);
-        for reason in ["fanout", "link", "shed", "not_owner", "shard"] {
+        for reason in ["fanout", "link", "no_link", "shed", "not_owner", "shard"] {
             counter!(NOTICES_DROPPED, "kind" => kind, "reason" => reason).absolute(0);
         }
     }
@@ -371,7 +371,7 @@ mod tests {
         with_local_recorder(&named, describe);
         let named = named.0.into_inner().unwrap();
         assert!(named.contains(LOOKUPS_UNSURE));
-        for reason in ["fanout", "link", "shed", "not_owner", "shard"] {
+        for reason in ["fanout", "link", "no_link", "shed", "not_owner", "shard"] {
             assert!(
                 named.contains(&format!("{NOTICES_DROPPED} typing {reason}")),
                 "{reason}"
