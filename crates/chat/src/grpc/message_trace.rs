@@ -49,7 +49,7 @@ impl Trace {
             unsettled_since_ms: self.facts.unsettled_since.unwrap_or_default().0,
             trace_id,
             members,
-            sessions_incomplete: self.sessions.failed,
+            sessions_incomplete: self.sessions.failed || self.sessions.unsure,
         })
     }
 
@@ -250,6 +250,22 @@ mod tests {
         ];
         for (number, (trace, recipient, expected)) in cases.into_iter().enumerate() {
             assert_eq!(trace.state(&recipient), expected, "case {number}");
+        }
+    }
+
+    #[test]
+    fn sessions_are_incomplete_if_a_look_up_failed_or_is_unsure() {
+        for (failed, unsure) in [(false, false), (true, false), (false, true)] {
+            let trace = Trace {
+                sessions: Sessions {
+                    failed,
+                    unsure,
+                    ..Sessions::default()
+                },
+                ..trace(false, &[])
+            };
+            let message = trace.into_message("chat-0").unwrap();
+            assert_eq!(message.sessions_incomplete, failed || unsure);
         }
     }
 
