@@ -56,8 +56,9 @@ pub struct Chat {
     pub id: ChatId,
     /// The state of this memory, compared with the store.
     pub stage: Stage,
-    /// The numbers of the loads under way whose results count.
-    pub loads: Vec<u64>,
+    /// The loads under way whose results count: the number of each, and the direct chat that it makes if it does not
+    /// exist. All of them began after this owner's last commit.
+    pub loads: Vec<(u64, Option<Making>)>,
     /// The direct chat that loads make if it does not exist; `None` if no load was told to make one.
     pub create: Option<Making>,
     /// The callers that asked for a reload. They are answered when a load has ended that began after they asked.
@@ -223,7 +224,7 @@ impl Chat {
     }
 
     /// Returns whether this chat may be forgotten without a loss: nobody waits for it, its entries are settled, and no
-    /// receipts are gathered.
+    /// receipts are gathered. The shard knows of the receipts that are pushed at once.
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting() == 0
             && self.unsettled.is_none()
@@ -255,6 +256,13 @@ impl Chat {
         now
     }
 
+    /// Returns whether a load must begin for a command that was just put into the queue: the chat is being loaded, and
+    /// no load under way makes this direct chat. With `None` any load will do.
+    pub(crate) fn needs_load(&self, create: Option<Making>) -> bool {
+        let will_do = |(_, making): &(u64, Option<Making>)| create.is_none() || *making == create;
+        self.stage == Stage::Loading && !self.loads.iter().any(will_do)
+    }
+
     /// Notes that the load with this number begins. It reads everything that was committed before. `create` is the
     /// direct chat that it makes if it does not exist; if that is `None`, an earlier load's stays.
     pub(crate) fn load_begins(&mut self, number: u64, create: Option<Making>) {
@@ -264,12 +272,17 @@ impl Chat {
         );
         self.stale = false;
         self.create = create.or(self.create);
-        self.loads.push(number);
+        self.loads.push((number, self.create));
     }
 
-    /// Notes that a load has ended. Returns false if its result does not count, because of [`Self::distrust`].
+    /// Notes that a load has ended. Returns false if its result does not count, because of [`Self::distrust`] or
+    /// because another load's snapshot was taken over since it began.
     pub(crate) fn load_ended(&mut self, number: u64) -> bool {
-        let counts = self.loads.iter().position(|load| *load == number);
+        debug_assert!(
+            self.loads.is_empty() || self.stage == Stage::Loading,
+            "a load that counts finds the chat as it left it"
+        );
+        let counts = self.loads.iter().position(|(load, _)| *load == number);
         counts.map(|place| self.loads.swap_remove(place)).is_some()
     }
 
@@ -281,11 +294,12 @@ impl Chat {
             .collect()
     }
 
-    /// Takes over the snapshot. Returns the answers to commands that are in the log already, and to callers of a
-    /// reload.
+    /// Takes over the snapshot. The results of other loads under way count no more, because they may lack what is
+    /// committed from now on. Returns the answers to commands that are in the log already, and to callers of a reload.
     pub fn load(&mut self, snapshot: Snapshot) -> Vec<(Origin, Outcome)> {
         debug_assert!(self.in_flight.is_none(), "a batch stands on the head");
         self.stage = Stage::Ready;
+        self.loads.clear();
         self.create = None;
         self.blocked = snapshot.blocked;
         self.group.kind = snapshot.kind;

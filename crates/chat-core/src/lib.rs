@@ -147,6 +147,10 @@ pub enum Refusal {
     /// A field has more than `most` items.
     #[error("{field} must be at most {most}")]
     TooMany { field: &'static str, most: usize },
+    /// The store has the chat, but this node cannot read it: its key does not open with the node's master key, or it
+    /// has a value that this version does not know. No caller can change that, but an operator can, or another version.
+    #[error("the chat cannot be read")]
+    Unreadable,
     /// The caller should send the same request again after `retry_after`.
     #[error("{reason}")]
     Unavailable {

@@ -74,6 +74,9 @@ pub struct Counts {
     /// The number of written acknowledgements whose chat could not be loaded, so that nobody knows which senders to
     /// tell.
     pub receipts_lost: u64,
+    /// The number of chats with unsettled entries in the store of which this owner did not know. A chat is counted
+    /// once, however often a look at the store finds it.
+    pub recovered: u64,
     /// The counts of notices, by the number of their [`NoticeKind`].
     pub notices: [NoticeCounts; NoticeKind::ALL.len()],
 }

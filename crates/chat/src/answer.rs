@@ -1,5 +1,7 @@
 //! Converts outcomes for the two kinds of callers: an item for a gateway's link, a status for a unary call.
 
+use std::time::Duration;
+
 use tern_proto::internal::{self, down_item::Item};
 use tern_proto::v1::{self, ErrorReason, SendErrorCode, send_result};
 use tern_proto::{ApiError, raw};
@@ -12,6 +14,10 @@ const MOVING: Refusal = Refusal::Unavailable {
     reason: "the chat is moving to another node",
     retry_after: tern_proto::error::DEFAULT_RETRY,
 };
+
+/// The time after which a device sends a message again to a chat that cannot be read. The message stays in its outbox,
+/// because it can be sent once an operator has repaired the cause, which takes longer than a store is away.
+const UNREADABLE_RETRY: Duration = Duration::from_secs(60);
 
 /// Converts an outcome to the answer to an item of a gateway's link. `map_version` is the version of this node's map;
 /// the gateway finds the owner by it if this node is not the owner.
@@ -99,22 +105,21 @@ pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
         Refusal::NotAGroup | Refusal::GroupFull | Refusal::LastOwner => SendErrorCode::Invalid,
         Refusal::Invalid(..) | Refusal::TooMany { .. } => SendErrorCode::Invalid,
         Refusal::MediaTicket => SendErrorCode::MediaTicket,
-        Refusal::Unavailable { .. } => SendErrorCode::Unavailable,
+        Refusal::Unreadable | Refusal::Unavailable { .. } => SendErrorCode::Unavailable,
     }
 }
 
 fn send_error(refusal: &Refusal) -> v1::SendError {
     let code = send_error_code(refusal);
     let retry_after = match refusal {
-        Refusal::Unavailable { retry_after, .. } | Refusal::StrangersLimited { retry_after } => {
-            u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX)
-        }
-        _ => 0,
+        Refusal::Unavailable { retry_after, .. } | Refusal::StrangersLimited { retry_after } => *retry_after,
+        Refusal::Unreadable => UNREADABLE_RETRY,
+        _ => Duration::ZERO,
     };
     v1::SendError {
         code: code.into(),
         message: refusal.to_string(),
-        retry_after_ms: retry_after,
+        retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX),
     }
 }
 
@@ -135,6 +140,7 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
             return ApiError::invalid(field, &format!("must be at most {most}"));
         }
         Refusal::MediaTicket => ErrorReason::MediaTicket,
+        Refusal::Unreadable => ErrorReason::Internal,
         Refusal::Unavailable { .. } => ErrorReason::Unavailable,
     };
     let error = ApiError::new(reason, refusal.to_string());
@@ -193,6 +199,10 @@ mod tests {
             (
                 Code::Unavailable,
                 vec![(Refusal::STORE_AWAY, E::Unavailable, R::Unavailable)],
+            ),
+            (
+                Code::Internal,
+                vec![(Refusal::Unreadable, E::Unavailable, R::Internal)],
             ),
         ];
         let cases = cases

@@ -199,7 +199,7 @@ impl Gateways {
             .is_some_and(|link| link.control.try_send(item).is_err());
         if full {
             tracing::error!(link, "a gateway does not take its answers, breaking its link");
-            table.links.remove(&link);
+            table.close_control(link);
         }
     }
 
@@ -208,7 +208,7 @@ impl Gateways {
     pub fn push(&self, gateway: &str, kind: Kind, push: Push) {
         let mut table = self.lock();
         let Some((_, live)) = table.live.get(gateway) else {
-            metrics::push_dropped("no_link");
+            dropped(kind, "no_link");
             return table.receipt_missed(gateway, kind, &push.sessions);
         };
         let room = matches!(kind, Kind::Entry(_)) || live.capacity() > LIVE / 2;
@@ -218,10 +218,7 @@ impl Gateways {
             Some(push)
         };
         let Some(push) = lost else { return };
-        match kind {
-            Kind::Notice(kind) => metrics::notice_dropped(kind, "link"),
-            Kind::Entry(_) | Kind::Receipt => metrics::push_dropped("link"),
-        }
+        dropped(kind, "link");
         table.receipt_missed(gateway, kind, &push.sessions);
     }
 
@@ -339,12 +336,32 @@ impl Gateways {
     }
 }
 
+/// Counts a live event that cannot be pushed, by place.
+fn dropped(kind: Kind, at: &'static str) {
+    match kind {
+        Kind::Notice(kind) => metrics::notice_dropped(kind, at),
+        Kind::Entry(_) | Kind::Receipt => metrics::push_dropped(at),
+    }
+}
+
 /// Makes a frame go out although there is no event to push. If the queue is full, frames go out anyway.
 fn nudge(live: &mpsc::Sender<Push>) {
     let _full = live.try_send(Push::default());
 }
 
 impl Table {
+    /// Forgets a control stream, and the wakes and questions that went out on it: nobody confirms or answers them.
+    fn close_control(&mut self, number: u64) {
+        if let Some(link) = self.links.remove(&number)
+            && self.by_name.get(&link.peer.name) == Some(&number)
+        {
+            self.by_name.remove(&link.peer.name);
+        }
+        self.wakes.retain(|_, (link, _)| *link != number);
+        self.questions.retain(|_, (link, _)| *link != number);
+        metrics::gateway_links(self.links.len());
+    }
+
     /// Notes that these sessions missed a receipt. Nothing is noted for entries, which are settled, or for typing,
     /// which is repeated.
     fn receipt_missed(&mut self, gateway: &str, kind: Kind, sessions: &[u64]) {
@@ -358,15 +375,7 @@ impl Table {
 
 impl Drop for ControlLink {
     fn drop(&mut self) {
-        let mut table = self.gateways.lock();
-        if let Some(link) = table.links.remove(&self.number)
-            && table.by_name.get(&link.peer.name) == Some(&self.number)
-        {
-            table.by_name.remove(&link.peer.name);
-        }
-        table.wakes.retain(|_, (link, _)| *link != self.number);
-        table.questions.retain(|_, (link, _)| *link != self.number);
-        metrics::gateway_links(table.links.len());
+        self.gateways.lock().close_control(self.number);
     }
 }
 
@@ -446,6 +455,21 @@ mod tests {
         assert_eq!(pushes.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
         let (_again, mut pushes) = gateways.open_live(peer());
         assert_eq!(pushes.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
+    }
+
+    #[tokio::test]
+    async fn a_link_that_takes_no_answers_is_broken_and_nothing_of_it_stays() {
+        let gateways = Gateways::default();
+        let (link, _items) = gateways.open_control(peer());
+        let chat = ChatId::own(UserId::random());
+        let wake = gateways.wake("gateway-1", chat, (Seq(1), Seq(2)), vec![SessionId(1)]);
+        let mut wake = wake.expect("a link");
+        for _ in 0..CONTROL {
+            gateways.answer(link.number, DownItem::default());
+        }
+        assert!(!wake.came().await, "nobody waits for it");
+        let table = gateways.lock();
+        assert!(table.links.is_empty() && table.by_name.is_empty() && table.wakes.is_empty());
     }
 
     #[tokio::test]

@@ -17,7 +17,8 @@ use tern_types::{Clock, NoticeKind};
 use tern_chat_core::NewEntry;
 
 use shard::{
-    DEFERRED, JOB_ITEMS, JOB_SECONDS, LOADED, NOTICES_DROPPED, NOTICES_PASSED, RECEIPTS, RISEN, WAITING,
+    DEFERRED, JOB_ITEMS, JOB_SECONDS, LOADED, NOTICES_DROPPED, NOTICES_PASSED, RECEIPTS, RECOVERED, RISEN,
+    WAITING,
 };
 pub use shard::{JobTimes, ShardMetrics};
 
@@ -35,7 +36,6 @@ const LOOKUPS_UNSURE: &str = "tern_chat_lookups_unsure_total";
 const LOOKUPS_FAILED: &str = "tern_chat_lookups_failed_total";
 const LOOKUPS_AT_GATEWAYS: &str = "tern_chat_lookups_at_gateways_total";
 const WAKES_UNCONFIRMED: &str = "tern_chat_wakes_unconfirmed_total";
-const RECOVERED: &str = "tern_chat_recovered_chats_total";
 const SLOTS: &str = "tern_chat_slots";
 const MAP_VERSION: &str = "tern_chat_map_version";
 const WINDOW_ENTRIES: &str = "tern_chat_window_entries_total";
@@ -151,7 +151,7 @@ const DESCRIBED: &[Described] = &[
     (
         Kind::Counter,
         RECOVERED,
-        "Chats whose unsettled entries an owner that is gone had left",
+        "Chats with unsettled entries that their owner did not know of; most were left by a node that is gone",
     ),
     (Kind::Gauge, SLOTS, "Slots that the map gives this node"),
     (
@@ -202,7 +202,7 @@ pub fn describe() {
     }
     for kind in NoticeKind::ALL.map(NoticeKind::name) {
         counter!(NOTICES_IN, "kind" => kind).absolute(0);
-        for reason in ["fanout", "link", "shed", "not_owner", "shard"] {
+        for reason in ["fanout", "link", "no_link", "shed", "not_owner", "shard"] {
             counter!(NOTICES_DROPPED, "kind" => kind, "reason" => reason).absolute(0);
         }
     }
@@ -313,12 +313,6 @@ pub(crate) fn wake_unconfirmed() {
     counter!(WAKES_UNCONFIRMED).increment(1);
 }
 
-/// Counts chats whose unsettled entries a look at the store found. Most were left by an owner that is gone. A
-/// chat whose settle fails again and again is found, and counted, every 10 s too.
-pub(crate) fn recovered(chats: usize) {
-    counter!(RECOVERED).increment(chats as u64);
-}
-
 /// Sets the number of slots that the map gives this node, and the map's version.
 pub fn slots(slots: usize, version: i64) {
     gauge!(SLOTS).set(slots as f64);
@@ -377,7 +371,7 @@ mod tests {
         with_local_recorder(&named, describe);
         let named = named.0.into_inner().unwrap();
         assert!(named.contains(LOOKUPS_UNSURE));
-        for reason in ["fanout", "link", "shed", "not_owner", "shard"] {
+        for reason in ["fanout", "link", "no_link", "shed", "not_owner", "shard"] {
             assert!(
                 named.contains(&format!("{NOTICES_DROPPED} typing {reason}")),
                 "{reason}"

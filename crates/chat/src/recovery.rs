@@ -192,7 +192,6 @@ impl Look<'_> {
                     return false;
                 }
             };
-            metrics::recovered(chats.len());
             after = last_of_full(&chats, PAGE);
             for (chat, low, high) in chats {
                 let _ended = self.shards.send(chat, Event::Recover { chat, low, high }).await;

@@ -25,6 +25,9 @@ pub(super) const MAX_WAITING_BYTES_OF_CHAT: usize = 16 << 20;
 /// The most acknowledgements that wait to be written. More are dropped: a gateway repeats an acknowledgement that is
 /// not confirmed, and a unary call is refused.
 pub(super) const MAX_WAITING_ACKS: usize = 65_536;
+/// The most read marks that wait to be written. A further one is not noted, not even in memory: a device repeats its
+/// mark when it reconnects, a later mark or send makes up for that of a send, and a unary call is refused.
+pub(super) const MAX_WAITING_READS: usize = 65_536;
 
 impl ShardState {
     /// Puts a message into the queue of its chat. With `peer` the direct chat of the two is made if it does not exist.
@@ -85,8 +88,9 @@ impl ShardState {
         let since = command.since(now);
         let answer = chat.enqueue(origin, command, [room, room_of_chat], since);
         // The load begins after the command is in the queue, so that it looks up this request too. With `create`
-        // another load begins even if one is under way, because the first may have been told to make no chat.
-        if chat.stage == Stage::Loading && (chat.loads.is_empty() || create.is_some()) {
+        // another load begins although one is under way, if that makes no chat or makes it for somebody else: whether
+        // the chat may be made depends on its maker. A person's outbox of a hundred messages begins one load.
+        if chat.needs_load(create) {
             load(&mut self.loads, chat, create, out);
         }
         match answer {
@@ -162,6 +166,7 @@ impl ShardState {
         out: &mut Vec<Effect>,
     ) {
         let (seq, off) = read;
+        let room = self.has_room_for_mark(chat, user);
         let Some(known) = self
             .chats
             .get_mut(&chat)
@@ -169,7 +174,7 @@ impl ShardState {
         else {
             return self.hold(chat, Event::Read { chat, user, seq, off }, now, out);
         };
-        if known.member(user).is_none() || !known.receipts.read(user, seq.min(known.head()), off) {
+        if !room || known.member(user).is_none() || !known.receipts.read(user, seq.min(known.head()), off) {
             return;
         }
         known.last_used = now;
@@ -182,6 +187,9 @@ impl ShardState {
     /// were delivered to the sender.
     pub(super) fn read_by_sending(&mut self, id: ChatId, entry: &NewEntry, seq: Seq, now: Timestamp) {
         let (user, off) = (entry.sender, entry.sending.read_receipts_off);
+        if !self.has_room_for_mark(id, user) {
+            return;
+        }
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
@@ -234,12 +242,18 @@ impl ShardState {
                 return self.hold(chat, event, now, out);
             }
             Some(false) => Outcome::Refused(Refusal::NotAMember),
+            Some(true) if !self.has_room_for_mark(chat, user) => Outcome::Refused(Refusal::OVERLOADED),
             Some(true) => {
                 self.read(chat, user, (seq, off), now, out);
                 Outcome::Unchanged
             }
         };
         out.push(Effect::Answer { origin, outcome });
+    }
+
+    /// Returns whether a read mark of the user may be noted, in place of one that waits or as a further one.
+    fn has_room_for_mark(&self, chat: ChatId, user: UserId) -> bool {
+        self.reads.len() < MAX_WAITING_READS || self.reads.contains_key(&(chat, user))
     }
 
     /// Notes a read mark that is to be written, in place of an older one of the same user and chat.

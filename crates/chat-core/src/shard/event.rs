@@ -98,8 +98,10 @@ pub enum Event {
 /// The reason why a load failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadError {
-    /// The store did not answer, or its answer cannot be read.
+    /// The store did not answer.
     Away,
+    /// The store has the chat, but this node cannot read it: see [`Refusal::Unreadable`].
+    Unreadable,
     /// The load's turn at the store did not come in time.
     Overloaded,
     /// The chat does not exist, and one of its two people does not exist either.

@@ -3,7 +3,7 @@
 
 use tern_types::Timestamp;
 
-use super::event::{Effect, Job, Lane, SettleChat};
+use super::event::{Effect, Job, Lane, ReadMark, SettleChat};
 use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::chat::Stage;
@@ -18,6 +18,10 @@ pub(super) const MAX_COMMIT_BYTES: usize = 4 << 20;
 const MAX_SETTLE: usize = 256;
 /// The most acknowledgements in one statement.
 const MAX_ACKS: usize = 1024;
+/// The most chats whose unsettled rows one statement deletes.
+pub(super) const MAX_CLOSE: usize = 1024;
+/// The most read marks in one statement.
+pub(super) const MAX_READS: usize = 1024;
 
 impl ShardState {
     /// Returns whether the writer that commits is free, and there may be something for it.
@@ -85,25 +89,32 @@ impl ShardState {
     /// Returns the most urgent work of the upkeep: acknowledgements, rows to delete, settles, then read marks.
     fn upkeep_job(&mut self, now: Timestamp) -> Option<Job> {
         if !self.acks.is_empty() {
-            let rest = self.acks.split_off(self.acks.len().min(MAX_ACKS));
-            return Some(Job::Acks(std::mem::replace(&mut self.acks, rest)));
+            return Some(Job::Acks(take_first(&mut self.acks, MAX_ACKS)));
         }
         if !self.closes.is_empty() {
-            return Some(Job::Close(std::mem::take(&mut self.closes)));
+            return Some(Job::Close(take_first(&mut self.closes, MAX_CLOSE)));
         }
         let settle = self.take_settle(now);
         if !settle.is_empty() {
             return Some(Job::Settle(settle));
         }
-        if self.reads_due.is_some_and(|due| due <= now) {
-            self.reads_due = None;
-            let reads = std::mem::take(&mut self.reads);
-            return Some(Job::Reads(reads.into_values().collect()));
-        }
-        None
+        self.take_reads(now).map(Job::Reads)
     }
 
-    /// Takes the chats whose settle is due. A chat that is being loaded, or has nothing that is old enough, waits on.
+    /// Takes read marks if they are due. Those that are left stay due.
+    fn take_reads(&mut self, now: Timestamp) -> Option<Vec<ReadMark>> {
+        self.reads_due.filter(|due| *due <= now)?;
+        let first: Vec<_> = self.reads.keys().copied().take(MAX_READS).collect();
+        let taken = first.iter().filter_map(|key| self.reads.remove(key)).collect();
+        if self.reads.is_empty() {
+            self.reads_due = None;
+        }
+        Some(taken)
+    }
+
+    /// Takes the chats whose settle is due. A chat that has nothing that is old enough waits on. A chat that is being
+    /// loaded does not wait: everybody can have it loaded again and again, by commands that are refused. It is settled
+    /// by the memory that this owner has of it, as a chat is to which another owner has committed unnoticed.
     fn take_settle(&mut self, now: Timestamp) -> Vec<SettleChat> {
         let mut settle = Vec::new();
         while settle.len() < MAX_SETTLE {
@@ -111,7 +122,8 @@ impl ShardState {
                 break;
             };
             self.settle_due.remove(&(at, id));
-            let Some(chat) = self.chats.get_mut(&id) else {
+            // A time of before the chat was forgotten and loaded again is not its own.
+            let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.settle_at == Some(at)) else {
                 continue;
             };
             chat.settle_at = None;
@@ -119,7 +131,7 @@ impl ShardState {
                 continue;
             };
             let upto = chat.settles_upto();
-            if chat.stage == Stage::Loading || upto < lowest {
+            if upto < lowest {
                 schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
                 continue;
             }
@@ -133,4 +145,10 @@ impl ShardState {
         }
         settle
     }
+}
+
+/// Takes at most `most` items from the front, and leaves the others.
+fn take_first<T>(items: &mut Vec<T>, most: usize) -> Vec<T> {
+    let rest = items.split_off(items.len().min(most));
+    std::mem::replace(items, rest)
 }

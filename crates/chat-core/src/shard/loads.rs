@@ -55,20 +55,22 @@ impl ShardState {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
-        if !chat.load_ended(number) || chat.stage != Stage::Loading {
+        if !chat.load_ended(number) {
             return;
         }
         let refusal = match result {
             // Another load, which may make the chat, is still under way.
             Ok(None) | Err(LoadError::StrangersLimited { .. }) if !chat.loads.is_empty() => return,
             Ok(Some(snapshot)) => {
-                let was_blocked = chat.is_blocked();
+                let (was_blocked, known) = (chat.is_blocked(), chat.unsettled);
                 let answers = chat.load(snapshot);
+                self.counts.recovered += u64::from(is_lower(chat.unsettled, known));
                 if was_blocked && !chat.is_blocked() {
                     chat.receipts.tell_all();
                     self.risen.insert(id);
                 }
-                if chat.unsettled.is_some() && chat.settling.is_none() {
+                // A settle that is scheduled keeps its time, however often the chat is loaded.
+                if chat.unsettled.is_some() && chat.settling.is_none() && chat.settle_at.is_none() {
                     schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
                 }
                 self.answer(answers, out);
@@ -85,6 +87,7 @@ impl ShardState {
             Err(LoadError::NotAccepted) => Refusal::NotAccepted,
             Err(LoadError::StrangersLimited { retry_after }) => Refusal::StrangersLimited { retry_after },
             Err(LoadError::Away) => Refusal::STORE_AWAY,
+            Err(LoadError::Unreadable) => Refusal::Unreadable,
             Err(LoadError::Held) => Refusal::HELD,
             Err(LoadError::Overloaded) => Refusal::OVERLOADED,
         };
@@ -139,6 +142,7 @@ impl ShardState {
         if chat.stage == Stage::Loading || chat.settling.is_some() {
             return;
         }
+        self.counts.recovered += u64::from(is_lower(Some(low), chat.unsettled));
         chat.unsettled = Some(chat.unsettled.map_or(low, |lowest| lowest.min(low)));
         if high > chat.head() && chat.waiting() == 0 {
             // Another owner has committed, so this memory of the chat is stale.
@@ -240,7 +244,8 @@ impl ShardState {
     }
 
     /// Forgets idle chats that were not used for [`IDLE`], or for 5 s if there are more than [`MAX_CHATS`]. It looks at
-    /// most once in a tenth of that time.
+    /// most once in a tenth of that time. A chat stays while events wait for it, or receipts that are pushed at the end
+    /// of this turn.
     pub(super) fn forget_idle(&mut self, now: Timestamp) {
         let crowded = self.chats.len() > MAX_CHATS;
         let idle = if crowded { Duration::from_secs(5) } else { IDLE };
@@ -248,10 +253,17 @@ impl ShardState {
             return;
         }
         self.swept_at = now;
-        let held = &self.held;
-        self.chats
-            .retain(|id, chat| !chat.is_idle() || held.contains_key(id) || now.since(chat.last_used) < idle);
+        let (held, risen) = (&self.held, &self.risen);
+        self.chats.retain(|id, chat| {
+            let awaited = held.contains_key(id) || risen.contains(id);
+            !chat.is_idle() || awaited || now.since(chat.last_used) < idle
+        });
     }
+}
+
+/// Returns whether the lowest unsettled entry `found` is lower than the one that was known, or the first.
+fn is_lower(found: Option<Seq>, known: Option<Seq>) -> bool {
+    found.is_some_and(|found| known.is_none_or(|known| found < known))
 }
 
 /// Makes a chat whose load has begun.

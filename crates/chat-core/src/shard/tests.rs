@@ -4,6 +4,7 @@ mod blocks;
 mod bounds;
 mod clocks;
 mod commits;
+mod loads;
 mod marks;
 mod members;
 mod patience;

@@ -37,6 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (at.clone(), any::<bool>()).prop_map(|((node, lane), landed)| Step::JobAway { node, lane, landed }),
         1 => at.clone().prop_map(|(node, lane)| Step::JobHeld { node, lane }),
         12 => at.prop_map(|(node, lane)| Step::FinishJob { node, lane }),
+        3 => node.clone().prop_map(|node| Step::ReadLoads { node }),
         6 => node.clone().prop_map(|node| Step::FinishLoad { node }),
         1 => node.clone().prop_map(|node| Step::LoadAway { node }),
         5 => (node.clone(), any::<bool>()).prop_map(|(node, lost)| Step::Push { node, lost }),

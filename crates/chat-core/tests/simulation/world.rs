@@ -17,7 +17,7 @@ use std::time::Duration;
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::Role;
 use tern_chat_core::shard::{Effect, Event, Job, JobDone, Lane, LoadError, Pushed, ShardState};
-use tern_chat_core::{Change, Entry, NewEntry, Origin, Outcome, Refusal, Sending};
+use tern_chat_core::{Change, Entry, NewEntry, Origin, Outcome, Refusal, Sending, Snapshot};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -46,12 +46,21 @@ struct Node {
     jobs: [Option<Job>; 2],
     /// The result of each lane's job, which the state has not got yet.
     done: [Option<JobDone>; 2],
-    /// The loads that have not ended, each with its number and the requests to look up.
-    loads: VecDeque<(u64, Vec<(UserId, RequestId)>)>,
+    /// The loads that have not ended.
+    loads: VecDeque<Loading>,
     /// The pushes that have not reached the gateways.
     pushes: VecDeque<(Vec<UserId>, Pushed)>,
     /// The wakes that have not been performed.
     wakes: VecDeque<(Seq, Vec<tern_chat_core::Missing>)>,
+}
+
+/// A load that has not ended.
+struct Loading {
+    number: u64,
+    /// The requests to look up.
+    requests: Vec<(UserId, RequestId)>,
+    /// The snapshot, once the store has read it.
+    read: Option<Snapshot>,
 }
 
 /// One attempt of a request. A request may be sent any number of times.
@@ -173,14 +182,20 @@ impl World {
                     self.apply(*node, Event::JobDone(done));
                 }
             }
+            Step::ReadLoads { node } => {
+                for load in &mut self.nodes[*node].loads {
+                    load.read.get_or_insert_with(|| self.store.load(&load.requests));
+                }
+            }
             Step::FinishLoad { node } => {
-                if let Some((number, requests)) = self.nodes[*node].loads.pop_front() {
-                    self.loaded(*node, number, Ok(Some(self.store.load(&requests))));
+                if let Some(load) = self.nodes[*node].loads.pop_front() {
+                    let read = load.read.unwrap_or_else(|| self.store.load(&load.requests));
+                    self.loaded(*node, load.number, Ok(Some(read)));
                 }
             }
             Step::LoadAway { node } => {
-                if let Some((number, _)) = self.nodes[*node].loads.pop_front() {
-                    self.loaded(*node, number, Err(LoadError::Away));
+                if let Some(load) = self.nodes[*node].loads.pop_front() {
+                    self.loaded(*node, load.number, Err(LoadError::Away));
                 }
             }
             Step::Push { node, lost } => {
@@ -218,12 +233,7 @@ impl World {
         }
     }
 
-    fn loaded(
-        &mut self,
-        node: usize,
-        number: u64,
-        result: Result<Option<tern_chat_core::Snapshot>, LoadError>,
-    ) {
+    fn loaded(&mut self, node: usize, number: u64, result: Result<Option<Snapshot>, LoadError>) {
         let loaded = Event::Loaded {
             chat: self.chat,
             number,
@@ -245,7 +255,11 @@ impl World {
         for effect in effects {
             let to = &mut self.nodes[node];
             match effect {
-                Effect::Load { number, requests, .. } => to.loads.push_back((number, requests)),
+                Effect::Load { number, requests, .. } => to.loads.push_back(Loading {
+                    number,
+                    requests,
+                    read: None,
+                }),
                 Effect::Push { users, what, .. } => to.pushes.push_back((users.to_vec(), what)),
                 Effect::Wake { upto, missing, .. } => to.wakes.push_back((upto, missing)),
                 Effect::Answer { origin, outcome } => self.answer(origin, outcome),
@@ -279,7 +293,8 @@ impl World {
             Request::Send(entry) => Event::Send {
                 origin,
                 chat,
-                peer: None,
+                // The messages of several people, each of which would make the chat, have several loads under way.
+                peer: self.people.into_iter().find(|person| *person != entry.sender),
                 entry,
             },
             Request::Change(change) => Event::Change { origin, chat, change },

@@ -19,6 +19,7 @@ use super::cluster;
 use super::message_trace;
 use super::read_marks;
 use super::store_away;
+use super::views::merged;
 use super::writes::Writes;
 use crate::lookup::Lookup;
 use crate::store::inspect::{self, ChatFacts, SLOTS_A_RANGE};
@@ -75,9 +76,7 @@ impl ChatAdmin for AdminService {
         let facts = facts.ok_or_else(|| ApiError::new(ErrorReason::ChatNotFound, "there is no such chat"))?;
         let mut marks = self.marks(chat).await?;
         for (user, mark) in &mut marks {
-            let live = live.marks.get(user).copied().unwrap_or_default();
-            mark.delivered = mark.delivered.max(live.delivered);
-            mark.read = mark.read.max(live.read);
+            *mark = merged(*mark, live.marks.get(user));
         }
         Ok(Response::new(chat_message(chat, facts, &marks, &self.ctx.name)))
     }
@@ -194,6 +193,7 @@ fn no_message() -> ApiError {
     ApiError::new(ErrorReason::MessageNotFound, "there is no such message")
 }
 
+/// Makes the answer to an operator, who is shown no more of the marks than another member of the chat.
 fn chat_message(
     chat: ChatId,
     facts: ChatFacts,
@@ -202,7 +202,7 @@ fn chat_message(
 ) -> v1::InspectChatResponse {
     let mark = |user| {
         let found = marks.iter().find(|(other, _)| *other == user);
-        found.map(|(_, mark)| *mark).unwrap_or_default()
+        found.map(|(_, mark)| mark.told()).unwrap_or_default()
     };
     let members = facts.members.into_iter().map(|member| v1::AdminMember {
         user_id: member.user.to_string(),
@@ -229,5 +229,44 @@ fn chat_message(
         unsettled: facts.unsettled,
         inbox_rows: facts.inbox_rows,
         members: members.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_types::Timestamp;
+
+    use super::*;
+    use crate::store::inspect::MemberFacts;
+
+    #[test]
+    fn an_operator_does_not_see_what_a_member_read_with_read_receipts_off() {
+        let (open, silent) = (UserId::random(), UserId::random());
+        let member = |user| MemberFacts {
+            user,
+            role: 1,
+            joined: Seq(1),
+            devices: 1,
+        };
+        let facts = ChatFacts {
+            kind: 2,
+            title: String::new(),
+            created_by: UserId::SYSTEM,
+            created_at: Timestamp(0),
+            head: Seq(7),
+            last_at: None,
+            unsettled: 0,
+            inbox_rows: 0,
+            members: vec![member(open), member(silent)],
+        };
+        let mark = |read_receipts_off| Watermark {
+            delivered: Seq(7),
+            read: Seq(5),
+            read_receipts_off,
+        };
+        let marks = [(open, mark(false)), (silent, mark(true))];
+        let shown = chat_message(ChatId(uuid::Uuid::nil()), facts, &marks, "chat-0").members;
+        let shown = shown.iter().map(|member| (member.delivered_seq, member.read_seq));
+        assert_eq!(shown.collect::<Vec<_>>(), [(7, 5), (7, 0)]);
     }
 }

@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
 use tern_cluster::links::{gather, identity};
-use tern_cluster::shedding::{Shedding, gather_or_level};
+use tern_cluster::shedding::{Level, Shedding, gather_or_level};
 use tern_identity::ticket::Tickets;
 use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::{ControlDown, ControlUp, LiveDown, LiveRequest, WindowReplies, WindowRequests};
 use tern_store::Pools;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
@@ -31,13 +32,11 @@ use crate::ownership::Ownership;
 use crate::shard_loop::Shards;
 use crate::store::seal::MasterKey;
 use items::Reader;
-use windows::Windows;
 pub use windows::event;
+use windows::{WINDOWS, Windows};
 
 /// The most items or pushes of one frame to a gateway.
 const GATHER: usize = 256;
-/// The most windows of one link that are being read or wait to be sent.
-const WINDOWS: usize = 64;
 
 /// The stream of frames to a gateway.
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -90,9 +89,8 @@ impl ChatLink for LinkService {
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
         let (ownership, mut own) = (self.parts.ownership.clone(), self.parts.shedding.own());
         let out = async_stream::stream! {
-            let (_link, reading) = (link, AbortOnDrop(reading));
-            while !reading.0.is_finished() {
-                let Some(items) = gather_or_level(&mut items, GATHER, &mut own).await else { break };
+            let (_link, mut reading) = (link, AbortOnDrop(reading));
+            while let Some(items) = next_frame(&mut reading.0, &mut items, &mut own).await {
                 let shed_level = own.borrow().to_wire();
                 yield Ok(ControlDown { map_version: ownership.map_version(), items, shed_level });
             }
@@ -128,32 +126,48 @@ impl ChatLink for LinkService {
         request: Request<Streaming<WindowRequests>>,
     ) -> Result<Response<Self::CatchUpStream>, Status> {
         let (replies, replies_out) = mpsc::channel(WINDOWS);
-        let windows = self.windows.clone();
-        let mut frames = request.into_inner();
-        let work = async move {
-            while let Ok(Some(frame)) = frames.message().await {
-                for request in frame.requests {
-                    let (windows, replies) = (windows.clone(), replies.clone());
-                    let Ok(slot) = replies.clone().reserve_owned().await else {
-                        return;
-                    };
-                    let version = frame.map_version;
-                    tokio::spawn(
-                        async move { slot.send(Ok(windows.reply(request, version).await)) }.in_current_span(),
-                    );
-                }
-            }
-        };
+        let work = self.windows.clone().serve(request.into_inner(), replies);
         tokio::spawn(work.in_current_span());
         Ok(Response::new(ReceiverStream::new(replies_out).boxed()))
     }
 }
 
+/// Takes the items of the next frame to a gateway, which are none if only this node's level has changed. Returns `None`
+/// as soon as the reader of the gateway's items has ended: nothing more is heard on the link then.
+async fn next_frame<T>(
+    reading: &mut JoinHandle<()>,
+    items: &mut mpsc::Receiver<T>,
+    own: &mut watch::Receiver<Level>,
+) -> Option<Vec<T>> {
+    tokio::select! {
+        biased;
+        _ended = reading => None,
+        items = gather_or_level(items, GATHER, own) => items,
+    }
+}
+
 /// A task that is aborted when this is dropped.
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
+struct AbortOnDrop(JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_ends_with_its_reader_although_nothing_is_to_go_out() {
+        let (_queue, mut items) = mpsc::channel::<()>(1);
+        let mut own = Shedding::off().own();
+        let mut reading = tokio::spawn(tokio::time::sleep(Duration::from_secs(1)));
+        let frame = next_frame(&mut reading, &mut items, &mut own);
+        let frame = tokio::time::timeout(Duration::from_secs(2), frame).await;
+        assert_eq!(frame.ok(), Some(None));
     }
 }

@@ -10,6 +10,7 @@ use tern_chat_core::entry::EntryKind;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::shard::Inspected;
 
+use super::views::merged;
 use crate::lookup::{Found, Sessions};
 use crate::store::inspect::{MessageFacts, Recipient};
 
@@ -49,7 +50,7 @@ impl Trace {
             unsettled_since_ms: self.facts.unsettled_since.unwrap_or_default().0,
             trace_id,
             members,
-            sessions_incomplete: self.sessions.failed,
+            sessions_incomplete: self.sessions.failed || self.sessions.unsure,
         })
     }
 
@@ -72,12 +73,13 @@ impl Trace {
         for recipient in &self.facts.recipients {
             let user = recipient.user;
             let member = members.entry(user).or_insert_with(|| {
-                let live = self.live.marks.get(&user).copied().unwrap_or_default();
                 let stored = stored.get(&user).copied().unwrap_or_default();
+                // An operator is shown no more than another member of the chat.
+                let mark = merged(stored, self.live.marks.get(&user)).told();
                 v1::MemberTrace {
                     user_id: user.to_string(),
-                    delivered_seq: stored.delivered.max(live.delivered).0,
-                    read_seq: stored.read.max(live.read).0,
+                    delivered_seq: mark.delivered.0,
+                    read_seq: mark.read.0,
                     left: recipient.left,
                     suspended: recipient.suspended,
                     devices: Vec::new(),
@@ -250,6 +252,50 @@ mod tests {
         ];
         for (number, (trace, recipient, expected)) in cases.into_iter().enumerate() {
             assert_eq!(trace.state(&recipient), expected, "case {number}");
+        }
+    }
+
+    #[test]
+    fn an_operator_does_not_see_what_somebody_read_with_read_receipts_off() {
+        let user = UserId::random();
+        let recipient = Recipient {
+            user,
+            left: false,
+            suspended: false,
+            device: None,
+            name: String::new(),
+            active: false,
+            linked_at: Timestamp(0),
+            owes: None,
+        };
+        let mark = |read, read_receipts_off| Watermark {
+            delivered: SEQ,
+            read: Seq(read),
+            read_receipts_off,
+        };
+        for (live, read) in [(mark(5, false), 5), (mark(5, true), 0)] {
+            let mut trace = trace(false, &[]);
+            trace.facts.recipients.push(recipient.clone());
+            trace.marks.push((user, mark(3, false)));
+            trace.live.marks.insert(user, live);
+            let members = trace.members();
+            assert_eq!((members[0].delivered_seq, members[0].read_seq), (SEQ.0, read));
+        }
+    }
+
+    #[test]
+    fn sessions_are_incomplete_if_a_look_up_failed_or_is_unsure() {
+        for (failed, unsure) in [(false, false), (true, false), (false, true)] {
+            let trace = Trace {
+                sessions: Sessions {
+                    failed,
+                    unsure,
+                    ..Sessions::default()
+                },
+                ..trace(false, &[])
+            };
+            let message = trace.into_message("chat-0").unwrap();
+            assert_eq!(message.sessions_incomplete, failed || unsure);
         }
     }
 

@@ -50,13 +50,13 @@ impl Writes {
     ///
     /// `UNAVAILABLE` if the node is stopping, or is not the chat's owner any more.
     pub async fn call(&self, chat: ChatId, event: impl FnOnce(Origin) -> Event) -> Result<Outcome, Status> {
-        let (origin, answered) = self.calls.open();
+        let call = self.calls.open();
         let stopping = || Status::from(ApiError::unavailable("the node is stopping"));
         self.shards
-            .send(chat, event(origin))
+            .send(chat, event(call.origin()))
             .await
             .map_err(|_| stopping())?;
-        match answered.await.map_err(|_| stopping())? {
+        match call.answered().await.ok_or_else(stopping)? {
             Outcome::NotOwner => Err(elsewhere(
                 chat,
                 NotOwner {

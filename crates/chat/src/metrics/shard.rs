@@ -14,6 +14,7 @@ pub(super) const JOB_SECONDS: &str = "tern_chat_job_seconds";
 pub(super) const RISEN: &str = "tern_chat_watermarks_risen_total";
 pub(super) const RECEIPTS: &str = "tern_chat_receipts_total";
 pub(super) const DEFERRED: &str = "tern_chat_receipts_deferred_total";
+pub(super) const RECOVERED: &str = "tern_chat_recovered_chats_total";
 pub(super) const NOTICES_PASSED: &str = "tern_chat_notices_passed_total";
 pub(super) const NOTICES_DROPPED: &str = "tern_chat_notices_dropped_total";
 
@@ -50,6 +51,7 @@ pub struct ShardMetrics {
     risen: Counter,
     receipts: Counter,
     deferred: Counter,
+    recovered: Counter,
     notices: [NoticeCounters; NoticeKind::ALL.len()],
 }
 
@@ -65,6 +67,7 @@ impl ShardMetrics {
             risen: counter!(RISEN),
             receipts: counter!(RECEIPTS),
             deferred: counter!(DEFERRED),
+            recovered: counter!(RECOVERED),
             notices: NoticeKind::ALL.map(NoticeCounters::new),
         }
     }
@@ -82,11 +85,12 @@ impl ShardMetrics {
         self.items[kind(job)].increment(size as u64);
     }
 
-    /// Counts receipts and notices.
+    /// Counts receipts, notices and recovered chats.
     pub fn count(&self, counts: &Counts) {
         self.risen.increment(counts.risen);
         self.receipts.increment(counts.receipts);
         self.deferred.increment(counts.deferred);
+        self.recovered.increment(counts.recovered);
         for (counters, counts) in self.notices.iter().zip(&counts.notices) {
             counters.count(counts);
         }

@@ -1,5 +1,6 @@
 //! Makes the direct chats of a cell, in one task. All requests that arrived while it made the last chats go into one
-//! transaction, so that a thousand at once cost little more than a few.
+//! transaction, so that a thousand at once cost little more than a few. If a lock on one chat is in the way of that
+//! transaction, they are made chat by chat.
 //!
 //! The queue is bounded; a caller that finds it full waits for room.
 
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use tern_chat_core::shard::{ANSWER_WITHIN, LoadError};
+
+use tern_store::error::{is_conflict, is_held};
 
 use super::turns::Turns;
 use crate::store::ReadError;
@@ -31,6 +34,10 @@ const HELD_FOR: Duration = ANSWER_WITHIN;
 const HELD_RETRY: Duration = Duration::from_millis(20);
 /// The longest time between two tries.
 const HELD_RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// The time for which chats are made one by one. It is longer than one statement waits for a lock, so that the others
+/// have their turn after a chat that is locked. The callers of the chats that are left then try again.
+const ONE_BY_ONE_FOR: Duration = Duration::from_secs(3);
 
 /// A chat to be made, and the channel for its answer.
 type Ask = (NewDirect, oneshot::Sender<Result<Made, LoadError>>);
@@ -62,8 +69,8 @@ impl Directs {
     ///
     /// # Errors
     ///
-    /// [`LoadError::Held`] if the lock outlasts [`HELD_FOR`], or the statement waits too long for another lock;
-    /// [`LoadError::Away`] or [`LoadError::Overloaded`] if the store cannot be asked.
+    /// [`LoadError::Held`] if the lock outlasts [`HELD_FOR`], or the statement waits too long for another lock of this
+    /// chat; [`LoadError::Away`] or [`LoadError::Overloaded`] if the store cannot be asked.
     pub async fn make(&self, new: NewDirect) -> Result<Made, LoadError> {
         let until = Instant::now() + HELD_FOR;
         let mut pause = HELD_RETRY;
@@ -85,19 +92,53 @@ impl Directs {
     }
 }
 
-/// Makes these chats in one transaction. There is one answer for each of `new`, in its order.
+/// Makes these chats, in one transaction or one by one. There is one answer for each of `new`, in its order.
 async fn make(
     pool: &PgPool,
     master: &MasterKey,
     turns: &Turns,
     new: &[NewDirect],
 ) -> Vec<Result<Made, LoadError>> {
+    if let Some(made) = make_together(pool, master, turns, new).await {
+        return made;
+    }
+    tracing::warn!(
+        chats = new.len(),
+        "a lock is in the way: new chats are made one by one"
+    );
+    let began = Instant::now();
+    let mut answers = Vec::with_capacity(new.len());
+    for one in new {
+        let made = if began.elapsed() > ONE_BY_ONE_FOR {
+            Ok(Made::Held)
+        } else {
+            let made = make_together(pool, master, turns, std::slice::from_ref(one)).await;
+            made.and_then(|mut made| made.pop())
+                .unwrap_or(Err(LoadError::Held))
+        };
+        answers.push(made);
+    }
+    answers
+}
+
+/// Makes these chats in one transaction. There is one answer for each of `new`, in its order. Returns `None` if there
+/// are several, and a lock on one of them, or a conflict with another transaction, failed them all.
+async fn make_together(
+    pool: &PgPool,
+    master: &MasterKey,
+    turns: &Turns,
+    new: &[NewDirect],
+) -> Option<Vec<Result<Made, LoadError>>> {
     let work = async {
-        let made = direct::make(pool, master, new).await;
-        made.map_err(ReadError::from)
+        match direct::make(pool, master, new).await {
+            Err(error) if new.len() > 1 && (is_held(&error) || is_conflict(&error)) => Ok(None),
+            // The other transaction goes on now, so the chat is soon free.
+            Err(error) if is_conflict(&error) => Ok(Some(vec![Made::Held])),
+            made => made.map(Some).map_err(ReadError::from),
+        }
     };
     match turns.take(format!("{} new chats", new.len()), work).await {
-        Ok(made) => made.into_iter().map(Ok).collect(),
-        Err(error) => new.iter().map(|_| Err(error)).collect(),
+        Ok(made) => Some(made?.into_iter().map(Ok).collect()),
+        Err(error) => Some(new.iter().map(|_| Err(error)).collect()),
     }
 }

@@ -31,13 +31,43 @@ pub struct Calls {
     waiting: Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
 }
 
+/// A unary call that waits for its answer. Dropping it forgets the call.
+#[derive(Debug)]
+pub struct OpenCall {
+    number: u64,
+    answered: oneshot::Receiver<Outcome>,
+    calls: Arc<Calls>,
+}
+
+impl OpenCall {
+    /// Returns the origin of the call's command.
+    pub fn origin(&self) -> Origin {
+        Origin::Call(self.number)
+    }
+
+    /// Waits for the answer; `None` if the shard ended before.
+    pub async fn answered(mut self) -> Option<Outcome> {
+        (&mut self.answered).await.ok()
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        self.calls.lock().remove(&self.number);
+    }
+}
+
 impl Calls {
-    /// Opens a call. Returns its origin, and the receiver of its answer.
-    pub fn open(&self) -> (Origin, oneshot::Receiver<Outcome>) {
+    /// Opens a call, whose command is to be sent to the chat's shard.
+    pub fn open(self: &Arc<Self>) -> OpenCall {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.lock().insert(number, answer);
-        (Origin::Call(number), answered)
+        OpenCall {
+            number,
+            answered,
+            calls: self.clone(),
+        }
     }
 
     fn answer(&self, number: u64, outcome: Outcome) {
@@ -217,4 +247,26 @@ pub fn entry_event(entry: &Entry) -> Bytes {
         ordinal: entry.ordinal,
         content: new.content.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_is_answered_or_forgotten_with_its_caller() {
+        let calls = Arc::new(Calls::default());
+        let (call, gone) = (calls.open(), calls.open());
+        let (origin, late) = (call.origin(), gone.origin());
+        drop(gone);
+        for origin in [late, origin] {
+            let Origin::Call(number) = origin else {
+                panic!("{origin:?}")
+            };
+            calls.answer(number, Outcome::Unchanged);
+        }
+        assert_eq!(call.answered().await, Some(Outcome::Unchanged));
+        drop(calls.open());
+        assert!(calls.lock().is_empty());
+    }
 }

@@ -12,6 +12,7 @@ use tern_chat_core::shard::LoadError;
 
 use super::directs::Directs;
 use super::turns::Turns;
+use crate::metrics;
 use crate::store::direct::{Made, NewDirect};
 use crate::store::load;
 use crate::store::seal::MasterKey;
@@ -57,6 +58,20 @@ impl Loader {
     /// Reads the chat in one snapshot, and looks up which of `requests` are in its log. If `create` is set and the
     /// chat does not exist, the chat is made first. Returns `Ok(None)` if there is no such chat.
     pub async fn load(
+        &self,
+        chat: ChatId,
+        create: Option<Making>,
+        requests: &[(UserId, RequestId)],
+    ) -> Result<Option<Snapshot>, LoadError> {
+        let loaded = self.load_in_turn(chat, create, requests).await;
+        if matches!(loaded, Err(LoadError::Overloaded)) {
+            metrics::load_refused();
+        }
+        loaded
+    }
+
+    /// Does the work of [`Self::load`] when its turn has come.
+    async fn load_in_turn(
         &self,
         chat: ChatId,
         create: Option<Making>,

@@ -1,5 +1,5 @@
-//! Hands out turns at a cell of the store for loads and for the making of chats: a bounded number at a time, each for a
-//! bounded time.
+//! Hands out turns at a cell of the store for loads, for the making of chats and for windows: a bounded number at a
+//! time, each for a bounded time.
 //!
 //! While the store is away, one attempt at a time finds out whether it is back. Work that comes meanwhile waits for the
 //! result of that attempt (rule 9).
@@ -15,7 +15,6 @@ use tern_chat_core::shard::LoadError;
 
 use tern_store::error::{is_away, is_held};
 
-use crate::metrics;
 use crate::store::ReadError;
 
 /// The longest time that work may take in its turn. Work that takes longer is given up, and the store counts as away.
@@ -29,7 +28,7 @@ const AWAY_FOR: Duration = Duration::from_millis(250);
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The turns at one cell of the store. They are cheap to clone; the loads and the maker of direct chats of the cell
-/// share them.
+/// share them. Windows have turns of their own.
 #[derive(Debug, Clone)]
 pub struct Turns {
     free: Arc<Semaphore>,
@@ -45,12 +44,23 @@ impl Turns {
         }
     }
 
+    /// Returns whether the store was found away, and is not to be asked before somebody has found out whether it is
+    /// back. Work that is soon tried again need not wait for that.
+    pub fn is_away(&self) -> bool {
+        match self.circuit.found.borrow().store {
+            Store::Answers => false,
+            Store::Away { until } => Instant::now() < until,
+            Store::Probed => true,
+        }
+    }
+
     /// Does `work` when its turn has come. `of` says in the log what the work is about.
     ///
     /// # Errors
     ///
     /// [`LoadError::Overloaded`] if the turn did not come in time, [`LoadError::Held`] if the work met a lock of
-    /// another transaction, else [`LoadError::Away`].
+    /// another transaction, [`LoadError::Unreadable`] if it could not read what the store answered, else
+    /// [`LoadError::Away`].
     pub async fn take<T>(
         &self,
         of: impl Display,
@@ -60,7 +70,6 @@ impl Turns {
         let attempt = attempt.ok().flatten().ok_or(LoadError::Away)?;
         let turn = timeout(TURN_TIMEOUT, self.free.acquire()).await;
         let Ok(_turn) = turn else {
-            metrics::load_refused();
             attempt.was_not_made();
             return Err(LoadError::Overloaded);
         };
@@ -75,20 +84,19 @@ impl Turns {
                 Ok(done)
             }
             Err(_) => {
-                tracing::warn!(%of, "loading takes too long");
+                tracing::warn!(%of, "reading from the store takes too long");
                 Err(LoadError::Away)
             }
             Ok(Err(error)) => {
-                tracing::warn!(%of, %error, "cannot load");
-                match error {
-                    ReadError::Sql(error) if is_away(&error) => drop(attempt),
-                    ReadError::Sql(error) if is_held(&error) => {
-                        attempt.succeeded();
-                        return Err(LoadError::Held);
-                    }
-                    _ => attempt.succeeded(),
-                }
-                Err(LoadError::Away)
+                tracing::warn!(%of, %error, "cannot read from the store");
+                let failed = match error {
+                    ReadError::Sql(error) if is_away(&error) => return Err(LoadError::Away),
+                    ReadError::Sql(error) if is_held(&error) => LoadError::Held,
+                    ReadError::Sql(_) => LoadError::Away,
+                    ReadError::Key(_) | ReadError::Unknown(..) => LoadError::Unreadable,
+                };
+                attempt.succeeded();
+                Err(failed)
             }
         }
     }
@@ -256,6 +264,31 @@ mod tests {
                 .all(|result| matches!(result, Err(LoadError::Away)))
         );
         assert_eq!(tries.get(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_need_not_wait_for_an_attempt_asks_whether_one_is_to_be_made() {
+        let turns = Turns::new(2);
+        assert!(!turns.is_away());
+        drop(turns.circuit.begin().await);
+        assert!(turns.is_away());
+        tokio::time::advance(AWAY_FOR).await;
+        assert!(!turns.is_away(), "somebody has to find out");
+        let probe = turns.circuit.begin().await.unwrap();
+        assert!(turns.is_away(), "one does");
+        probe.succeeded();
+        assert!(!turns.is_away());
+    }
+
+    #[tokio::test]
+    async fn a_chat_that_cannot_be_read_says_nothing_against_the_store() {
+        let turns = Turns::new(2);
+        let chat = tern_types::ChatId(uuid::Uuid::nil());
+        for error in [ReadError::Key(chat), ReadError::Unknown(chat, "a role")] {
+            let result = turns.take(chat, async { Err::<(), _>(error) }).await;
+            assert!(matches!(result, Err(LoadError::Unreadable)), "{result:?}");
+        }
+        assert!(!turns.is_away());
     }
 
     #[tokio::test(start_paused = true)]

@@ -255,7 +255,7 @@ fn newest(pages: Vec<Vec<PgRow>>, limit: u32, max_bytes: usize) -> sqlx::Result<
 
 /// Replaces the read marks of the views by those of the chats' owners, where these are at least as new as the
 /// store's. A mark is the chat, the seq, and the number of the reader's own messages after it, which count as
-/// unread for others only.
+/// unread for others only. If the entry of a mark was trimmed, the ordinal stays that of the mark before.
 pub async fn show_marks(
     pools: &Pools,
     views: &mut [ChatView],
@@ -283,8 +283,8 @@ pub async fn show_marks(
         let Some((seq, own_unread)) = known.get(&view.chat).filter(|(seq, _)| *seq >= view.read) else {
             continue;
         };
+        view.read = (*seq).min(view.head);
         if let Some(ordinal) = ordinals.get(&view.chat.0) {
-            view.read = (*seq).min(view.head);
             view.read_ordinal = u64::try_from(*ordinal).unwrap_or(0);
         }
         view.own_unread = *own_unread;

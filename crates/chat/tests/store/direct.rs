@@ -95,14 +95,7 @@ async fn a_chat_that_another_node_is_making_is_waited_for_and_left_as_it_is() {
     let (theirs, mine) = (new_direct(a, b), new_direct(a, c));
     let mut other = store.shard().await;
     let mut tx = other.begin().await.unwrap();
-    let key = store.master.new_chat_key(theirs.chat);
-    sqlx::query("INSERT INTO chats (chat_id, kind, created_by, wrapped_key) VALUES ($1, 1, $2, $3)")
-        .bind(theirs.chat.0)
-        .bind(b.0)
-        .bind(key.1)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
+    begin_to_make(&store, &mut tx, theirs).await;
     let pair = [theirs, mine];
     let end = async {
         store.somebody_waits().await;
@@ -116,6 +109,36 @@ async fn a_chat_that_another_node_is_making_is_waited_for_and_left_as_it_is() {
         .await
         .unwrap();
     assert_eq!(heads, 0, "what belongs to it is the other node's to insert");
+}
+
+/// Inserts the row of a chat, as another node does that is making it.
+async fn begin_to_make(store: &Store, db: &mut PgConnection, new: NewDirect) {
+    let key = store.master.new_chat_key(new.chat);
+    sqlx::query("INSERT INTO chats (chat_id, kind, created_by, wrapped_key) VALUES ($1, 1, $2, $3)")
+        .bind(new.chat.0)
+        .bind(new.people.1.0)
+        .bind(key.1)
+        .execute(db)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_lock_on_one_new_chat_fails_no_other_that_was_to_be_made_with_it() {
+    let store = Store::new().await;
+    let (a, b, c) = (store.user().await, store.user().await, store.user().await);
+    let (theirs, mine) = (new_direct(a, b), new_direct(a, c));
+    let mut other = store.shard().await;
+    let mut tx = other.begin().await.unwrap();
+    begin_to_make(&store, &mut tx, theirs).await;
+    let loader = Loader::new(store.pools.clone(), store.master.clone(), 100);
+    let (held, made) = tokio::join!(
+        loader.load(theirs.chat, making(theirs), &[]),
+        loader.load(mine.chat, making(mine), &[]),
+    );
+    assert!(matches!(held, Err(LoadError::Held)), "{held:?}");
+    assert!(made.unwrap().is_some());
+    tx.rollback().await.unwrap();
 }
 
 #[tokio::test]

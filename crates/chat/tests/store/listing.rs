@@ -41,6 +41,17 @@ async fn a_mark_of_the_owners_is_shown_with_what_is_unread_after_it() {
             .unwrap();
         assert_eq!((views[0].read.0, views[0].unread()), expected);
     }
+    sqlx::query("DELETE FROM messages WHERE chat_id = $1 AND seq <= 2")
+        .bind(chat.id.0)
+        .execute(&store.pool)
+        .await
+        .unwrap();
+    let mut views = list(&store, b).await;
+    let trimmed = [(chat.id, Seq(2), 1)];
+    listing::show_marks(&store.pools, &mut views, trimmed)
+        .await
+        .unwrap();
+    assert_eq!((views[0].read, views[0].own_unread), (Seq(2), 1));
 }
 
 /// The chat is made before its first message is admitted, and stays if that message is refused.

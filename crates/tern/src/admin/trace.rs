@@ -88,7 +88,7 @@ pub async fn run(args: TraceArgs) -> anyhow::Result<()> {
     };
     let trace = trace(args.remote.api()?.trace_message(request).await?);
     if trace.sessions_incomplete {
-        remark("a presence node did not answer: sessions may be missing")?;
+        remark("a presence node did not answer, or etcd is out of sight: sessions may be missing")?;
     }
     show(args.remote.json, &trace, |trace| text(trace, Clock::wall()))
 }

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::shard::commands::{
-    MAX_WAITING_ACKS, MAX_WAITING_BYTES, MAX_WAITING_BYTES_OF_CHAT, MAX_WAITING_OF_CHAT,
+    MAX_WAITING_ACKS, MAX_WAITING_BYTES, MAX_WAITING_BYTES_OF_CHAT, MAX_WAITING_OF_CHAT, MAX_WAITING_READS,
 };
-use crate::shard::jobs::MAX_COMMIT_BYTES;
+use crate::shard::jobs::{MAX_CLOSE, MAX_COMMIT_BYTES, MAX_READS};
 
 const LARGE: usize = 256 << 10;
 
@@ -106,4 +106,88 @@ fn rule_8_a_commit_is_bounded_in_bytes_and_shared_by_chats() {
     let bytes: usize = batches.iter().map(Batch::bytes).sum();
     assert!(bytes > MAX_COMMIT_BYTES / 2 && bytes <= MAX_COMMIT_BYTES + LARGE);
     assert!(batches.len() > 2, "no chat takes it all");
+}
+
+/// Returns a read mark that is to be written, of the user with this number.
+fn mark(chat: ChatId, user: usize) -> ReadMark {
+    ReadMark {
+        chat,
+        user: UserId(uuid::Uuid::from_u128(user as u128)),
+        seq: Seq(1),
+        off: false,
+        own_unread: 0,
+    }
+}
+
+#[test]
+fn rule_8_a_statement_deletes_a_bounded_number_of_rows_and_the_next_one_the_others() {
+    let mut shard = Shard::new();
+    for n in 0..=MAX_CLOSE as u128 {
+        shard.tell(Event::WakesDone(WakesDone {
+            chat: ChatId(uuid::Uuid::from_u128(n)),
+            log: 0,
+            upto: Seq(1),
+            woken: Woken::All,
+        }));
+    }
+    for expected in [MAX_CLOSE, 1] {
+        let Some(Job::Close(chats)) = shard.job() else {
+            panic!("nothing is closed")
+        };
+        assert_eq!(chats.len(), expected);
+        shard.tell(Event::JobDone(JobDone::Close { chats, closed: true }));
+    }
+    assert!(shard.state.is_quiet());
+}
+
+#[test]
+fn rule_8_a_statement_writes_a_bounded_number_of_read_marks_and_the_next_one_the_others() {
+    let mut shard = Shard::new();
+    for user in 0..=MAX_READS {
+        shard.state.write_read(mark(shard.chat, user), shard.now);
+    }
+    shard.now = shard.now + Duration::from_secs(1);
+    for expected in [MAX_READS, 1] {
+        let Some(Job::Reads(reads)) = shard.job() else {
+            panic!("nothing is written")
+        };
+        assert_eq!(reads.len(), expected);
+        shard.tell(reads_done());
+    }
+    assert!(shard.state.is_quiet());
+    assert_eq!(shard.state.next_wake(), None);
+}
+
+#[test]
+fn rule_8_a_read_mark_that_finds_no_room_is_not_noted() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    let (chat, [sender, reader]) = (shard.chat, shard.people);
+    // The sender's own mark waits already.
+    for user in 1..MAX_WAITING_READS {
+        shard.state.write_read(mark(chat, user), shard.now);
+    }
+    let marks = |user| Event::MarkRead {
+        origin: Origin::Call(1),
+        chat,
+        user,
+        seq: Seq(1),
+        off: false,
+    };
+    assert!(is_refused(&shard.tell(marks(reader))));
+    assert_eq!(shard.state.read_mark(chat, reader), Some((Seq::ZERO, 0)));
+    let effects = shard.tell(marks(sender));
+    let taken = matches!(
+        effects.as_slice(),
+        [
+            Effect::Answer {
+                outcome: Outcome::Unchanged,
+                ..
+            },
+            ..
+        ]
+    );
+    assert!(taken, "{effects:?}");
+    assert_eq!(shard.state.read_mark(chat, sender), Some((Seq(1), 0)));
 }

@@ -245,6 +245,34 @@ fn in_a_direct_chat_receipts_do_not_wait() {
     assert_eq!(told[0].1, [group.people[0]]);
 }
 
+/// A device was away, and acknowledges long after anybody last used the chat, in the turn in which idle chats are
+/// forgotten.
+#[test]
+fn in_a_direct_chat_no_receipt_is_forgotten_with_the_chat() {
+    let mut group = Group::new(ChatKind::Direct, 2);
+    group.say(0);
+    group.now = group.now + SETTLE_AFTER;
+    let (now, mut effects) = (group.now, Vec::new());
+    let settle = group.state.next_job(Lane::Upkeep, now, now, &mut effects);
+    assert!(matches!(settle, Some(Job::Settle(_))), "{settle:?}");
+    group.tell(settle_done(vec![(group.chat, Seq(1))], HashMap::new()));
+    group.now = group.now + Duration::from_secs(600);
+    let acknowledged = Event::Ack {
+        origin: Origin::Call(1),
+        chat: group.chat,
+        user: group.people[1],
+        device: DeviceId(group.people[1].0),
+        seq: Seq(1),
+        write: false,
+    };
+    group.state.apply(acknowledged, group.now, &mut effects);
+    group.state.apply(Event::Tick, group.now, &mut effects);
+    assert_eq!(receipts(&group.flush(effects)).len(), 1);
+    group.wait(Duration::from_secs(600));
+    group.tell(Event::Tick);
+    assert_eq!(group.state.chats(), 0, "nothing else keeps it");
+}
+
 #[test]
 fn what_was_gathered_is_told_in_time_also_while_the_writer_is_busy_and_when_the_chat_moves() {
     let mut group = Group::new(ChatKind::Group, 3);

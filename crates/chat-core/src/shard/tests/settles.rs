@@ -2,6 +2,88 @@
 
 use super::*;
 
+impl Shard {
+    /// Lets somebody who is no member send a message. Returns the number of the load that looks its request up before
+    /// it is refused.
+    fn say_as_a_stranger(&mut self) -> u64 {
+        let member = std::mem::replace(&mut self.people[0], UserId::random());
+        assert!(self.send().is_empty());
+        self.people[0] = member;
+        let mut effects = Vec::new();
+        let job = self
+            .state
+            .next_job(Lane::Commit, self.now, self.now, &mut effects);
+        assert!(job.is_none(), "{job:?}");
+        load_number(&effects)
+    }
+
+    /// Ends a load of the chat, whose log has one entry that is not settled.
+    fn load_with_one_unsettled(&mut self, number: u64) {
+        let chat = self.chat;
+        let snapshot = Snapshot {
+            head: Seq(1),
+            unsettled: Some(Seq(1)),
+            ..self.snapshot()
+        };
+        let result = Ok(Some(snapshot));
+        self.tell(Event::Loaded { chat, number, result });
+    }
+}
+
+#[test]
+fn commands_that_are_refused_put_no_settle_off() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    let due = shard.now + SETTLE_AFTER;
+    shard.now = shard.now + Duration::from_millis(400);
+    let number = shard.say_as_a_stranger();
+    shard.load_with_one_unsettled(number);
+    // The chat is ready, but for the next command it is loaded again when the settle is due.
+    shard.say_as_a_stranger();
+    shard.now = due;
+    let job = shard.job();
+    assert!(matches!(job, Some(Job::Settle(_))), "{job:?}");
+}
+
+#[test]
+fn a_chat_that_was_forgotten_and_loaded_again_is_not_settled_at_its_former_time() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    let due = shard.now + SETTLE_AFTER;
+    shard.now = shard.now + Duration::from_millis(400);
+    shard.send();
+    assert!(matches!(shard.job(), Some(Job::Commit(_))));
+    let (chat, low, high) = (shard.chat, Seq(1), Seq(1));
+    shard.tell(Event::JobDone(JobDone::Commit(vec![(chat, Committed::Away)])));
+    assert_eq!(shard.state.chats(), 0);
+    let number = load_number(&shard.tell(Event::Recover { chat, low, high }));
+    shard.load_with_one_unsettled(number);
+    for (at, settles) in [(due, false), (shard.now + SETTLE_AFTER, true)] {
+        shard.now = at;
+        let job = shard.job();
+        assert_eq!(matches!(job, Some(Job::Settle(_))), settles, "{job:?}");
+    }
+}
+
+#[test]
+fn a_chat_with_unsettled_entries_that_its_owner_did_not_know_of_is_counted_once() {
+    let mut shard = Shard::new();
+    let (chat, low, high) = (shard.chat, Seq(1), Seq(1));
+    shard.send();
+    shard.committed();
+    shard.tell(Event::Recover { chat, low, high });
+    assert_eq!(shard.state.take_counts().recovered, 0, "these are its own");
+
+    shard.state = ShardState::default();
+    let number = load_number(&shard.tell(Event::Recover { chat, low, high }));
+    shard.tell(Event::Recover { chat, low, high });
+    shard.load_with_one_unsettled(number);
+    shard.tell(Event::Recover { chat, low, high });
+    assert_eq!(shard.state.take_counts().recovered, 1);
+}
+
 #[test]
 fn rule_3_devices_are_looked_up_after_their_rows_are_written() {
     let mut shard = Shard::new();

@@ -37,7 +37,9 @@ pub enum Step {
     JobHeld { node: usize, lane: Lane },
     /// Gives the state the result of a job that was executed or failed.
     FinishJob { node: usize, lane: Lane },
-    /// Ends a node's oldest load with what the store has.
+    /// Lets the store read for all of a node's loads. What it read reaches the node when the load ends.
+    ReadLoads { node: usize },
+    /// Ends a node's oldest load with what the store read for it, or with what the store has now.
     FinishLoad { node: usize },
     /// Ends a node's oldest load without an answer of the store.
     LoadAway { node: usize },

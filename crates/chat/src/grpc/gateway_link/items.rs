@@ -37,8 +37,7 @@ impl Reader {
             self.gateway.says(Level::from_wire(frame.shed_level));
             let Ok(same) = self.same_store(frame.store).await else {
                 // Nothing more is read, because an answer from memory might be about a store that is gone.
-                // The link ends when the next frame for the gateway has gone out, and the gateway asks again
-                // on its next link.
+                // The link ends with this reader, and the gateway asks again on its next link.
                 return;
             };
             for item in frame
