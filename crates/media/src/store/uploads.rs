@@ -30,6 +30,8 @@ pub struct Upload {
     pub media: Option<MediaId>,
     /// The time at which it was begun.
     pub created_at: Timestamp,
+    /// The time until which somebody may have a URL that writes to its object.
+    pub urls_end_at: Timestamp,
 }
 
 /// A new upload.
@@ -75,7 +77,9 @@ pub enum Begun {
 pub const COLUMNS: &str = concat!(
     "SELECT upload_id, user_id, length, content_type, part_sha256s, object_key, multipart_id, state, media_id, ",
     millis!("created_at"),
-    " AS created_at FROM uploads WHERE "
+    " AS created_ms, ",
+    millis!("urls_end_at"),
+    " AS urls_end_ms FROM uploads WHERE "
 );
 
 /// Inserts an upload, or nothing if the request has an upload already.
@@ -311,6 +315,7 @@ pub(super) fn upload(row: &PgRow) -> Result<Upload> {
         multipart: row.try_get("multipart_id")?,
         state: State::from_number(state).ok_or_else(unknown)?,
         media: row.try_get::<Option<Uuid>, _>("media_id")?.map(MediaId),
-        created_at: Timestamp(row.try_get("created_at")?),
+        created_at: Timestamp(row.try_get("created_ms")?),
+        urls_end_at: Timestamp(row.try_get("urls_end_ms")?),
     })
 }
