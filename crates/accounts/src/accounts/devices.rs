@@ -170,20 +170,25 @@ impl Accounts {
         Ok(())
     }
 
-    /// Finishes revocations that began more than 30 s ago and whose call did not finish them. Returns `Err` if the
-    /// store is away or no chat node answers; the next round continues.
+    /// Finishes revocations that began more than 30 s ago and whose call did not finish them. A revocation that cannot be
+    /// finished does not hold up the others. Returns the first error if the store is away or a revocation is still not
+    /// finished; the next round continues.
     pub async fn resume_revocations(&self, now: Timestamp) -> Result<(), ApiError> {
-        for (user, device) in self
+        let unfinished = self
             .store
             .unfinished_revocations(now - RESUME_AFTER, RESUMED_AT_ONCE)
-            .await?
-        {
+            .await?;
+        let mut outcome = Ok(());
+        for (user, device) in unfinished {
             self.peers.close_device(device, CloseCode::DeviceRevoked).await;
-            self.finish_revocation(user, device, now).await?;
-            metrics::revocation_resumed();
-            tracing::info!(%user, %device, "revocation finished");
+            let finished = self.finish_revocation(user, device, now).await;
+            if finished.is_ok() {
+                metrics::revocation_resumed();
+                tracing::info!(%user, %device, "revocation finished");
+            }
+            outcome = outcome.and(finished);
         }
-        Ok(())
+        outcome
     }
 }
 

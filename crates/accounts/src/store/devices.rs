@@ -83,11 +83,12 @@ pub const UNLINKED: &str = "
 UPDATE devices SET unlinked_at = to_timestamp($2::float8 / 1000)
 WHERE device_id = $1 AND revoked_at IS NOT NULL AND unlinked_at IS NULL";
 
-/// Reads the revocations that began before $1 and are not finished, the oldest first.
+/// Reads at most $2 revocations that began before $1 and are not finished. Each time it reads others, so that those which
+/// cannot be finished, however many they are, do not keep the rest from being read.
 pub const UNFINISHED: &str = "
 SELECT user_id, device_id FROM devices
 WHERE revoked_at IS NOT NULL AND unlinked_at IS NULL AND revoked_at < to_timestamp($1::float8 / 1000)
-ORDER BY revoked_at LIMIT $2";
+ORDER BY random() LIMIT $2";
 
 /// Reads the devices revoked after $1, the newest first.
 pub const RECENTLY_REVOKED: &str = "
@@ -254,7 +255,8 @@ impl Store {
         rows.iter().map(|row| Ok(DeviceId(row.try_get(0)?))).collect()
     }
 
-    /// Returns at most `limit` devices that were revoked before `before` and not yet removed from their users' chats.
+    /// Returns at most `limit` devices, chosen at random, that were revoked before `before` and not yet removed from
+    /// their users' chats.
     pub(crate) async fn unfinished_revocations(
         &self,
         before: Timestamp,
