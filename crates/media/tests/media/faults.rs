@@ -8,8 +8,8 @@ use tern_media::store::access::Through;
 use tern_proto::v1::ErrorReason;
 use tern_types::RequestId;
 
-use crate::MIB;
 use crate::world::{File, World, person, reason};
+use crate::{DAY, MIB};
 
 #[tokio::test]
 async fn a_store_that_is_away_is_unavailable_and_comes_back() {
@@ -42,6 +42,42 @@ async fn a_store_that_is_away_is_unavailable_and_comes_back() {
         .finalize(alice, missing.upload, world.now())
         .await
         .unwrap();
+}
+
+/// To HEAD, the object store answers a missing bucket as it answers a missing object: with 404 and no more.
+#[tokio::test]
+async fn a_bucket_that_is_gone_is_unavailable_until_it_comes_back() {
+    const GONE: Fault = Fault::Instead(404, "<Error><Code>NoSuchBucket</Code></Error>");
+    let world = World::start().await;
+    let alice = person();
+    let files = [
+        (File::new(1000, 57), RequestId::random()),
+        (File::new(17 * MIB, 58), RequestId::random()),
+    ];
+    world.proxy.rule(|_| GONE);
+    for (file, request) in &files {
+        let created = world
+            .media
+            .create(alice, *request, &file.declared, world.now())
+            .await;
+        assert_eq!(reason(created), ErrorReason::Unavailable);
+    }
+    for (file, request) in &files {
+        world.proxy.heal();
+        let missing = world.begin(alice, *request, file).await;
+        world.put_all(file, &missing).await;
+        world.proxy.rule(|_| GONE);
+        let node = world.another_node();
+        let finalized = node.finalize(alice, missing.upload, world.now()).await;
+        assert_eq!(reason(finalized), ErrorReason::Unavailable);
+        world.proxy.heal();
+        node.finalize(alice, missing.upload, world.now()).await.unwrap();
+    }
+    let given_up = File::new(1001, 57);
+    world.begin(alice, RequestId::random(), &given_up).await;
+    world.proxy.rule(|_| GONE);
+    let round = world.collector.round(world.now() + DAY * 2).await;
+    assert_eq!(reason(round), ErrorReason::Unavailable);
 }
 
 #[tokio::test]
