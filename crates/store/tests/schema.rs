@@ -335,6 +335,39 @@ async fn the_rows_of_version_0_1_are_moved_into_the_cells() {
     }
 }
 
+/// Two migrations run one after the other, also if the database has a `lock_timeout`, as that of a store on Citus has.
+#[tokio::test]
+async fn a_migration_waits_for_another_however_long_that_takes() {
+    let store = Store::new().await;
+    if store.servers.is_citus() {
+        // There the cluster's own connections would have it too.
+        return;
+    }
+    let mut other = store.connect().await;
+    other
+        .execute(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = 1', current_database()); END $$;
+             SELECT pg_advisory_lock(hashtextextended('tern migrate', 0))",
+        )
+        .await
+        .unwrap();
+    let pool = store.pool().await;
+    let migrates = store.migrate(None);
+    let waits = async {
+        until::holds("the migration waits", Duration::from_secs(30), || async {
+            let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+                             AND application_name = 'tern migrate' AND wait_event_type = 'Lock')";
+            Ok(sqlx::query_scalar(waits).fetch_one(&pool).await?)
+        })
+        .await
+        .unwrap();
+        other.close().await.unwrap();
+    };
+    let (migrated, ()) = tokio::join!(migrates, waits);
+    migrated.unwrap();
+    schema::require(&pool).await.unwrap();
+}
+
 /// A move that fails in one cell leaves the store to nobody, and goes on when it is run again.
 #[tokio::test]
 async fn a_move_that_was_interrupted_goes_on() {
