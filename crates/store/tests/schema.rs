@@ -230,6 +230,38 @@ async fn a_store_of_one_postgres_is_placed_on_a_cluster() {
     schema::require(&store.pool().await).await.unwrap();
 }
 
+/// Whoever cannot attach a cell's table is told whether its rows are the reason.
+#[tokio::test]
+async fn a_table_that_cannot_be_a_partition_is_named_with_the_reason() {
+    let store = Store::new().await;
+    if store.servers.is_citus() {
+        return;
+    }
+    store.migrate(None).await.unwrap();
+    let mut db = store.connect().await;
+    let detach = "ALTER TABLE public.chat_heads DETACH PARTITION cell_01.chat_heads;";
+    for (change, undo, reason) in [
+        (
+            "ALTER TABLE cell_01.chat_heads ADD COLUMN other int",
+            "ALTER TABLE cell_01.chat_heads DROP COLUMN other",
+            "cell_01.chat_heads cannot be attached",
+        ),
+        (
+            "INSERT INTO cell_01.chat_heads SELECT gen_random_uuid(), 0, 0 FROM generate_series(1, 100)",
+            "DELETE FROM cell_01.chat_heads",
+            "cell_01.chat_heads has rows of another cell",
+        ),
+    ] {
+        db.execute(AssertSqlSafe(format!("{detach}{change}")))
+            .await
+            .unwrap();
+        let refused = store.migrate(None).await.unwrap_err();
+        assert!(refused.to_string().contains(reason), "{refused:#}");
+        db.execute(undo).await.unwrap();
+        store.migrate(None).await.unwrap();
+    }
+}
+
 /// The slot, and with it the cell, follows from the hash by which Postgres finds the partition.
 #[tokio::test]
 async fn a_chat_is_in_the_cell_of_its_slot() {
