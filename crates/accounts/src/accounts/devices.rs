@@ -32,8 +32,8 @@ pub struct NewDevice {
 }
 
 impl Accounts {
-    /// Links a device and issues its tokens. A repeated request returns the same device with new tokens, and continues
-    /// where the first one was cut short.
+    /// Links a device and issues its tokens. A repeated request returns the same device with its present refresh token,
+    /// and continues where the first one was cut short.
     pub async fn link_device(
         &self,
         principal: &Principal,

@@ -45,7 +45,7 @@ pub enum Link {
     New,
     /// Go on with this device, which has not joined its user's chats yet.
     Resume(DeviceId),
-    /// Give new tokens to this device, which is complete.
+    /// Give the present tokens to this device, which is complete.
     Again(DeviceId),
 }
 
