@@ -237,7 +237,7 @@ impl Media {
         };
         match judge(&upload.declared, &object) {
             Verdict::AsDeclared => {}
-            Verdict::Mismatch => return Err(self.refuse(upload).await?),
+            Verdict::Mismatch => return self.refuse(upload).await,
             Verdict::Unknown => {
                 tracing::error!(
                     key = upload.object_key,
@@ -250,9 +250,7 @@ impl Media {
             }
         }
         let Some((media, state)) = self.store.become_media(upload, now).await? else {
-            // The collector has given the upload up, or another call was faster.
-            let ended = self.store.upload(upload.user, upload.id).await?;
-            return ended.and_then(|ended| ended.media).ok_or_else(upload_not_found);
+            return self.ended(upload).await;
         };
         if state == State::Duplicate {
             metrics::finalized("duplicate");
@@ -288,15 +286,24 @@ impl Media {
         }
     }
 
-    /// Deletes an object that is not as declared, and returns the error for the caller. The upload is marked as
-    /// failed first, so that the collector deletes the object if this node cannot.
-    async fn refuse(&self, upload: &Upload) -> Result<ApiError, ApiError> {
+    /// Deletes an object that is not as declared, and returns UPLOAD_MISMATCH. The upload is marked as failed first, so
+    /// that the collector deletes the object if this node cannot. An upload that has ended meanwhile stays as it is.
+    async fn refuse(&self, upload: &Upload) -> Result<MediaId, ApiError> {
+        if !self.store.fail(upload.id).await? {
+            return self.ended(upload).await;
+        }
         metrics::finalized("mismatch");
         tracing::warn!(upload = %upload.id, user = %upload.user, "an upload is not what was declared");
-        self.store.fail(upload.id).await?;
         self.s3.delete(&upload.object_key).await?;
         let words = "the store has something else than was declared; it is deleted";
-        Ok(ApiError::new(ErrorReason::UploadMismatch, words))
+        Err(ApiError::new(ErrorReason::UploadMismatch, words))
+    }
+
+    /// Returns the media that an upload has become which ended while this call looked at it, because another call was
+    /// faster. Returns `Err` with UPLOAD_NOT_FOUND if it became none, because the collector has given it up.
+    async fn ended(&self, upload: &Upload) -> Result<MediaId, ApiError> {
+        let ended = self.store.upload(upload.user, upload.id).await?;
+        ended.and_then(|ended| ended.media).ok_or_else(upload_not_found)
     }
 
     /// Returns a URL from which the user may read the media, or `Err` with MEDIA_NOT_FOUND if the user may not read it

@@ -230,10 +230,11 @@ impl Store {
         Ok(done.execute(self.pools.people()).await?.rows_affected() > 0)
     }
 
-    /// Marks the upload as failed. From then on the collector deletes what it has in the object store.
-    pub async fn fail(&self, id: UploadId) -> Result<()> {
-        sqlx::query(FAIL).bind(id.0).execute(self.pools.people()).await?;
-        Ok(())
+    /// Marks the upload as failed. From then on the collector deletes what it has in the object store. Returns `false`
+    /// if the upload is not open any more: its object may be a media's by now.
+    pub(crate) async fn fail(&self, id: UploadId) -> Result<bool> {
+        let done = sqlx::query(FAIL).bind(id.0);
+        Ok(done.execute(self.pools.people()).await?.rows_affected() > 0)
     }
 
     /// Makes the upload's object a media, unless there is a media with the same content, and returns the media and the

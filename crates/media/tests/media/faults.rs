@@ -235,6 +235,48 @@ async fn other_bytes_another_length_another_type_are_deleted() {
     assert_eq!(world.count("media").await, 0);
 }
 
+/// While a call looks at an object that is not as declared, another call makes the upload a media. The object is that
+/// media's, and stays.
+#[tokio::test]
+async fn what_another_call_has_made_media_meanwhile_is_not_deleted() {
+    let world = World::start().await;
+    let (alice, wanted) = (person(), File::new(1000, 59));
+    let media = world.upload(alice, &File::new(1000, 60)).await.media;
+    let missing = world.begin(alice, RequestId::random(), &wanted).await;
+    let (key, _) = world.upload_keys().await.pop().unwrap();
+    let other = File::new(999, 61);
+    let part = other.declared.parts().next().unwrap();
+    let target = tern_media::s3::Target::Object {
+        content_type: "image/png",
+    };
+    let signed = world
+        .direct
+        .sign_put(&key, target, &part, world.now())
+        .await
+        .unwrap();
+    crate::world::put(&signed, other.bytes.clone()).await.unwrap();
+    let mut tx = tern_store::postgres::begin(&world.pool).await.unwrap();
+    sqlx::query("UPDATE uploads SET state = 1, media_id = $1 WHERE upload_id = $2")
+        .bind(media.0)
+        .bind(missing.upload.0)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    world.proxy.heal();
+    let commit = async {
+        let bound = Duration::from_secs(30);
+        tern_local::until::holds("the object is looked at", bound, || async {
+            Ok(!world.proxy.seen().is_empty())
+        })
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+    };
+    let (finalized, ()) = tokio::join!(world.media.finalize(alice, missing.upload, world.now()), commit);
+    assert_eq!(finalized.unwrap().media, media);
+    assert!(world.direct.head(&key).await.unwrap().is_some(), "it stays");
+}
+
 /// An object store that keeps no checksums gives no proof, so nothing becomes a media.
 #[tokio::test]
 async fn without_a_checksum_of_the_store_nothing_becomes_media() {
