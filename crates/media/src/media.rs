@@ -83,8 +83,9 @@ pub struct Download {
 
 impl Media {
     /// Begins an upload, or continues the one that the same request began. Returns `Err` with REQUEST_ID_REUSED if the
-    /// request began an upload of something else, with UPLOAD_NOT_FOUND if the upload ended without success, and with
-    /// QUOTA_EXCEEDED if the user has begun too many uploads or bytes today.
+    /// request began an upload of something else, with UPLOAD_NOT_FOUND if the upload ended without success, with
+    /// TOO_LARGE if it exceeds what a user may upload in a day, and with QUOTA_EXCEEDED if the user has begun too many
+    /// uploads or bytes today.
     pub async fn create(
         &self,
         user: UserId,
@@ -129,6 +130,12 @@ impl Media {
         declared: &Declared,
         now: Timestamp,
     ) -> Result<Upload, ApiError> {
+        let most = self.quota.bytes;
+        if declared.length > most {
+            metrics::quota_exceeded("bytes");
+            let words = format!("length: at most {most} bytes, as a user may upload no more in a day");
+            return Err(ApiError::new(ErrorReason::TooLarge, words));
+        }
         let object_key = Uuid::new_v4().simple().to_string();
         let new = NewUpload {
             id: UploadId::random(),
