@@ -101,8 +101,8 @@ impl Media {
             metrics::upload("stored");
             return Ok(Created::Stored(ticket));
         }
-        let upload = match known {
-            Some(upload) => upload,
+        let (upload, is_new) = match known {
+            Some(upload) => (upload, false),
             None => self.begin(user, request, declared, now).await?,
         };
         if upload.declared != *declared {
@@ -112,24 +112,26 @@ impl Media {
         match (upload.state, upload.media) {
             (State::Done | State::Duplicate, Some(media)) => {
                 let ticket = self.ticket(media, user, now).await?;
-                Ok(Created::Stored(ticket.ok_or_else(upload_not_found)?))
+                let ticket = ticket.ok_or_else(upload_not_found)?;
+                metrics::upload("stored");
+                Ok(Created::Stored(ticket))
             }
             (State::Open, _) if now < upload.created_at + UPLOAD_TTL => {
-                metrics::upload("open");
+                metrics::upload(if is_new { "new" } else { "open" });
                 Ok(Created::Missing(self.missing(upload, now).await?))
             }
             _ => Err(upload_not_found()),
         }
     }
 
-    /// Stores a new upload, and returns the upload that belongs to the request now.
+    /// Stores a new upload. Returns the upload that belongs to the request now, and whether it is this one.
     async fn begin(
         &self,
         user: UserId,
         request: RequestId,
         declared: &Declared,
         now: Timestamp,
-    ) -> Result<Upload, ApiError> {
+    ) -> Result<(Upload, bool), ApiError> {
         let most = self.quota.bytes;
         if declared.length > most {
             metrics::quota_exceeded("bytes");
@@ -146,17 +148,17 @@ impl Media {
             now,
             urls_end_at: now,
         };
-        match self.store.begin(&new, self.quota).await? {
+        let is_new = match self.store.begin(&new, self.quota).await? {
             Begun::Over(quota) => {
                 metrics::quota_exceeded(quota);
                 let error = ApiError::new(ErrorReason::QuotaExceeded, format!("too many {quota} today"));
                 return Err(error.with("quota", quota).retry_after(rest_of_day(now)));
             }
-            Begun::New => metrics::upload("new"),
-            Begun::Before => {}
-        }
+            Begun::New => true,
+            Begun::Before => false,
+        };
         let begun = self.store.upload_of_request(user, request).await?;
-        begun.ok_or_else(upload_not_found)
+        Ok((begun.ok_or_else(upload_not_found)?, is_new))
     }
 
     /// Signs URLs for the parts that the object store does not have yet. Returns `Err` with UPLOAD_NOT_FOUND if the
