@@ -135,7 +135,7 @@ impl Accounts {
             .revoke(device, of, now)
             .await?
             .ok_or_else(no_such_device)?;
-        if !revoked.unlinked {
+        if revoked.now {
             metrics::revoked(cause);
             tracing::info!(user = %revoked.user, %device, cause, "device revoked");
         }

@@ -72,11 +72,12 @@ pub const WAS_REVOKED: &str =
     "SELECT EXISTS (SELECT FROM devices WHERE device_id = $1 AND revoked_at IS NOT NULL)";
 
 /// Revokes a device. This takes effect at once: its refresh tokens are no longer exchanged, and it cannot open a stream
-/// any more. It is removed from its user's chats later.
+/// any more. It is removed from its user's chats later. The last column says whether the device was revoked by this
+/// statement, which is so if it has this statement's time.
 pub const REVOKE: &str = "
 UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, to_timestamp($3::float8 / 1000))
 WHERE device_id = $1 AND ($2::uuid IS NULL OR user_id = $2)
-RETURNING user_id, unlinked_at IS NOT NULL";
+RETURNING user_id, unlinked_at IS NOT NULL, revoked_at = to_timestamp($3::float8 / 1000)";
 
 /// Marks a revocation as finished: the device was removed from its user's chats.
 pub const UNLINKED: &str = "
@@ -106,6 +107,8 @@ pub struct Revoked {
     pub user: UserId,
     /// True if the device was removed from its user's chats.
     pub unlinked: bool,
+    /// True if it was revoked just now.
+    pub now: bool,
 }
 
 impl Store {
@@ -230,6 +233,7 @@ impl Store {
             Ok(Revoked {
                 user: UserId(row.try_get(0)?),
                 unlinked: row.try_get(1)?,
+                now: row.try_get(2)?,
             })
         })
         .transpose()
