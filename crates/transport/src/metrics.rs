@@ -22,7 +22,7 @@ const DESCRIBED: &[Described] = &[
     (
         Counter,
         CERTIFICATE_READS,
-        "Certificates that were renewed in their files, by which and whether they were taken",
+        "What became of changes of certificates' files, by which and outcome: taken, refused, unreadable (for several seconds)",
     ),
     (
         Counter,
@@ -51,7 +51,7 @@ pub fn describe() {
 
 pub(crate) fn certificate_expires(of: &'static str, at: i64) {
     gauge!(CERTIFICATE_EXPIRES, "of" => of).set(at as f64);
-    for outcome in ["taken", "refused"] {
+    for outcome in ["taken", "refused", "unreadable"] {
         counter!(CERTIFICATE_READS, "of" => of, "outcome" => outcome).increment(0);
     }
 }
