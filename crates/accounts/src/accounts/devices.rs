@@ -60,6 +60,9 @@ impl Accounts {
             return Err(no_such_user());
         }
         self.check_suspended(&mut tx, new.user).await?;
+        // Nobody goes on with a request after that time, so the devices of those that never succeeded end here.
+        let ended = now - linking::REPEATABLE;
+        self.store.forget_pending(&mut tx, new.user, ended).await?;
         let before = self.store.link_before(&mut tx, new.user, new.request).await?;
         let known = before.as_ref().map(|before| before.device);
         let others = self

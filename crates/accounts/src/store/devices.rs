@@ -40,6 +40,11 @@ SELECT count(*) FROM devices
 WHERE user_id = $1 AND device_id <> $2 AND revoked_at IS NULL
   AND (active OR linked_at > to_timestamp($3::float8 / 1000))";
 
+/// Deletes the user's devices that are pending since before $2. The chats know nothing of them.
+pub const FORGET_PENDING: &str = "
+DELETE FROM devices
+WHERE user_id = $1 AND NOT active AND revoked_at IS NULL AND linked_at < to_timestamp($2::float8 / 1000)";
+
 /// Inserts a pending device.
 pub const INSERT: &str = "
 INSERT INTO devices (device_id, user_id, request_id, display_name, platform, linked_at)
@@ -164,6 +169,14 @@ impl Store {
             .bind(since.0);
         let count: i64 = count.fetch_one(&mut **tx).await?;
         Ok(usize::try_from(count).unwrap_or_default())
+    }
+
+    /// Deletes the user's devices that are pending since before `before`. The user has to be locked, as chat nodes lock
+    /// the user while they make a device active.
+    pub(crate) async fn forget_pending(&self, tx: &mut Tx, user: UserId, before: Timestamp) -> Result<()> {
+        let forget = sqlx::query(FORGET_PENDING).bind(user.0).bind(before.0);
+        forget.execute(&mut **tx).await?;
+        Ok(())
     }
 
     /// Inserts a pending device.

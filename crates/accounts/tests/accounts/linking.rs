@@ -180,6 +180,40 @@ async fn linking_that_broke_off_goes_on_with_the_same_device() {
 }
 
 #[tokio::test]
+async fn a_device_whose_linking_never_succeeded_is_forgotten_after_a_day() {
+    let world = World::start().await;
+    let user = world.user("e-1").await;
+    let now = Clock::wall();
+    let link = |request, when| {
+        let new = NewDevice {
+            user,
+            request,
+            asked: Asked {
+                display_name: "phone".into(),
+                platform: "ios".into(),
+            },
+        };
+        let accounts = world.accounts.clone();
+        async move { accounts.link_device(&admin(), new, when).await }
+    };
+    let (given_up, other) = (RequestId::random(), RequestId::random());
+    world.chat.fail(usize::MAX);
+    link(given_up, now).await.map(drop).unwrap_err();
+    world.chat.fail(0);
+    let count = || async {
+        let count = sqlx::query_scalar("SELECT count(*) FROM devices");
+        let count: i64 = count.fetch_one(&world.pool).await.unwrap();
+        count
+    };
+    link(other, now + REPEATABLE).await.unwrap();
+    assert_eq!(count().await, 2, "it may be gone on with");
+    link(RequestId::random(), now + REPEATABLE + MOMENT)
+        .await
+        .unwrap();
+    assert_eq!(count().await, 2, "the one that was given up is gone");
+}
+
+#[tokio::test]
 async fn a_user_has_ten_devices_however_many_are_linked_at_once() {
     let world = World::start().await;
     let user = world.user("e-1").await;
