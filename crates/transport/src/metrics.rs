@@ -4,8 +4,6 @@ use metrics::{counter, gauge};
 use tern_telemetry::described::Kind::{Counter, Gauge};
 use tern_telemetry::described::{self, Described};
 
-use crate::connections::table::Why;
-
 const CERTIFICATE_EXPIRES: &str = "tern_node_certificate_expires_timestamp_seconds";
 const CERTIFICATE_READS: &str = "tern_node_certificate_reads_total";
 const HANDSHAKES_FAILED: &str = "tern_node_internal_handshakes_failed_total";
@@ -72,13 +70,7 @@ pub(crate) fn connections(listener: &'static str, more: f64) {
     gauge!(CONNECTIONS, "listener" => listener).increment(more);
 }
 
-pub(crate) fn connection_ended(listener: &'static str, why: Why) {
-    let why = match why {
-        Why::Silent => "silent",
-        Why::Idle => "idle",
-        Why::Call => "call",
-        Why::Room => "room",
-    };
+pub(crate) fn connection_ended(listener: &'static str, why: &'static str) {
     counter!(CONNECTIONS_ENDED, "listener" => listener, "why" => why).increment(1);
 }
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tern_identity::principal::Principal;
 use tern_proto::ApiError;
-use tern_proto::v1::{CloseCode, ErrorReason};
+use tern_proto::v1::CloseCode;
 use tern_types::{DeviceId, RequestId, Timestamp, UserId};
 
 use super::users::no_such_user;
-use super::{Accounts, Pair};
+use super::{Accounts, Pair, no_such_device};
 use crate::domain::access;
 use crate::domain::linking::{self, Asked, Link};
 use crate::metrics;
@@ -193,8 +193,4 @@ impl Accounts {
         }
         outcome
     }
-}
-
-pub(super) fn no_such_device() -> ApiError {
-    ApiError::new(ErrorReason::DeviceNotFound, "there is no such device")
 }

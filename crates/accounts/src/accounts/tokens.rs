@@ -7,8 +7,7 @@ use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::{DeviceId, Timestamp, UserId};
 
-use super::Accounts;
-use super::devices::no_such_device;
+use super::{Accounts, no_such_device};
 use crate::domain::refresh::{self, Linked, Stored, TokenHash, Verdict};
 use crate::metrics;
 use crate::secrets::{RefreshMint, RefreshToken};
