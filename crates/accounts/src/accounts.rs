@@ -96,3 +96,7 @@ impl Accounts {
         Ok(())
     }
 }
+
+fn no_such_device() -> ApiError {
+    ApiError::new(ErrorReason::DeviceNotFound, "there is no such device")
+}

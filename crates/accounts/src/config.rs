@@ -28,7 +28,7 @@ pub struct Config {
 fn token_ttl(text: &str) -> Result<Duration, String> {
     let ttl = seconds(text)?;
     if !(Duration::from_secs(1)..=MAX_ACCESS_TOKEN_TTL).contains(&ttl) {
-        return Err("must be 1 to 3600 seconds".to_owned());
+        return Err(format!("must be 1 to {} seconds", MAX_ACCESS_TOKEN_TTL.as_secs()));
     }
     Ok(ttl)
 }

@@ -102,7 +102,10 @@ impl Peers {
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
         let mut back_off = BackOff::default();
-        for _ in 0..CHAT_ATTEMPTS {
+        for before in 0..CHAT_ATTEMPTS {
+            if before > 0 {
+                tokio::time::sleep(back_off.next(Duration::ZERO)).await;
+            }
             let attempt = async {
                 let map = self.ctx.map.current();
                 let node = map
@@ -122,7 +125,6 @@ impl Peers {
             if !passes(&status) {
                 return Err(refusal(&status));
             }
-            tokio::time::sleep(back_off.next(Duration::ZERO)).await;
         }
         Err(ApiError::unavailable("no chat node answers"))
     }

@@ -64,34 +64,12 @@ pub async fn start(
     let done = async move {
         ctx.drain.wait().await;
         stop.cancel();
-        let idle = async {
-            no_new_calls(&ctx).await;
-            calls.close();
-            calls.wait().await;
-        };
-        if tokio::time::timeout(ctx.drain.deadline(), idle).await.is_err() {
-            tracing::warn!(
-                calls = calls.len(),
-                "calls were still under way at the end of the drain"
-            );
-        }
+        ctx.finish_calls(Role::Accounts, &calls).await;
     };
     Ok(Running {
         name: "accounts",
         done: Box::pin(done),
     })
-}
-
-/// Waits until the map says that this node takes no new work. From then on gateways do not call it.
-async fn no_new_calls(ctx: &NodeContext) {
-    let mut changes = ctx.map.clone();
-    let mut map = ctx.map.current();
-    while map
-        .node(Role::Accounts, &ctx.name)
-        .is_some_and(|node| node.incarnation == ctx.incarnation && !node.draining)
-    {
-        map = changes.changed().await;
-    }
 }
 
 async fn resume_revocations(accounts: Arc<Accounts>, stop: CancellationToken) {

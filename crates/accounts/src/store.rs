@@ -36,7 +36,9 @@ impl Store {
         Self { pool }
     }
 
-    /// Begins a transaction.
+    /// Begins a transaction. Until it ends, the caller may call only those functions of the store that take the [`Tx`].
+    /// The others wait for another connection of the pool, and if as many calls as the pool has connections did so
+    /// inside transactions, none of them would get one.
     pub async fn begin(&self) -> Result<Tx> {
         Ok(postgres::begin(&self.pool).await?)
     }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use tern_transport::admin::Readiness;
 use tern_transport::channels::Channels;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::drain::Drain;
 use crate::etcd::Obituaries;
-use crate::map::MapHandle;
+use crate::map::{MapHandle, Role};
 use crate::reach::Reached;
 use crate::shedding::Shedding;
 use crate::standing::Standing;
@@ -54,5 +56,70 @@ impl NodeContext {
             obituaries: Obituaries::none(),
             readiness: Readiness::default(),
         }
+    }
+
+    /// Waits until no call of a role of this node is under way and nobody makes another one. `calls` counts those under
+    /// way. The role calls it when the drain has begun, and it ends at the drain's deadline at the latest.
+    pub async fn finish_calls(&self, role: Role, calls: &TaskTracker) {
+        let idle = async {
+            self.takes_no_new_work(role).await;
+            calls.close();
+            calls.wait().await;
+        };
+        if timeout(self.drain.deadline(), idle).await.is_err() {
+            let calls = calls.len();
+            tracing::warn!(calls, "calls were still under way at the end of the drain");
+        }
+    }
+
+    /// Waits until the map says that this node takes no new work. From then on gateways do not call it.
+    async fn takes_no_new_work(&self, role: Role) {
+        let mut changes = self.map.clone();
+        let mut map = self.map.current();
+        while map
+            .node(role, &self.name)
+            .is_some_and(|node| node.incarnation == self.incarnation && !node.draining)
+        {
+            map = changes.changed().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::map::{ClusterMap, Node};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_role_finishes_its_calls_when_the_map_says_that_it_drains() {
+        let map = |draining| {
+            let node = Node {
+                name: "m1".into(),
+                incarnation: 1,
+                draining,
+                ..Node::default()
+            };
+            ClusterMap::new(1, [(Role::Media, node)])
+        };
+        let (sender, handle) = MapHandle::channel(map(false));
+        let ctx = NodeContext::alone("m1", 1, handle);
+        let calls = TaskTracker::new();
+        let mut finished = pin!(ctx.finish_calls(Role::Media, &calls));
+        let moment = Duration::from_millis(1);
+        assert!(
+            timeout(moment, finished.as_mut()).await.is_err(),
+            "calls may come"
+        );
+        let call = calls.token();
+        sender.send_replace(Arc::new(map(true)));
+        assert!(
+            timeout(moment, finished.as_mut()).await.is_err(),
+            "one is under way"
+        );
+        drop(call);
+        assert!(timeout(moment, finished.as_mut()).await.is_ok());
     }
 }

@@ -16,6 +16,7 @@
 //! - [`wellness`]: finds out whether this node is cut off from what others of its role reach
 //! - [`context`]: the context that a role is given when it starts
 //! - [`links`]: one task for each other node of a role, which keeps a stream to it open
+//! - [`routing`]: the metadata by which calls find the owner of a chat or of a user
 //! - [`drain`]: the orderly stop of a process
 //! - [`shedding`]: what this node gives up under load
 //! - [`info`]: a node's answers about itself
@@ -35,6 +36,7 @@ pub mod map;
 pub mod membership;
 pub mod metrics;
 mod reach;
+pub mod routing;
 pub mod shedding;
 pub mod standing;
 pub mod wellness;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BufMut, Bytes};
 use futures::future::BoxFuture;
 use http::uri::PathAndQuery;
+use tern_cluster::routing::{self, CHAT, MAP_VERSION};
 use tern_cluster::{NodeContext, Role};
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
@@ -39,12 +40,6 @@ const REROUTES: usize = 3;
 /// The pause before a node is asked again whose map may be behind this gateway's.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The metadata key under which a call tells the node the version of this gateway's map.
-const MAP_VERSION: &str = "tern-map-version";
-/// The metadata key under which a node that does not own the chat or the user answers the version of its map.
-const NOT_OWNER: &str = "tern-not-owner";
-/// The metadata key under which the same answer names the chat, if the node knows it.
-const CHAT: &str = "tern-chat";
 /// The keys of a client's metadata that are passed on: its trace context and the id of the call. Credentials
 /// and keys that begin with `tern-` are not passed on.
 const PASSED_ON: [&str; 3] = ["traceparent", "tracestate", REQUEST_ID];
@@ -192,9 +187,10 @@ async fn only_message(messages: &mut Streaming<Bytes>) -> Result<Bytes, Status> 
 
 /// Returns the map's version and the chat in the answer of a node that is not the owner. `None` for any other status.
 fn not_owner(status: &Status) -> Option<(i64, Option<ChatId>)> {
-    let text = |key| status.metadata().get(key).and_then(|value| value.to_str().ok());
-    let version = text(NOT_OWNER)?.parse().ok()?;
-    Some((version, text(CHAT).and_then(|chat| chat.parse().ok())))
+    let version = routing::not_owner(status)?;
+    let chat = status.metadata().get(CHAT);
+    let chat = chat.and_then(|chat| chat.to_str().ok()?.parse().ok());
+    Some((version, chat))
 }
 
 /// One call of a method, as tonic's service.

@@ -7,14 +7,18 @@
 //! ```
 //!
 //! Every media node collects. If two nodes do the same step at the same time, the result is as if one had done it.
+//!
+//! Each step that calls the object store goes through its rows in turn, also over several rounds, and passes a row
+//! before it handles it. So rows with which the object store fails again and again are tried once in each pass, and do
+//! not hold up the others.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
+use tern_store::StoreError;
 use tern_types::{Clock, Timestamp};
-use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::lifetimes::{CONDEMNED_FOR, UPLOAD_TTL, URL_GRACE, USAGE_KEPT, ticketed_before};
@@ -24,8 +28,13 @@ use crate::store::Store;
 use crate::store::collect::{Condemned, Cursor};
 use crate::store::uploads::Upload;
 
-/// The most rows that one step of a round handles. A row may mean several calls to the object store.
+/// The most rows that a step reads at a time if it calls the object store for them. A row may mean several calls.
 const BATCH: i64 = 200;
+/// The most rows that one statement changes in a step that calls nothing but Postgres. It takes some milliseconds.
+const ROWS: i64 = 2000;
+/// The most batches, or statements, of a step in one round, so that no step keeps the others waiting for long. With the
+/// default of 300 s between two rounds, the collector keeps up with 33 uploads a second.
+const BATCHES: usize = 50;
 /// The most batches of media that a round looks at. A batch takes some milliseconds.
 const LOOKS: usize = 100;
 
@@ -36,8 +45,30 @@ pub struct Collector {
     pub store: Store,
     /// The object store.
     pub s3: S3,
-    /// The place after which the next round looks for media that nothing refers to.
-    place: Arc<Mutex<Cursor>>,
+    /// The places at which the steps go on.
+    places: Arc<Places>,
+}
+
+/// For each step that goes through a list, the place after which it goes on.
+#[derive(Debug, Default)]
+struct Places {
+    clean: Place,
+    tidy: Place,
+    delete: Place,
+    condemn: Place,
+}
+
+#[derive(Debug, Default)]
+struct Place(Mutex<Cursor>);
+
+impl Place {
+    fn get(&self) -> Cursor {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, cursor: Cursor) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = cursor;
+    }
 }
 
 /// The numbers of uploads and media that one round changed.
@@ -61,7 +92,7 @@ impl Collector {
         Self {
             store,
             s3,
-            place: Arc::default(),
+            places: Arc::default(),
         }
     }
 
@@ -92,55 +123,104 @@ impl Collector {
         }
     }
 
-    /// Runs one round, which does each step for one batch of rows, and looks at up to [`LOOKS`] batches of media.
-    /// Returns `Err` if Postgres, one of its cells or the object store is away; the next round continues.
+    /// Runs one round. Each step goes on until nothing is left to do, but for at most [`BATCHES`] batches, and looks at
+    /// up to [`LOOKS`] batches of media. Returns `Err` if Postgres, one of its cells or the object store is away; the
+    /// next round continues.
     pub async fn round(&self, now: Timestamp) -> Result<Collected, ApiError> {
-        let mut round = Collected {
-            given_up: self.store.give_up(now - UPLOAD_TTL, BATCH).await?,
-            ..Default::default()
-        };
-        for upload in self.store.to_clean(now - URL_GRACE, BATCH).await? {
-            round.cleaned += ended(self.clean(&upload).await)?;
-        }
-        for upload in self.store.done_in_parts(now - UPLOAD_TTL, BATCH).await? {
-            ended(self.tidy(&upload).await)?;
-        }
-        self.store.forget_done(now - UPLOAD_TTL, BATCH).await?;
-        self.store.forget_usage(now - USAGE_KEPT).await?;
+        let mut round = Collected::default();
+        let outcome = self.steps(now, &mut round).await;
+        count(&round);
+        outcome.map(|()| round)
+    }
+
+    /// Does all steps in turn, and adds to `round` what they changed.
+    async fn steps(&self, now: Timestamp, round: &mut Collected) -> Result<(), ApiError> {
+        let store = &self.store;
+        round.given_up = until_done(move || store.give_up(now - UPLOAD_TTL, ROWS)).await?;
+        self.clean_all(now, &mut round.cleaned).await?;
+        self.tidy_all(now).await?;
+        until_done(move || store.forget_done(now - UPLOAD_TTL, ROWS)).await?;
+        until_done(move || store.forget_usage(now - USAGE_KEPT, ROWS)).await?;
         // The steps from here on ask all cells, and so the round ends here while one is away.
         //
         // Media marked earlier are handled first, then new ones are marked. So each media is checked twice, at least
         // a minute apart.
-        for condemned in self.store.condemned(now - CONDEMNED_FOR, BATCH).await? {
-            if condemned.referred_to {
-                self.store.pardon(condemned.media).await?;
-                round.pardoned += 1;
-            } else {
-                round.deleted += ended(self.delete(&condemned).await)?;
-            }
-        }
-        round.condemned = self.condemn(now).await?;
-        count(&round);
-        Ok(round)
+        self.delete_all(now, round).await?;
+        self.condemn(now, &mut round.condemned).await
     }
 
-    /// Marks media that nothing refers to, and returns how many. It looks at the media in turn, and goes on where the
-    /// round before stopped: most media are referred to, and there may be millions.
-    async fn condemn(&self, now: Timestamp) -> Result<u64, ApiError> {
-        let mut condemned = 0;
+    /// Deletes what failed uploads and duplicates have in the object store, and adds to `cleaned` of how many.
+    async fn clean_all(&self, now: Timestamp, cleaned: &mut u64) -> Result<(), ApiError> {
+        let place = &self.places.clean;
+        for _ in 0..BATCHES {
+            let uploads = self.store.to_clean(now - URL_GRACE, place.get(), BATCH).await?;
+            for upload in &uploads {
+                place.set(Cursor::of(upload));
+                *cleaned += ended(self.clean(upload).await)?;
+            }
+            if is_last(&uploads) {
+                place.set(Cursor::default());
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Aborts what finished uploads of several parts have left in the object store, and forgets the uploads.
+    async fn tidy_all(&self, now: Timestamp) -> Result<(), ApiError> {
+        let place = &self.places.tidy;
+        for _ in 0..BATCHES {
+            let before = now - UPLOAD_TTL;
+            let uploads = self.store.done_in_parts(before, place.get(), BATCH).await?;
+            for upload in &uploads {
+                place.set(Cursor::of(upload));
+                ended(self.tidy(upload).await)?;
+            }
+            if is_last(&uploads) {
+                place.set(Cursor::default());
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the media that were marked long enough ago, and unmarks those to which something refers after all. It
+    /// adds to `round` how many.
+    async fn delete_all(&self, now: Timestamp, round: &mut Collected) -> Result<(), ApiError> {
+        let place = &self.places.delete;
+        for _ in 0..BATCHES {
+            let before = now - CONDEMNED_FOR;
+            let marked = self.store.condemned(before, place.get(), BATCH).await?;
+            for condemned in &marked {
+                place.set(condemned.place);
+                if condemned.referred_to {
+                    self.store.pardon(condemned.media).await?;
+                    round.pardoned += 1;
+                } else {
+                    round.deleted += ended(self.delete(condemned).await)?;
+                }
+            }
+            if is_last(&marked) {
+                place.set(Cursor::default());
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks media that nothing refers to, and adds to `condemned` how many. It looks at the media in turn, and goes on
+    /// where the round before stopped: most media are referred to, and there may be millions.
+    async fn condemn(&self, now: Timestamp, condemned: &mut u64) -> Result<(), ApiError> {
+        let (place, before) = (&self.places.condemn, ticketed_before(now));
         for _ in 0..LOOKS {
-            let place = *self.place.lock().await;
-            let looked = self
-                .store
-                .condemn(ticketed_before(now), now, place, BATCH)
-                .await?;
-            condemned += looked.condemned;
-            *self.place.lock().await = looked.next.unwrap_or_default();
+            let looked = self.store.condemn(before, now, place.get(), BATCH).await?;
+            *condemned += looked.condemned;
+            place.set(looked.next.unwrap_or_default());
             if looked.next.is_none() {
                 break;
             }
         }
-        Ok(condemned)
+        Ok(())
     }
 
     /// Deletes what an upload has in the object store. Then the row of a failed upload is deleted, and a
@@ -194,7 +274,29 @@ impl Collector {
     }
 }
 
-/// Counts a step: 1 if it succeeded, and 0 if the object store (or Postgres) refused it, so that one refused
+/// Returns whether no rows are left after these.
+fn is_last<T>(rows: &[T]) -> bool {
+    (rows.len() as i64) < BATCH
+}
+
+/// Runs a statement that changes at most [`ROWS`] rows until it changes fewer, but at most [`BATCHES`] times. Returns how
+/// many rows it changed in all.
+async fn until_done<F>(statement: impl Fn() -> F) -> Result<u64, ApiError>
+where
+    F: Future<Output = Result<u64, StoreError>>,
+{
+    let mut sum = 0;
+    for _ in 0..BATCHES {
+        let changed = statement().await?;
+        sum += changed;
+        if changed < ROWS.unsigned_abs() {
+            break;
+        }
+    }
+    Ok(sum)
+}
+
+/// Counts a row: 1 if it was handled, and 0 if the object store (or Postgres) refused it, so that one refused
 /// object does not hold up the others. Returns `Err` if one of them is away, because then nothing can be
 /// deleted.
 fn ended(outcome: Result<(), ApiError>) -> Result<u64, ApiError> {

@@ -103,7 +103,7 @@ impl fmt::Debug for Secret {
 fn url_ttl(text: &str) -> Result<Duration, String> {
     let ttl = seconds(text)?;
     if !(Duration::from_secs(1)..=MAX_URL_TTL).contains(&ttl) {
-        return Err("must be 1 to 3600 seconds".to_owned());
+        return Err(format!("must be 1 to {} seconds", MAX_URL_TTL.as_secs()));
     }
     Ok(ttl)
 }

@@ -83,8 +83,9 @@ pub struct Download {
 
 impl Media {
     /// Begins an upload, or continues the one that the same request began. Returns `Err` with REQUEST_ID_REUSED if the
-    /// request began an upload of something else, with UPLOAD_NOT_FOUND if the upload ended without success, and with
-    /// QUOTA_EXCEEDED if the user has begun too many uploads or bytes today.
+    /// request began an upload of something else, with UPLOAD_NOT_FOUND if the upload ended without success, with
+    /// TOO_LARGE if it exceeds what a user may upload in a day, and with QUOTA_EXCEEDED if the user has begun too many
+    /// uploads or bytes today.
     pub async fn create(
         &self,
         user: UserId,
@@ -100,8 +101,8 @@ impl Media {
             metrics::upload("stored");
             return Ok(Created::Stored(ticket));
         }
-        let upload = match known {
-            Some(upload) => upload,
+        let (upload, is_new) = match known {
+            Some(upload) => (upload, false),
             None => self.begin(user, request, declared, now).await?,
         };
         if upload.declared != *declared {
@@ -111,24 +112,32 @@ impl Media {
         match (upload.state, upload.media) {
             (State::Done | State::Duplicate, Some(media)) => {
                 let ticket = self.ticket(media, user, now).await?;
-                Ok(Created::Stored(ticket.ok_or_else(upload_not_found)?))
+                let ticket = ticket.ok_or_else(upload_not_found)?;
+                metrics::upload("stored");
+                Ok(Created::Stored(ticket))
             }
             (State::Open, _) if now < upload.created_at + UPLOAD_TTL => {
-                metrics::upload("open");
+                metrics::upload(if is_new { "new" } else { "open" });
                 Ok(Created::Missing(self.missing(upload, now).await?))
             }
             _ => Err(upload_not_found()),
         }
     }
 
-    /// Stores a new upload, and returns the upload that belongs to the request now.
+    /// Stores a new upload. Returns the upload that belongs to the request now, and whether it is this one.
     async fn begin(
         &self,
         user: UserId,
         request: RequestId,
         declared: &Declared,
         now: Timestamp,
-    ) -> Result<Upload, ApiError> {
+    ) -> Result<(Upload, bool), ApiError> {
+        let most = self.quota.bytes;
+        if declared.length > most {
+            metrics::quota_exceeded("bytes");
+            let words = format!("length: at most {most} bytes, as a user may upload no more in a day");
+            return Err(ApiError::new(ErrorReason::TooLarge, words));
+        }
         let object_key = Uuid::new_v4().simple().to_string();
         let new = NewUpload {
             id: UploadId::random(),
@@ -139,17 +148,17 @@ impl Media {
             now,
             urls_end_at: now,
         };
-        match self.store.begin(&new, self.quota).await? {
+        let is_new = match self.store.begin(&new, self.quota).await? {
             Begun::Over(quota) => {
                 metrics::quota_exceeded(quota);
                 let error = ApiError::new(ErrorReason::QuotaExceeded, format!("too many {quota} today"));
                 return Err(error.with("quota", quota).retry_after(rest_of_day(now)));
             }
-            Begun::New => metrics::upload("new"),
-            Begun::Before => {}
-        }
+            Begun::New => true,
+            Begun::Before => false,
+        };
         let begun = self.store.upload_of_request(user, request).await?;
-        begun.ok_or_else(upload_not_found)
+        Ok((begun.ok_or_else(upload_not_found)?, is_new))
     }
 
     /// Signs URLs for the parts that the object store does not have yet. Returns `Err` with UPLOAD_NOT_FOUND if the
@@ -237,7 +246,7 @@ impl Media {
         };
         match judge(&upload.declared, &object) {
             Verdict::AsDeclared => {}
-            Verdict::Mismatch => return Err(self.refuse(upload).await?),
+            Verdict::Mismatch => return self.refuse(upload).await,
             Verdict::Unknown => {
                 tracing::error!(
                     key = upload.object_key,
@@ -250,9 +259,7 @@ impl Media {
             }
         }
         let Some((media, state)) = self.store.become_media(upload, now).await? else {
-            // The collector has given the upload up, or another call was faster.
-            let ended = self.store.upload(upload.user, upload.id).await?;
-            return ended.and_then(|ended| ended.media).ok_or_else(upload_not_found);
+            return self.ended(upload).await;
         };
         if state == State::Duplicate {
             metrics::finalized("duplicate");
@@ -288,15 +295,24 @@ impl Media {
         }
     }
 
-    /// Deletes an object that is not as declared, and returns the error for the caller. The upload is marked as
-    /// failed first, so that the collector deletes the object if this node cannot.
-    async fn refuse(&self, upload: &Upload) -> Result<ApiError, ApiError> {
+    /// Deletes an object that is not as declared, and returns UPLOAD_MISMATCH. The upload is marked as failed first, so
+    /// that the collector deletes the object if this node cannot. An upload that has ended meanwhile stays as it is.
+    async fn refuse(&self, upload: &Upload) -> Result<MediaId, ApiError> {
+        if !self.store.fail(upload.id).await? {
+            return self.ended(upload).await;
+        }
         metrics::finalized("mismatch");
         tracing::warn!(upload = %upload.id, user = %upload.user, "an upload is not what was declared");
-        self.store.fail(upload.id).await?;
         self.s3.delete(&upload.object_key).await?;
         let words = "the store has something else than was declared; it is deleted";
-        Ok(ApiError::new(ErrorReason::UploadMismatch, words))
+        Err(ApiError::new(ErrorReason::UploadMismatch, words))
+    }
+
+    /// Returns the media that an upload has become which ended while this call looked at it, because another call was
+    /// faster. Returns `Err` with UPLOAD_NOT_FOUND if it became none, because the collector has given it up.
+    async fn ended(&self, upload: &Upload) -> Result<MediaId, ApiError> {
+        let ended = self.store.upload(upload.user, upload.id).await?;
+        ended.and_then(|ended| ended.media).ok_or_else(upload_not_found)
     }
 
     /// Returns a URL from which the user may read the media, or `Err` with MEDIA_NOT_FOUND if the user may not read it

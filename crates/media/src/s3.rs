@@ -3,6 +3,8 @@
 //! There are two clients: one makes the calls that a media node makes itself, and one only signs, with the address
 //! that clients use. The bytes of media go through neither.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use aws_sdk_s3::Client;
@@ -17,7 +19,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUploa
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use tern_types::Timestamp;
+use tern_types::{Clock, Timestamp};
 
 use crate::config::S3Args;
 use crate::domain::declared::{Hash, Part};
@@ -32,11 +34,13 @@ const CALL: Duration = Duration::from_secs(20);
 const CONNECT: Duration = Duration::from_secs(2);
 /// The most attempts of a call.
 const ATTEMPTS: u32 = 3;
+/// The time for which a bucket that was there counts as being there still.
+const BUCKET_TRUSTED: Duration = Duration::from_secs(30);
 
 /// The error of a call that did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum S3Error {
-    /// A temporary failure: a retry may succeed.
+    /// A temporary failure: a retry may succeed. A missing bucket counts as one, because an operator can make it.
     #[error("the object store is away: {0}")]
     Away(String),
     /// The object store refused the call, and would refuse it again.
@@ -70,6 +74,8 @@ pub struct S3 {
     calls: Client,
     signs: Client,
     bucket: String,
+    /// The time by the monotonic clock, in milliseconds, at which the bucket was last found to be there; 0: never yet.
+    bucket_seen: Arc<AtomicI64>,
     url_ttl: Duration,
 }
 
@@ -81,6 +87,7 @@ impl S3 {
             calls: client(args, args.media_s3_endpoint.as_ref()),
             signs: client(args, public.or(args.media_s3_endpoint.as_ref())),
             bucket: args.media_s3_bucket.clone(),
+            bucket_seen: Arc::default(),
             url_ttl,
         }
     }
@@ -143,19 +150,23 @@ impl S3 {
             .map_err(|error| S3Error::Refused(error.to_string()))
     }
 
-    /// Returns what is stored under a key, or `None` if there is nothing.
+    /// Returns what is stored under a key, or `None` if there is nothing. Returns `Err` if there is no bucket: to this
+    /// question the object store answers that with the same status as a missing object.
     pub async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
         let head = self.calls.head_object().bucket(&self.bucket).key(key);
-        let found = match head.checksum_mode(ChecksumMode::Enabled).send().await {
-            Ok(found) => found,
-            Err(error) if is_missing(&error) => return Ok(None),
+        let stored = match head.checksum_mode(ChecksumMode::Enabled).send().await {
+            Ok(found) => Some(StoredObject {
+                length: u64::try_from(found.content_length().unwrap_or(0)).unwrap_or(0),
+                content_type: found.content_type().unwrap_or_default().to_owned(),
+                sha256: found.checksum_sha256().and_then(checksum),
+            }),
+            Err(error) if is_missing(&error) => None,
             Err(error) => return Err(failed("head", &error)),
         };
-        Ok(Some(StoredObject {
-            length: u64::try_from(found.content_length().unwrap_or(0)).unwrap_or(0),
-            content_type: found.content_type().unwrap_or_default().to_owned(),
-            sha256: found.checksum_sha256().and_then(checksum),
-        }))
+        if stored.is_none() {
+            self.require_bucket().await?;
+        }
+        Ok(stored)
     }
 
     /// Deletes the object under a key. It succeeds also if there is none.
@@ -256,8 +267,31 @@ impl S3 {
 
     /// Checks that the bucket exists and answers.
     pub async fn check(&self) -> Result<()> {
-        let head = self.calls.head_bucket().bucket(&self.bucket).send().await;
-        head.map(drop).map_err(|error| failed("check", &error))
+        match self.calls.head_bucket().bucket(&self.bucket).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if is_missing(&error) => {
+                metrics::s3_failure("check");
+                Err(S3Error::Away(format!("there is no bucket {}", self.bucket)))
+            }
+            Err(error) => Err(failed("check", &error)),
+        }
+    }
+
+    /// Returns `Err` if there is no bucket. The object store is asked at most once in [`BUCKET_TRUSTED`] while there is
+    /// one. If it refuses to answer, the bucket counts as being there.
+    async fn require_bucket(&self) -> Result<()> {
+        let seen = Timestamp(self.bucket_seen.load(Ordering::Relaxed));
+        let now = Clock::monotonic();
+        if now.since(seen) < BUCKET_TRUSTED {
+            return Ok(());
+        }
+        match self.check().await {
+            Ok(()) | Err(S3Error::Refused(_)) => {
+                self.bucket_seen.store(now.0, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(away) => Err(away),
+        }
     }
 
     /// Makes the bucket, for development.
@@ -331,12 +365,11 @@ fn checksum(text: &str) -> Option<Hash> {
     BASE64.decode(text).ok()?.try_into().ok()
 }
 
-/// Returns whether the error says that the object or upload does not exist.
+/// Returns whether the error says that the object or upload does not exist. The answer to HEAD has no body with a code,
+/// so there it may also be the bucket that does not exist.
 fn is_missing<E: ProvideErrorMetadata, R: HasStatus>(error: &SdkError<E, R>) -> bool {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    match code {
+    match code(error) {
         Some("NoSuchKey" | "NotFound" | "NoSuchUpload") => true,
-        // The answer to HEAD has no body with a code. So a missing bucket looks like a missing object.
         None => error
             .raw_response()
             .is_some_and(|response| response.status_code() == 404),
@@ -352,11 +385,17 @@ where
     metrics::s3_failure(call);
     let words = format!("{call}: {}", DisplayErrorContext(error));
     let status = error.raw_response().map_or(0, HasStatus::status_code);
-    if matches!(error, SdkError::ServiceError(_)) && (400..500).contains(&status) && status != 429 {
+    let passes = status == 429 || code(error) == Some("NoSuchBucket");
+    if matches!(error, SdkError::ServiceError(_)) && (400..500).contains(&status) && !passes {
         S3Error::Refused(words)
     } else {
         S3Error::Away(words)
     }
+}
+
+/// Returns the object store's name of the error, if its answer has one.
+fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option<&str> {
+    error.as_service_error().and_then(ProvideErrorMetadata::code)
 }
 
 /// The HTTP status code of a response.

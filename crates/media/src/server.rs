@@ -52,15 +52,7 @@ pub async fn start(
     let done = async move {
         ctx.drain.wait().await;
         stop.cancel();
-        let idle = async {
-            no_new_calls(&ctx).await;
-            calls.close();
-            calls.wait().await;
-        };
-        if tokio::time::timeout(ctx.drain.deadline(), idle).await.is_err() {
-            let calls = calls.len();
-            tracing::warn!(calls, "calls were still under way at the end of the drain");
-        }
+        ctx.finish_calls(Role::Media, &calls).await;
     };
     Ok(Running {
         name: "media",
@@ -115,16 +107,4 @@ fn cdn(config: &Config) -> anyhow::Result<Option<Cdn>> {
     Cdn::new(base, &key)
         .map(Some)
         .with_context(|| format!("cannot use {}", file.display()))
-}
-
-/// Waits until the map says that this node takes no new work. From then on gateways do not call it.
-async fn no_new_calls(ctx: &NodeContext) {
-    let mut changes = ctx.map.clone();
-    let mut map = ctx.map.current();
-    while map
-        .node(Role::Media, &ctx.name)
-        .is_some_and(|node| node.incarnation == ctx.incarnation && !node.draining)
-    {
-        map = changes.changed().await;
-    }
 }

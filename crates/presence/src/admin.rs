@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tern_cluster::routing::NOT_OWNER;
 use tern_identity::principal::{Principal, Scope};
 use tern_proto::internal::presence_admin_server::PresenceAdmin;
 use tern_proto::{ApiError, parse, v1};
@@ -12,10 +13,6 @@ use tonic::{Request, Response, Status};
 use tern_presence_core::registry::Session;
 
 use crate::hub::Hub;
-
-/// The metadata key with which a node says that it does not own the user. The value is the node's version of the map.
-/// The gateway routes the call again.
-const NOT_OWNER: &str = "tern-not-owner";
 
 /// The service that answers operators' questions about the sessions of this node's users.
 pub struct AdminService {

@@ -120,10 +120,15 @@ fn cold(address: PgConnectOptions) -> PgConnectOptions {
 }
 
 /// Returns the options of a connection that migrates one schema, to which unqualified names belong. A migration may
-/// take as long as it needs.
+/// take as long as it needs. It waits for another migration and for whoever uses a table, whatever `lock_timeout` the
+/// database has: that of a store on Citus is half a second.
 pub(crate) fn migration_options(args: &PostgresArgs, schema: &str) -> PgConnectOptions {
     let url = args.database_url.first().application_name("tern migrate");
-    url.options([("search_path", schema), ("statement_timeout", "0")])
+    url.options([
+        ("search_path", schema),
+        ("statement_timeout", "0"),
+        ("lock_timeout", "0"),
+    ])
 }
 
 /// Makes Postgres plan a statement once for a connection: that takes longer than carrying it out, and the plan is always

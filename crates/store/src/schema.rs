@@ -261,12 +261,23 @@ async fn attach(db: &mut PgConnection, cells: Cells) -> anyhow::Result<()> {
                 cells.count(),
                 cell.number()
             );
-            db.execute(AssertSqlSafe(attach))
-                .await
-                .with_context(|| format!("{leaf} has rows of another cell"))?;
+            let attached = db.execute(AssertSqlSafe(attach)).await;
+            attached.map_err(|error| not_attached(&leaf, error))?;
         }
     }
     Ok(())
+}
+
+/// Returns the error of a table that could not be made a partition, with the reason if it is the table's rows.
+fn not_attached(leaf: &str, error: sqlx::Error) -> anyhow::Error {
+    let by_rows = error
+        .as_database_error()
+        .is_some_and(|error| error.is_check_violation());
+    let what = match by_rows {
+        true => "has rows of another cell",
+        false => "cannot be attached to its parent",
+    };
+    anyhow::Error::new(error).context(format!("{leaf} {what}"))
 }
 
 /// Opens a connection on which unqualified names are those of one schema. Its statements may take any time.

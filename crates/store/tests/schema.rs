@@ -230,6 +230,38 @@ async fn a_store_of_one_postgres_is_placed_on_a_cluster() {
     schema::require(&store.pool().await).await.unwrap();
 }
 
+/// Whoever cannot attach a cell's table is told whether its rows are the reason.
+#[tokio::test]
+async fn a_table_that_cannot_be_a_partition_is_named_with_the_reason() {
+    let store = Store::new().await;
+    if store.servers.is_citus() {
+        return;
+    }
+    store.migrate(None).await.unwrap();
+    let mut db = store.connect().await;
+    let detach = "ALTER TABLE public.chat_heads DETACH PARTITION cell_01.chat_heads;";
+    for (change, undo, reason) in [
+        (
+            "ALTER TABLE cell_01.chat_heads ADD COLUMN other int",
+            "ALTER TABLE cell_01.chat_heads DROP COLUMN other",
+            "cell_01.chat_heads cannot be attached",
+        ),
+        (
+            "INSERT INTO cell_01.chat_heads SELECT gen_random_uuid(), 0, 0 FROM generate_series(1, 100)",
+            "DELETE FROM cell_01.chat_heads",
+            "cell_01.chat_heads has rows of another cell",
+        ),
+    ] {
+        db.execute(AssertSqlSafe(format!("{detach}{change}")))
+            .await
+            .unwrap();
+        let refused = store.migrate(None).await.unwrap_err();
+        assert!(refused.to_string().contains(reason), "{refused:#}");
+        db.execute(undo).await.unwrap();
+        store.migrate(None).await.unwrap();
+    }
+}
+
 /// The slot, and with it the cell, follows from the hash by which Postgres finds the partition.
 #[tokio::test]
 async fn a_chat_is_in_the_cell_of_its_slot() {
@@ -333,6 +365,39 @@ async fn the_rows_of_version_0_1_are_moved_into_the_cells() {
             assert_eq!(i32::from(slot), i32::from(Slot::of_chat(ChatId(chat)).number()));
         }
     }
+}
+
+/// Two migrations run one after the other, also if the database has a `lock_timeout`, as that of a store on Citus has.
+#[tokio::test]
+async fn a_migration_waits_for_another_however_long_that_takes() {
+    let store = Store::new().await;
+    if store.servers.is_citus() {
+        // There the cluster's own connections would have it too.
+        return;
+    }
+    let mut other = store.connect().await;
+    other
+        .execute(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = 1', current_database()); END $$;
+             SELECT pg_advisory_lock(hashtextextended('tern migrate', 0))",
+        )
+        .await
+        .unwrap();
+    let pool = store.pool().await;
+    let migrates = store.migrate(None);
+    let waits = async {
+        until::holds("the migration waits", Duration::from_secs(30), || async {
+            let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+                             AND application_name = 'tern migrate' AND wait_event_type = 'Lock')";
+            Ok(sqlx::query_scalar(waits).fetch_one(&pool).await?)
+        })
+        .await
+        .unwrap();
+        other.close().await.unwrap();
+    };
+    let (migrated, ()) = tokio::join!(migrates, waits);
+    migrated.unwrap();
+    schema::require(&pool).await.unwrap();
 }
 
 /// A move that fails in one cell leaves the store to nobody, and goes on when it is run again.

@@ -124,13 +124,13 @@ impl Connections {
             tokio::time::sleep(self.bounds.look()).await;
             let overdue = self.table().look(self.now());
             for (connection, why) in overdue.leave {
-                metrics::connection_ended(self.name, why);
+                metrics::connection_ended(self.name, why.name());
                 connection.leave();
             }
             for (connection, why) in overdue.cut {
                 // A connection that was asked to leave has been counted already.
                 if why == Why::Call {
-                    metrics::connection_ended(self.name, why);
+                    metrics::connection_ended(self.name, why.name());
                 }
                 connection.cut();
             }
@@ -160,7 +160,7 @@ impl Connections {
     }
 
     fn cut(&self, connection: &Connection, why: Why) {
-        metrics::connection_ended(self.name, why);
+        metrics::connection_ended(self.name, why.name());
         connection.cut();
     }
 

@@ -4,8 +4,6 @@ use metrics::{counter, gauge};
 use tern_telemetry::described::Kind::{Counter, Gauge};
 use tern_telemetry::described::{self, Described};
 
-use crate::connections::table::Why;
-
 const CERTIFICATE_EXPIRES: &str = "tern_node_certificate_expires_timestamp_seconds";
 const CERTIFICATE_READS: &str = "tern_node_certificate_reads_total";
 const HANDSHAKES_FAILED: &str = "tern_node_internal_handshakes_failed_total";
@@ -22,7 +20,7 @@ const DESCRIBED: &[Described] = &[
     (
         Counter,
         CERTIFICATE_READS,
-        "Certificates that were renewed in their files, by which and whether they were taken",
+        "What became of changes of certificates' files, by which and outcome: taken, refused, unreadable (for several seconds)",
     ),
     (
         Counter,
@@ -51,7 +49,7 @@ pub fn describe() {
 
 pub(crate) fn certificate_expires(of: &'static str, at: i64) {
     gauge!(CERTIFICATE_EXPIRES, "of" => of).set(at as f64);
-    for outcome in ["taken", "refused"] {
+    for outcome in ["taken", "refused", "unreadable"] {
         counter!(CERTIFICATE_READS, "of" => of, "outcome" => outcome).increment(0);
     }
 }
@@ -72,13 +70,7 @@ pub(crate) fn connections(listener: &'static str, more: f64) {
     gauge!(CONNECTIONS, "listener" => listener).increment(more);
 }
 
-pub(crate) fn connection_ended(listener: &'static str, why: Why) {
-    let why = match why {
-        Why::Silent => "silent",
-        Why::Idle => "idle",
-        Why::Call => "call",
-        Why::Room => "room",
-    };
+pub(crate) fn connection_ended(listener: &'static str, why: &'static str) {
     counter!(CONNECTIONS_ENDED, "listener" => listener, "why" => why).increment(1);
 }
 

@@ -16,6 +16,9 @@ use crate::metrics;
 /// The time between two looks at the files. It is much shorter than the time between the renewal of a certificate and
 /// the expiry of the old one.
 const LOOK: Duration = Duration::from_secs(5);
+/// The number of looks in a row after which files that cannot be read are reported. A file may be missing for a moment
+/// while the files are replaced.
+const UNREADABLE_LOOKS: u32 = 2;
 
 /// A file and the flag that names it.
 #[derive(Debug, Clone)]
@@ -47,8 +50,9 @@ impl<C> Clone for Renewed<C> {
 
 impl<C: Send + Sync + 'static> Renewed<C> {
     /// Reads the files, of which the first has to be the certificate, and makes the value of them with `make`. From
-    /// then on, it does so again whenever one of the files has changed. If `make` refuses the new contents, that is
-    /// logged once, and the value stays as it was. `of` is the name in metrics and logs.
+    /// then on, it does so again whenever one of the files has changed. If `make` refuses the new contents, or the files
+    /// cannot be read any more, that is logged and counted once, and the value stays as it was. `of` is the name in
+    /// metrics and logs.
     ///
     /// # Errors
     ///
@@ -86,18 +90,31 @@ async fn keep_up<C, F>(
 {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unreadable = 0_u32;
     loop {
         looks.tick().await;
         let Some(current) = current.upgrade() else { return };
         let contents = match read(&files).await {
-            // A file may be missing for a moment while the files are replaced.
+            Ok(contents) => contents,
             Err(error) => {
-                tracing::debug!(of, error = format!("{error:#}"), "a certificate cannot be read");
+                unreadable = unreadable.saturating_add(1);
+                if unreadable == UNREADABLE_LOOKS {
+                    metrics::certificate_read(of, "unreadable");
+                    tracing::warn!(
+                        of,
+                        error = format!("{error:#}"),
+                        "a certificate cannot be read: the one in use stays"
+                    );
+                }
                 continue;
             }
-            Ok(contents) if contents == known => continue,
-            Ok(contents) => contents,
         };
+        if std::mem::take(&mut unreadable) >= UNREADABLE_LOOKS {
+            tracing::info!(of, "a certificate can be read again");
+        }
+        if contents == known {
+            continue;
+        }
         match make(&contents) {
             Ok(made) => {
                 current.store(Arc::new(made));
@@ -148,6 +165,7 @@ pub fn private_key(pem: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
 
 #[cfg(test)]
 mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -186,5 +204,32 @@ mod tests {
         );
         tokio::time::sleep(LOOK).await;
         assert_eq!(*renewed.current(), "second");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_stay_unreadable_are_reported_once_each_time() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("cert");
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _counts = ::metrics::set_default_local_recorder(&recorder);
+        let file = File {
+            flag: "--cert",
+            path: path.clone(),
+        };
+        let write = || std::fs::write(&path, "first").expect("written");
+        write();
+        let renewed = Renewed::follow("edge", vec![file], |contents| Ok(contents.to_vec()))
+            .await
+            .expect("the first");
+        for times in 1..=2 {
+            std::fs::remove_file(&path).expect("removed");
+            tokio::time::sleep(LOOK * 5).await;
+            let page = recorder.handle().render();
+            let counted = format!("outcome=\"unreadable\"}} {times}");
+            assert!(page.contains(&counted), "{page}");
+            write();
+            tokio::time::sleep(LOOK * 2).await;
+        }
+        assert_eq!(*renewed.current(), [b"first".to_vec()]);
     }
 }

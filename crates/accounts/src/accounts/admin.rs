@@ -58,10 +58,9 @@ impl Accounts {
         now: Timestamp,
     ) -> Result<(Account, Told), ApiError> {
         access::administrate(principal)?;
-        if !self.store.suspend(user, now).await? {
-            return Err(no_such_user());
+        if self.store.suspend(user, now).await? {
+            metrics::suspended(true);
         }
-        metrics::suspended(true);
         self.tell_gateways(user, true).await
     }
 
@@ -69,13 +68,14 @@ impl Accounts {
     /// user.
     pub async fn resume(&self, principal: &Principal, user: UserId) -> Result<(Account, Told), ApiError> {
         access::administrate(principal)?;
-        if !self.store.resume(user).await? {
-            return Err(no_such_user());
+        if self.store.resume(user).await? {
+            metrics::suspended(false);
         }
-        metrics::suspended(false);
         self.tell_gateways(user, false).await
     }
 
+    /// Tells every gateway of a suspension or its end, also of one that was so before: the call is repeated if gateways
+    /// were missed. Returns `Err` with USER_NOT_FOUND if there is no such user.
     async fn tell_gateways(&self, user: UserId, suspended: bool) -> Result<(Account, Told), ApiError> {
         let account = self
             .store

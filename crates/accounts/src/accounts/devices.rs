@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tern_identity::principal::Principal;
 use tern_proto::ApiError;
-use tern_proto::v1::{CloseCode, ErrorReason};
+use tern_proto::v1::CloseCode;
 use tern_types::{DeviceId, RequestId, Timestamp, UserId};
 
 use super::users::no_such_user;
-use super::{Accounts, Pair};
+use super::{Accounts, Pair, no_such_device};
 use crate::domain::access;
 use crate::domain::linking::{self, Asked, Link};
 use crate::metrics;
@@ -32,8 +32,8 @@ pub struct NewDevice {
 }
 
 impl Accounts {
-    /// Links a device and issues its tokens. A repeated request returns the same device with new tokens, and continues
-    /// where the first one was cut short.
+    /// Links a device and issues its tokens. A repeated request returns the same device with its present refresh token,
+    /// and continues where the first one was cut short.
     pub async fn link_device(
         &self,
         principal: &Principal,
@@ -60,6 +60,9 @@ impl Accounts {
             return Err(no_such_user());
         }
         self.check_suspended(&mut tx, new.user).await?;
+        // Nobody goes on with a request after that time, so the devices of those that never succeeded end here.
+        let ended = now - linking::REPEATABLE;
+        self.store.forget_pending(&mut tx, new.user, ended).await?;
         let before = self.store.link_before(&mut tx, new.user, new.request).await?;
         let known = before.as_ref().map(|before| before.device);
         let others = self
@@ -135,7 +138,7 @@ impl Accounts {
             .revoke(device, of, now)
             .await?
             .ok_or_else(no_such_device)?;
-        if !revoked.unlinked {
+        if revoked.now {
             metrics::revoked(cause);
             tracing::info!(user = %revoked.user, %device, cause, "device revoked");
         }
@@ -170,23 +173,24 @@ impl Accounts {
         Ok(())
     }
 
-    /// Finishes revocations that began more than 30 s ago and whose call did not finish them. Returns `Err` if the
-    /// store is away or no chat node answers; the next round continues.
+    /// Finishes revocations that began more than 30 s ago and whose call did not finish them. A revocation that cannot be
+    /// finished does not hold up the others. Returns the first error if the store is away or a revocation is still not
+    /// finished; the next round continues.
     pub async fn resume_revocations(&self, now: Timestamp) -> Result<(), ApiError> {
-        for (user, device) in self
+        let unfinished = self
             .store
             .unfinished_revocations(now - RESUME_AFTER, RESUMED_AT_ONCE)
-            .await?
-        {
+            .await?;
+        let mut outcome = Ok(());
+        for (user, device) in unfinished {
             self.peers.close_device(device, CloseCode::DeviceRevoked).await;
-            self.finish_revocation(user, device, now).await?;
-            metrics::revocation_resumed();
-            tracing::info!(%user, %device, "revocation finished");
+            let finished = self.finish_revocation(user, device, now).await;
+            if finished.is_ok() {
+                metrics::revocation_resumed();
+                tracing::info!(%user, %device, "revocation finished");
+            }
+            outcome = outcome.and(finished);
         }
-        Ok(())
+        outcome
     }
-}
-
-pub(super) fn no_such_device() -> ApiError {
-    ApiError::new(ErrorReason::DeviceNotFound, "there is no such device")
 }

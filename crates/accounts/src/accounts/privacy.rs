@@ -38,8 +38,13 @@ impl Accounts {
         now: Timestamp,
     ) -> Result<(), ApiError> {
         let user = self.blocker(principal, user, blocked).await?;
+        // A transaction must not wait for a second connection of the pool, so this is asked before it. Users are not
+        // deleted.
+        if !self.store.user_exists(blocked).await? {
+            return Err(no_such_user());
+        }
         let mut tx = self.store.begin().await?;
-        if !self.store.lock_user(&mut tx, user).await? || !self.store.user_exists(blocked).await? {
+        if !self.store.lock_user(&mut tx, user).await? {
             return Err(no_such_user());
         }
         if self.store.count_other_blocks(&mut tx, user, blocked).await? >= MAX_BLOCKED {

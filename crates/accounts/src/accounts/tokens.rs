@@ -7,9 +7,8 @@ use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::{DeviceId, Timestamp, UserId};
 
-use super::Accounts;
-use super::devices::no_such_device;
-use crate::domain::refresh::{self, Stored, TokenHash, Verdict};
+use super::{Accounts, no_such_device};
+use crate::domain::refresh::{self, Linked, Stored, TokenHash, Verdict};
 use crate::metrics;
 use crate::secrets::{RefreshMint, RefreshToken};
 
@@ -61,9 +60,8 @@ impl TokenMaker {
 }
 
 impl Accounts {
-    /// Makes the tokens of a device that was just linked. If the request was repeated, the device gets its next token,
-    /// as by an exchange: the previous answer may still arrive, so the token in it stays valid for as long as the
-    /// previous token does after an exchange.
+    /// Makes the tokens of a device that was just linked. If the request was repeated, the refresh token is the present
+    /// one again, because the answer before may have arrived, and the device may have used its token.
     pub(super) async fn first_tokens(&self, device: DeviceId, now: Timestamp) -> Result<Pair, ApiError> {
         let mut tx = self.store.begin().await?;
         let found = self
@@ -74,12 +72,18 @@ impl Accounts {
         if !found.active {
             return Err(revoked());
         }
-        let next = found.stored.map_or(1, |stored| stored.rotation + 1);
-        let token = self.tokens.mint.token(device, next);
-        let previous = found.stored.map(|stored| stored.current);
-        self.store
-            .save_tokens(&mut tx, device, &stored(&token, previous, now))
-            .await?;
+        let made = |number| self.tokens.mint.token(device, number);
+        let token = match refresh::linked(found.stored.as_ref(), |number| made(number).hash()) {
+            Linked::Present(number) => made(number),
+            Linked::Next(number) => {
+                let next = made(number);
+                let previous = found.stored.map(|stored| stored.current);
+                self.store
+                    .save_tokens(&mut tx, device, &stored(&next, previous, now))
+                    .await?;
+                next
+            }
+        };
         self.store.commit(tx).await?;
         self.tokens.pair(found.user, &token, now)
     }

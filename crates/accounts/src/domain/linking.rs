@@ -45,7 +45,7 @@ pub enum Link {
     New,
     /// Go on with this device, which has not joined its user's chats yet.
     Resume(DeviceId),
-    /// Give new tokens to this device, which is complete.
+    /// Give the present tokens to this device, which is complete.
     Again(DeviceId),
 }
 
@@ -60,9 +60,12 @@ pub(crate) fn decide(
 ) -> Result<Link, ApiError> {
     if let Some(before) = before {
         if before.revoked || before.asked != *asked || now.since(before.linked_at) > REPEATABLE {
+            let hours = REPEATABLE.as_secs() / 3600;
             return Err(ApiError::new(
                 ErrorReason::RequestIdReused,
-                "the request_id stands for another device, one that was revoked, or one of over 24 h ago",
+                format!(
+                    "the request_id stands for another device, one that was revoked, or one of over {hours} h ago"
+                ),
             ));
         }
         if before.active {

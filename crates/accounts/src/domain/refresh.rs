@@ -1,4 +1,4 @@
-//! Decides what a presented refresh token stands for.
+//! Decides what a presented refresh token stands for, and which one a device gets when it is linked.
 //!
 //! Each exchange makes the next token of the device. Because the answer may get lost, the token before the present one
 //! gives the present one again, until the present one is used or a day has passed. For example, a device that exchanges
@@ -104,6 +104,29 @@ pub fn judge(stored: &Stored, presented: &Presented, now: Timestamp) -> Verdict 
         };
     }
     Verdict::Reused
+}
+
+/// The refresh token for a device whose request to be linked is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linked {
+    /// Make the token with this number, and store the present one, if there is one, as the one before it.
+    Next(u64),
+    /// Return the present token, which has this number, again.
+    Present(u64),
+}
+
+/// Decides which token a device gets when its request to be linked is answered, perhaps not for the first time. `made`
+/// returns the hash of the token that this server makes with a number.
+///
+/// Any of the answers may arrive, and in any order, so a repetition gives the present token again: if it made another
+/// one, the token of the first answer would count as copied after the second repetition. Only if the present token was
+/// made under an older signing key, and cannot be made again, a repetition makes the next one.
+pub fn linked(stored: Option<&Stored>, made: impl Fn(u64) -> TokenHash) -> Linked {
+    match stored {
+        None => Linked::Next(1),
+        Some(stored) if made(stored.rotation) == stored.current => Linked::Present(stored.rotation),
+        Some(stored) => Linked::Next(stored.rotation + 1),
+    }
 }
 
 #[cfg(test)]
@@ -233,5 +256,15 @@ mod tests {
             ("the largest number", stored(HOUR), foreign(largest), Unknown),
             ("the first one's guess", first, foreign(ours(4)), Unknown),
         ]);
+    }
+
+    #[test]
+    fn a_repeated_request_gives_the_present_token_unless_it_cannot_be_made_again() {
+        let ours = |number: u64| hash(number as u8);
+        let other_key = |_: u64| hash(99);
+        let present = stored(HOUR);
+        assert_eq!(linked(None, ours), Linked::Next(1));
+        assert_eq!(linked(Some(&present), ours), Linked::Present(5));
+        assert_eq!(linked(Some(&present), other_key), Linked::Next(6));
     }
 }

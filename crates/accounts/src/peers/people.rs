@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tern_cluster::links::BackOff;
 use tern_cluster::map::{Node, Role};
+use tern_cluster::routing::{MAP_VERSION, not_owner};
 use tern_proto::ApiError;
 use tern_proto::internal::chat_node_client::ChatNodeClient;
 use tern_proto::internal::{BlocksChangedRequest, HaveWrittenRequest, PrivacyChangedRequest, UserPrivacy};
@@ -30,11 +31,6 @@ const MAP_LAG: Duration = Duration::from_secs(30);
 /// The most chats for which the map is watched at a time. For a chat beyond that number, an owner that this node did
 /// not know of learns of the block only when it loads the chat again.
 const MAX_FOLLOWED: usize = 1024;
-
-/// The metadata key with which this node sends its map version to a chat's owner.
-const MAP_VERSION: &str = "tern-map-version";
-/// The metadata key under which a node that does not own the chat answers the version of its map.
-const NOT_OWNER: &str = "tern-not-owner";
 
 impl Peers {
     /// Tells every gateway that can be reached to check again who may watch the user, and whom the user may watch.
@@ -180,10 +176,4 @@ impl Peers {
 /// Returns the permits of the background tasks that [`Peers::follow`] starts.
 pub(super) fn room() -> std::sync::Arc<tokio::sync::Semaphore> {
     std::sync::Arc::new(tokio::sync::Semaphore::new(MAX_FOLLOWED))
-}
-
-/// Returns the version of the map by which a node says that it does not own the chat, or `None` if it does
-/// not say so.
-fn not_owner(status: &Status) -> Option<i64> {
-    status.metadata().get(NOT_OWNER)?.to_str().ok()?.parse().ok()
 }

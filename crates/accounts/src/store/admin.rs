@@ -67,14 +67,15 @@ pub const ALL_DEVICES: &str = concat!(
     " FROM devices WHERE user_id = $1 ORDER BY linked_at DESC, device_id"
 );
 
-/// Suspends a user. If the user is suspended already, the time of the first suspension stays. The statement waits for
-/// the lock of the user's row, which a transaction that begins to link a device holds while it checks for a suspension.
-/// So a new device is either inserted before the suspension, or refused.
+/// Suspends a user who is not suspended. The statement waits for the lock of the user's row, which a transaction that
+/// begins to link a device holds while it checks for a suspension. So a new device is either inserted before the
+/// suspension, or refused.
 pub(crate) const SUSPEND: &str = "
-UPDATE users SET suspended_at = coalesce(suspended_at, to_timestamp($2::float8 / 1000)) WHERE user_id = $1";
+UPDATE users SET suspended_at = to_timestamp($2::float8 / 1000) WHERE user_id = $1 AND suspended_at IS NULL";
 
-/// Ends a user's suspension.
-pub const RESUME: &str = "UPDATE users SET suspended_at = NULL WHERE user_id = $1";
+/// Ends the suspension of a user who is suspended.
+pub(crate) const RESUME: &str =
+    "UPDATE users SET suspended_at = NULL WHERE user_id = $1 AND suspended_at IS NOT NULL";
 
 /// Returns whether a user is suspended.
 pub const IS_SUSPENDED: &str = "SELECT suspended_at IS NOT NULL FROM users WHERE user_id = $1";
@@ -113,7 +114,7 @@ impl Store {
         rows.iter().map(any_device).collect()
     }
 
-    /// Suspends the user. Returns `false` if there is no such user.
+    /// Suspends the user. Returns `false` if the user is suspended already, or there is no such user.
     pub async fn suspend(&self, user: UserId, now: Timestamp) -> Result<bool> {
         let done = sqlx::query(SUSPEND)
             .bind(user.0)
@@ -123,7 +124,7 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Ends the user's suspension. Returns `false` if there is no such user.
+    /// Ends the user's suspension. Returns `false` if the user is not suspended, or there is no such user.
     pub async fn resume(&self, user: UserId) -> Result<bool> {
         let done = sqlx::query(RESUME).bind(user.0).execute(&self.pool).await?;
         Ok(done.rows_affected() > 0)

@@ -40,6 +40,11 @@ SELECT count(*) FROM devices
 WHERE user_id = $1 AND device_id <> $2 AND revoked_at IS NULL
   AND (active OR linked_at > to_timestamp($3::float8 / 1000))";
 
+/// Deletes the user's devices that are pending since before $2. The chats know nothing of them.
+pub const FORGET_PENDING: &str = "
+DELETE FROM devices
+WHERE user_id = $1 AND NOT active AND revoked_at IS NULL AND linked_at < to_timestamp($2::float8 / 1000)";
+
 /// Inserts a pending device.
 pub const INSERT: &str = "
 INSERT INTO devices (device_id, user_id, request_id, display_name, platform, linked_at)
@@ -72,22 +77,24 @@ pub const WAS_REVOKED: &str =
     "SELECT EXISTS (SELECT FROM devices WHERE device_id = $1 AND revoked_at IS NOT NULL)";
 
 /// Revokes a device. This takes effect at once: its refresh tokens are no longer exchanged, and it cannot open a stream
-/// any more. It is removed from its user's chats later.
+/// any more. It is removed from its user's chats later. The last column says whether the device was revoked by this
+/// statement, which is so if it has this statement's time.
 pub const REVOKE: &str = "
 UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, to_timestamp($3::float8 / 1000))
 WHERE device_id = $1 AND ($2::uuid IS NULL OR user_id = $2)
-RETURNING user_id, unlinked_at IS NOT NULL";
+RETURNING user_id, unlinked_at IS NOT NULL, revoked_at = to_timestamp($3::float8 / 1000)";
 
 /// Marks a revocation as finished: the device was removed from its user's chats.
 pub const UNLINKED: &str = "
 UPDATE devices SET unlinked_at = to_timestamp($2::float8 / 1000)
 WHERE device_id = $1 AND revoked_at IS NOT NULL AND unlinked_at IS NULL";
 
-/// Reads the revocations that began before $1 and are not finished, the oldest first.
+/// Reads at most $2 revocations that began before $1 and are not finished. Each time it reads others, so that those which
+/// cannot be finished, however many they are, do not keep the rest from being read.
 pub const UNFINISHED: &str = "
 SELECT user_id, device_id FROM devices
 WHERE revoked_at IS NOT NULL AND unlinked_at IS NULL AND revoked_at < to_timestamp($1::float8 / 1000)
-ORDER BY revoked_at LIMIT $2";
+ORDER BY random() LIMIT $2";
 
 /// Reads the devices revoked after $1, the newest first.
 pub const RECENTLY_REVOKED: &str = "
@@ -105,6 +112,8 @@ pub struct Revoked {
     pub user: UserId,
     /// True if the device was removed from its user's chats.
     pub unlinked: bool,
+    /// True if it was revoked just now.
+    pub now: bool,
 }
 
 impl Store {
@@ -160,6 +169,14 @@ impl Store {
             .bind(since.0);
         let count: i64 = count.fetch_one(&mut **tx).await?;
         Ok(usize::try_from(count).unwrap_or_default())
+    }
+
+    /// Deletes the user's devices that are pending since before `before`. The user has to be locked, as chat nodes lock
+    /// the user while they make a device active.
+    pub(crate) async fn forget_pending(&self, tx: &mut Tx, user: UserId, before: Timestamp) -> Result<()> {
+        let forget = sqlx::query(FORGET_PENDING).bind(user.0).bind(before.0);
+        forget.execute(&mut **tx).await?;
+        Ok(())
     }
 
     /// Inserts a pending device.
@@ -229,6 +246,7 @@ impl Store {
             Ok(Revoked {
                 user: UserId(row.try_get(0)?),
                 unlinked: row.try_get(1)?,
+                now: row.try_get(2)?,
             })
         })
         .transpose()
@@ -254,7 +272,8 @@ impl Store {
         rows.iter().map(|row| Ok(DeviceId(row.try_get(0)?))).collect()
     }
 
-    /// Returns at most `limit` devices that were revoked before `before` and not yet removed from their users' chats.
+    /// Returns at most `limit` devices, chosen at random, that were revoked before `before` and not yet removed from
+    /// their users' chats.
     pub(crate) async fn unfinished_revocations(
         &self,
         before: Timestamp,

@@ -52,7 +52,7 @@ async fn a_linked_device_is_listed_and_its_access_token_says_who_it_is() {
 }
 
 #[tokio::test]
-async fn linking_again_gives_the_same_device_for_a_day_and_new_tokens() {
+async fn linking_again_gives_the_same_device_for_a_day_and_its_present_token() {
     let world = World::start().await;
     let user = world.user("e-1").await;
     let now = Clock::wall();
@@ -75,18 +75,20 @@ async fn linking_again_gives_the_same_device_for_a_day_and_new_tokens() {
         .await
         .unwrap();
     assert_eq!(first, again);
-    assert_ne!(one.refresh, two.refresh);
+    assert_eq!(one.refresh, two.refresh);
     assert_eq!(world.device_ids(user).await.len(), 1);
-    // The first answer may have arrived in spite of the retry, so its token has to work.
-    assert_eq!(
-        world
+    // The first answer may have arrived in spite of the retries, so its token has to work, also between them.
+    let used = world.accounts.refresh(&one.refresh, now + HOUR).await.unwrap();
+    assert_ne!(used.refresh, one.refresh);
+    for _ in 0..2 {
+        let (_, late) = world
             .accounts
-            .refresh(&one.refresh, now + HOUR)
+            .link_device(&admin(), new.clone(), now + HOUR)
             .await
-            .unwrap()
-            .refresh,
-        two.refresh
-    );
+            .unwrap();
+        assert_eq!(late.refresh, used.refresh);
+    }
+    world.accounts.refresh(&used.refresh, now + HOUR).await.unwrap();
 
     let other = NewDevice {
         asked: Asked {
@@ -107,6 +109,34 @@ async fn linking_again_gives_the_same_device_for_a_day_and_new_tokens() {
             .unwrap_err();
         assert_eq!(refused.reason, ErrorReason::RequestIdReused, "{name}");
     }
+}
+
+/// A token that was made under another key cannot be made again, so the repetition makes the next one. The token of the
+/// first answer gives that one, too.
+#[tokio::test]
+async fn linking_again_after_a_change_of_the_signing_key_makes_one_more_token() {
+    let world = World::start().await;
+    let now = Clock::wall();
+    let new = NewDevice {
+        user: world.user("e-1").await,
+        request: RequestId::random(),
+        asked: Asked {
+            display_name: "phone".into(),
+            platform: "ios".into(),
+        },
+    };
+    let first = world.accounts.link_device(&admin(), new.clone(), now).await;
+    let first = first.unwrap().1.refresh;
+    let changed = world.with_new_signing_key();
+    let mut again = Vec::new();
+    for _ in 0..2 {
+        let linked = changed.link_device(&admin(), new.clone(), now).await;
+        again.push(linked.unwrap().1.refresh);
+    }
+    assert_ne!(again[0], first);
+    assert_eq!(again[0], again[1]);
+    assert_eq!(changed.refresh(&first, now).await.unwrap().refresh, again[0]);
+    changed.refresh(&again[0], now).await.unwrap();
 }
 
 #[tokio::test]
@@ -147,6 +177,40 @@ async fn linking_that_broke_off_goes_on_with_the_same_device() {
         .await
         .unwrap();
     assert_eq!(rows, 1);
+}
+
+#[tokio::test]
+async fn a_device_whose_linking_never_succeeded_is_forgotten_after_a_day() {
+    let world = World::start().await;
+    let user = world.user("e-1").await;
+    let now = Clock::wall();
+    let link = |request, when| {
+        let new = NewDevice {
+            user,
+            request,
+            asked: Asked {
+                display_name: "phone".into(),
+                platform: "ios".into(),
+            },
+        };
+        let accounts = world.accounts.clone();
+        async move { accounts.link_device(&admin(), new, when).await }
+    };
+    let (given_up, other) = (RequestId::random(), RequestId::random());
+    world.chat.fail(usize::MAX);
+    link(given_up, now).await.map(drop).unwrap_err();
+    world.chat.fail(0);
+    let count = || async {
+        let count = sqlx::query_scalar("SELECT count(*) FROM devices");
+        let count: i64 = count.fetch_one(&world.pool).await.unwrap();
+        count
+    };
+    link(other, now + REPEATABLE).await.unwrap();
+    assert_eq!(count().await, 2, "it may be gone on with");
+    link(RequestId::random(), now + REPEATABLE + MOMENT)
+        .await
+        .unwrap();
+    assert_eq!(count().await, 2, "the one that was given up is gone");
 }
 
 #[tokio::test]

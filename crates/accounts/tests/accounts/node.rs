@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use sqlx::postgres::PgPoolOptions;
+use tern_accounts::accounts::{ContactChange, NewDevice};
+use tern_accounts::domain::linking::Asked;
 use tern_proto::v1;
 use tern_proto::v1::ErrorReason;
 use tern_proto::v1::users_client::UsersClient;
 use tern_store::postgres::PostgresArgs;
-use tern_types::UserId;
+use tern_types::{Clock, RequestId, UserId};
 use tonic::service::RoutesBuilder;
 
 use crate::HOUR;
@@ -27,6 +29,52 @@ async fn a_store_that_is_away_is_unavailable_and_says_when_to_come_back() {
         .unwrap_err();
     assert_eq!(refused.reason, ErrorReason::Unavailable);
     assert!(refused.retry_after.is_some());
+}
+
+/// If a call held one connection while it waited for another, as many calls as the pool has connections would all wait.
+#[tokio::test]
+async fn no_call_needs_two_connections_at_a_time() {
+    let world = World::start().await;
+    let (alice, bob) = (world.user("alice").await, world.user("bob").await);
+    let one = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(Duration::from_secs(2))
+        .connect_lazy_with((*world.pool.connect_options()).clone());
+    let accounts = world::accounts(&one, &world.ctx, &world.pem);
+    let (who, now) = (admin(), Clock::wall());
+    accounts.block(&who, Some(alice), bob, now).await.unwrap();
+    accounts.unblock(&who, Some(alice), bob).await.unwrap();
+    let change = ContactChange {
+        add: vec![bob],
+        ..Default::default()
+    };
+    accounts.set_contacts(&who, Some(alice), change).await.unwrap();
+    let new = NewDevice {
+        user: alice,
+        request: RequestId::random(),
+        asked: Asked {
+            display_name: "phone".into(),
+            platform: "ios".into(),
+        },
+    };
+    let (device, first) = accounts.link_device(&who, new, now).await.unwrap();
+    let second = accounts.refresh(&first.refresh, now).await.unwrap();
+    accounts.refresh(&second.refresh, now).await.unwrap();
+    let copied = accounts.refresh(&first.refresh, now).await.map(drop).unwrap_err();
+    assert_eq!(
+        copied.reason,
+        ErrorReason::RefreshTokenReused,
+        "the device is revoked"
+    );
+    accounts.revoke_device(&who, device.id, now).await.unwrap();
+    sqlx::query("UPDATE users SET presence_audience = 1")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    let watchable = accounts.may_watch(alice, &[bob], now).await.unwrap();
+    assert_eq!(watchable.visible, [bob]);
+    accounts.suspend(&who, bob, now).await.unwrap();
+    accounts.resume(&who, bob).await.unwrap();
 }
 
 #[tokio::test]

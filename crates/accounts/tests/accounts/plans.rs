@@ -15,6 +15,7 @@ const HOT: &[(&str, &str)] = &[
     ("lock user", devices::LOCK_USER),
     ("link before", devices::BEFORE),
     ("other devices", devices::OTHERS),
+    ("devices never linked", devices::FORGET_PENDING),
     ("new device", devices::INSERT),
     ("resume", devices::RESUME),
     ("device", devices::SELECT),

@@ -1,8 +1,11 @@
 //! Tests of revoking devices.
 
+use std::collections::HashSet;
+
 use tern_proto::v1;
 use tern_proto::v1::ErrorReason;
-use tern_types::{Clock, DeviceId};
+use tern_types::{Clock, DeviceId, UserId};
+use uuid::Uuid;
 
 use crate::world::{World, admin, by, device, reason};
 use crate::{HOUR, device_id, refresh_token};
@@ -127,4 +130,44 @@ async fn a_revocation_that_stopped_half_way_is_finished_later() {
             .unwrap();
         assert_eq!(world.chat.unlinked(), [device_id], "once is enough");
     }
+}
+
+/// Makes devices of the user whose revocations began an hour ago and were not finished.
+async fn half_revoked(world: &World, user: UserId, count: i32) -> Vec<DeviceId> {
+    let insert = "INSERT INTO devices (device_id, user_id, request_id, display_name, platform, revoked_at)
+                  SELECT gen_random_uuid(), $1, gen_random_uuid(), 'phone', 'ios', now() - interval '1 hour'
+                  FROM generate_series(1, $2) RETURNING device_id";
+    let ids: Vec<Uuid> = sqlx::query_scalar(insert)
+        .bind(user.0)
+        .bind(count)
+        .fetch_all(&world.pool)
+        .await
+        .unwrap();
+    ids.into_iter().map(DeviceId).collect()
+}
+
+#[tokio::test]
+async fn a_revocation_that_cannot_be_finished_does_not_hold_up_the_others() {
+    let world = World::start().await;
+    let user = world.user("e-1").await;
+    let devices = half_revoked(&world, user, 5).await;
+    world.chat.sticks(&devices[..4]);
+    let now = Clock::wall();
+    let error = world.accounts.resume_revocations(now).await.unwrap_err();
+    assert_eq!(error.reason, ErrorReason::Internal);
+    assert_eq!(world.chat.unlinked(), [devices[4]]);
+    let tried: HashSet<DeviceId> = world.gateways.told().into_iter().collect();
+    assert_eq!(tried.len(), 5, "each is tried");
+
+    // Now there are more of them than one round resumes.
+    let others = half_revoked(&world, user, 30).await;
+    world.chat.sticks(&others);
+    let last = half_revoked(&world, user, 1).await[0];
+    for _ in 0..100 {
+        world.accounts.resume_revocations(now).await.unwrap_err();
+        if world.chat.unlinked().contains(&last) {
+            return;
+        }
+    }
+    panic!("the last one is never read");
 }

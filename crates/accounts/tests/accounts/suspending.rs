@@ -1,12 +1,13 @@
 //! Tests of suspending users, and of what operators see of them.
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tern_identity::principal::Scope;
 use tern_proto::internal::{ListBarredRequest, ListBarredResponse};
 use tern_proto::v1::{self, ErrorReason};
-use tern_types::{DeviceId, UserId};
+use tern_types::{Clock, DeviceId, UserId};
 
 use crate::world::{World, admin, by, device, key, link_request, reason};
-use crate::{device_id, refresh_token};
+use crate::{MOMENT, device_id, refresh_token};
 
 async fn suspend(world: &World, user: UserId) -> v1::SuspendUserResponse {
     let user_id = user.to_string();
@@ -65,6 +66,34 @@ async fn a_suspended_user_gets_no_tokens_until_they_are_resumed() {
     assert!(!world.gateways.suspensions().pop().unwrap().suspended);
     assert_eq!(suspended(&world).await, []);
     assert!(world.refresh(&refresh_token(&linked)).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_repeated_is_counted_once() {
+    let world = World::start().await;
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _counts = metrics::set_default_local_recorder(&recorder);
+    let user = world.user("e-1").await;
+    let device = device_id(&world.link(user).await);
+    // The revocation stays unfinished.
+    world.chat.sticks(&[device]);
+    let now = Clock::wall();
+    for when in [now, now + MOMENT] {
+        suspend(&world, user).await;
+        let revoked = world.accounts.revoke_device(&admin(), device, when).await;
+        assert_eq!(revoked.unwrap_err().reason, ErrorReason::Internal);
+    }
+    for _ in 0..2 {
+        resume(&world, user).await;
+    }
+    let page = recorder.handle().render();
+    for line in [
+        "tern_accounts_suspensions_total{what=\"suspended\"} 1",
+        "tern_accounts_suspensions_total{what=\"resumed\"} 1",
+        "tern_accounts_devices_revoked_total{cause=\"asked\"} 1",
+    ] {
+        assert!(page.lines().any(|shown| shown == line), "{line}\n{page}");
+    }
 }
 
 #[tokio::test]

@@ -271,6 +271,8 @@ pub struct Chat {
     /// The number of next calls that fail.
     failures: Arc<AtomicUsize>,
     unlinked: Arc<Mutex<Vec<DeviceId>>>,
+    /// The devices that cannot be unlinked.
+    stuck: Arc<Mutex<Vec<DeviceId>>>,
     /// The pairs (sender, recipient) of which the sender has written to the recipient.
     written: Arc<Mutex<Vec<(UserId, UserId)>>>,
     /// The chats whose blocks were said to have changed, each with the number of blocks that the store had then.
@@ -285,6 +287,7 @@ impl Chat {
             pool: pool.clone(),
             failures: Arc::default(),
             unlinked: Arc::default(),
+            stuck: Arc::default(),
             written: Arc::default(),
             blocks: Arc::default(),
             owns_nothing_by: Arc::default(),
@@ -310,7 +313,12 @@ impl Chat {
         self.failures.store(calls, Ordering::SeqCst);
     }
 
-    /// Returns the devices that the node was told to unlink, in order.
+    /// Makes the node fail to unlink these devices, which no other attempt mends.
+    pub fn sticks(&self, devices: &[DeviceId]) {
+        self.stuck.lock().unwrap().extend(devices);
+    }
+
+    /// Returns the devices that the node was told to unlink and did, in order.
     pub fn unlinked(&self) -> Vec<DeviceId> {
         self.unlinked.lock().unwrap().clone()
     }
@@ -405,6 +413,9 @@ impl ChatNode for Chat {
     ) -> Result<Response<UnlinkDeviceResponse>, Status> {
         self.work()?;
         let device = DeviceId::from_slice(&request.into_inner().device_id).unwrap();
+        if self.stuck.lock().unwrap().contains(&device) {
+            return Err(Status::internal("told to fail"));
+        }
         self.unlinked.lock().unwrap().push(device);
         Ok(Response::new(UnlinkDeviceResponse::default()))
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tern_cluster::routing::{CHAT, MAP_VERSION, NOT_OWNER};
 use tern_proto::ApiError;
 use tern_types::ChatId;
 use tonic::Status;
@@ -14,14 +15,6 @@ use tern_chat_core::{Origin, Outcome};
 use crate::ownership::{NotOwner, Ownership};
 use crate::shard_loop::Shards;
 use crate::shard_loop::effects::Calls;
-
-/// The key of a request's metadata that carries the version of the gateway's map.
-const MAP_VERSION: &str = "tern-map-version";
-/// The key of the metadata of an error that says that this node is not the owner. It carries the version of this node's
-/// map.
-const NOT_OWNER: &str = "tern-not-owner";
-/// The key of the same metadata that carries the chat's id.
-const CHAT: &str = "tern-chat";
 
 /// The sender of commands to the shards, which also waits for their answers.
 #[derive(Clone)]

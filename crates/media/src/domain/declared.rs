@@ -62,12 +62,15 @@ impl Declared {
         }
         let wanted = length.div_ceil(MEDIA_PART_BYTES);
         if hashes.len() as u64 != wanted {
-            let words = format!("must be {wanted}, one for each 16 MiB");
+            let words = format!("must be {wanted}, one for each {} MiB", MEDIA_PART_BYTES >> 20);
             return Err(ApiError::invalid("part_sha256s", &words));
         }
         let hash = |bytes: &_| {
             let bytes: &[u8] = AsRef::as_ref(bytes);
-            let wrong = |_| ApiError::invalid("part_sha256s", "must have 32 bytes each");
+            let wrong = |_| {
+                let words = format!("must have {} bytes each", size_of::<Hash>());
+                ApiError::invalid("part_sha256s", &words)
+            };
             Hash::try_from(bytes).map_err(wrong)
         };
         Ok(Self {

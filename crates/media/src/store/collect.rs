@@ -40,12 +40,17 @@ pub(crate) const CONDEMN: &str = concat!(
     " AND NOT EXISTS (SELECT FROM user_pictures p WHERE p.media_id = m.media_id)"
 );
 
-/// Returns the media that were marked before $1, and whether they are a person's picture by now.
+/// Returns the media that were marked before $1, and whether they are a person's picture by now: those after ($2, $3) in
+/// the order in which they were marked, at most $4.
 pub(crate) const CONDEMNED: &str = concat!(
-    "SELECT media_id, object_key, EXISTS (SELECT FROM user_pictures p WHERE p.media_id = m.media_id)
+    "SELECT media_id, object_key, ",
+    millis!("condemned_at"),
+    ", EXISTS (SELECT FROM user_pictures p WHERE p.media_id = m.media_id)
      FROM media m WHERE condemned_at < ",
     at!("$1"),
-    " ORDER BY condemned_at LIMIT $2"
+    " AND (condemned_at, media_id) > (",
+    at!("$2"),
+    ", $3) ORDER BY condemned_at, media_id LIMIT $4"
 );
 
 /// Unmarks a media because something refers to it after all. It is found again by uploads of the same content, unless
@@ -84,25 +89,36 @@ pub(crate) const FORGET_DONE: &str = concat!(
 /// Deletes a finished upload of several parts.
 pub(crate) const FORGET_IN_PARTS: &str = "DELETE FROM uploads WHERE upload_id = $1 AND state = 1";
 
-/// Deletes the usage of days before that of $1.
+/// Deletes the usage of days before that of $1, of at most $2 users and days.
 pub(crate) const FORGET_USAGE: &str = concat!(
-    "DELETE FROM media_usage WHERE day < (",
+    "DELETE FROM media_usage WHERE (user_id, day) IN (SELECT user_id, day FROM media_usage WHERE day < (",
     at!("$1"),
-    " AT TIME ZONE 'UTC')::date"
+    " AT TIME ZONE 'UTC')::date LIMIT $2)"
 );
 
-/// A place in the list of media, in the order of their last tickets. The default is the beginning.
+/// A place in a list of media or uploads that is in the order of one of their times, and for the same time in the order
+/// of their ids. The default is the beginning.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cursor {
-    ticketed: Timestamp,
-    media: MediaId,
+    at: Timestamp,
+    id: Uuid,
 }
 
 impl Default for Cursor {
     fn default() -> Self {
         Self {
-            ticketed: Timestamp(0),
-            media: MediaId(Uuid::nil()),
+            at: Timestamp(0),
+            id: Uuid::nil(),
+        }
+    }
+}
+
+impl Cursor {
+    /// Returns the place of an upload in the lists of [`Store::to_clean`] and [`Store::done_in_parts`].
+    pub(crate) fn of(upload: &Upload) -> Self {
+        Self {
+            at: upload.urls_end_at,
+            id: upload.id.0,
         }
     }
 }
@@ -117,12 +133,14 @@ pub(crate) struct Looked {
 }
 
 /// A media that was marked for deletion.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Condemned {
+#[derive(Debug)]
+pub(crate) struct Condemned {
     /// The id of the media.
     pub media: MediaId,
     /// The key of its object in the bucket.
     pub object_key: String,
+    /// The place of the media in the list of [`Store::condemned`].
+    pub place: Cursor,
     /// True if something refers to it after all.
     pub referred_to: bool,
 }
@@ -139,14 +157,14 @@ impl Store {
     ) -> Result<Looked> {
         let rows: Vec<(Uuid, i64)> = sqlx::query_as(TICKETS_ENDED)
             .bind(ticketed_before.0)
-            .bind(cursor.ticketed.0)
-            .bind(cursor.media.0)
+            .bind(cursor.at.0)
+            .bind(cursor.id)
             .bind(most)
             .fetch_all(self.pools.people())
             .await?;
         let last = rows.last().map(|(media, ticketed)| Cursor {
-            ticketed: Timestamp(*ticketed),
-            media: MediaId(*media),
+            at: Timestamp(*ticketed),
+            id: *media,
         });
         let mut candidates: Vec<Uuid> = rows.into_iter().map(|(media, _)| media).collect();
         let is_last = i64::try_from(candidates.len()).unwrap_or(most) < most;
@@ -166,10 +184,17 @@ impl Store {
         })
     }
 
-    /// Returns at most `most` media that were marked before `before`.
-    pub async fn condemned(&self, before: Timestamp, most: i64) -> Result<Vec<Condemned>> {
-        let rows: Vec<(Uuid, String, bool)> = sqlx::query_as(CONDEMNED)
+    /// Returns the next media, at most `most`, that were marked before `before`. It goes on after `cursor`.
+    pub(crate) async fn condemned(
+        &self,
+        before: Timestamp,
+        cursor: Cursor,
+        most: i64,
+    ) -> Result<Vec<Condemned>> {
+        let rows: Vec<(Uuid, String, i64, bool)> = sqlx::query_as(CONDEMNED)
             .bind(before.0)
+            .bind(cursor.at.0)
+            .bind(cursor.id)
             .bind(most)
             .fetch_all(self.pools.people())
             .await?;
@@ -177,9 +202,13 @@ impl Store {
         let referred = self.referred_to(&ids).await?;
         Ok(rows
             .into_iter()
-            .map(|(media, object_key, is_picture)| Condemned {
+            .map(|(media, object_key, condemned, is_picture)| Condemned {
                 media: MediaId(media),
                 object_key,
+                place: Cursor {
+                    at: Timestamp(condemned),
+                    id: media,
+                },
                 referred_to: is_picture || referred.contains(&media),
             })
             .collect())
@@ -217,21 +246,30 @@ impl Store {
         Ok(())
     }
 
-    /// Gives up open uploads that were created before `created_before`. Returns how many.
+    /// Gives up at most `most` open uploads that were created before `created_before`. Returns how many.
     pub async fn give_up(&self, created_before: Timestamp, most: i64) -> Result<u64> {
         let done = sqlx::query(GIVE_UP).bind(created_before.0).bind(most);
         Ok(done.execute(self.pools.people()).await?.rows_affected())
     }
 
-    /// Returns at most `most` uploads, failed or duplicates, whose own object has to be deleted and to which nobody can
-    /// write any more, because their URLs ended before `urls_ended_before`.
-    pub(crate) async fn to_clean(&self, urls_ended_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
+    /// Returns the next uploads, at most `most`, failed or duplicates, whose own object has to be deleted and to which
+    /// nobody can write any more, because their URLs ended before `urls_ended_before`. It goes on after `cursor`.
+    pub(crate) async fn to_clean(
+        &self,
+        urls_ended_before: Timestamp,
+        cursor: Cursor,
+        most: i64,
+    ) -> Result<Vec<Upload>> {
         let sql = format!(
-            "{COLUMNS} state IN (2, 3) AND urls_end_at < {} ORDER BY urls_end_at LIMIT $2",
-            at!("$1")
+            "{COLUMNS} state IN (2, 3) AND urls_end_at < {} AND (urls_end_at, upload_id) > ({}, $3)
+             ORDER BY urls_end_at, upload_id LIMIT $4",
+            at!("$1"),
+            at!("$2")
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(urls_ended_before.0)
+            .bind(cursor.at.0)
+            .bind(cursor.id)
             .bind(most)
             .fetch_all(self.pools.people())
             .await?;
@@ -249,15 +287,25 @@ impl Store {
         Ok(())
     }
 
-    /// Returns at most `most` finished uploads of several parts that were created before `created_before`. Besides the
-    /// multipart upload that was completed, the object store may have one whose id was never stored.
-    pub(crate) async fn done_in_parts(&self, created_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
+    /// Returns the next finished uploads of several parts, at most `most`, that were created before `created_before`.
+    /// Besides the multipart upload that was completed, the object store may have one whose id was never stored. It
+    /// goes on after `cursor`.
+    pub(crate) async fn done_in_parts(
+        &self,
+        created_before: Timestamp,
+        cursor: Cursor,
+        most: i64,
+    ) -> Result<Vec<Upload>> {
         let sql = format!(
-            "{COLUMNS} state = 1 AND created_at < {} AND octet_length(part_sha256s) > 32 LIMIT $2",
-            at!("$1")
+            "{COLUMNS} state = 1 AND created_at < {} AND octet_length(part_sha256s) > 32
+             AND (urls_end_at, upload_id) > ({}, $3) ORDER BY urls_end_at, upload_id LIMIT $4",
+            at!("$1"),
+            at!("$2")
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(created_before.0)
+            .bind(cursor.at.0)
+            .bind(cursor.id)
             .bind(most)
             .fetch_all(self.pools.people())
             .await?;
@@ -278,12 +326,9 @@ impl Store {
         Ok(done.execute(self.pools.people()).await?.rows_affected())
     }
 
-    /// Deletes the usage of days before that of `before`.
-    pub(crate) async fn forget_usage(&self, before: Timestamp) -> Result<()> {
-        sqlx::query(FORGET_USAGE)
-            .bind(before.0)
-            .execute(self.pools.people())
-            .await?;
-        Ok(())
+    /// Deletes the usage of days before that of `before`, of at most `most` users and days. Returns of how many.
+    pub(crate) async fn forget_usage(&self, before: Timestamp, most: i64) -> Result<u64> {
+        let done = sqlx::query(FORGET_USAGE).bind(before.0).bind(most);
+        Ok(done.execute(self.pools.people()).await?.rows_affected())
     }
 }

@@ -30,6 +30,8 @@ pub struct Upload {
     pub media: Option<MediaId>,
     /// The time at which it was begun.
     pub created_at: Timestamp,
+    /// The time until which somebody may have a URL that writes to its object.
+    pub urls_end_at: Timestamp,
 }
 
 /// A new upload.
@@ -75,7 +77,9 @@ pub enum Begun {
 pub const COLUMNS: &str = concat!(
     "SELECT upload_id, user_id, length, content_type, part_sha256s, object_key, multipart_id, state, media_id, ",
     millis!("created_at"),
-    " AS created_at FROM uploads WHERE "
+    " AS created_ms, ",
+    millis!("urls_end_at"),
+    " AS urls_end_ms FROM uploads WHERE "
 );
 
 /// Inserts an upload, or nothing if the request has an upload already.
@@ -226,10 +230,11 @@ impl Store {
         Ok(done.execute(self.pools.people()).await?.rows_affected() > 0)
     }
 
-    /// Marks the upload as failed. From then on the collector deletes what it has in the object store.
-    pub async fn fail(&self, id: UploadId) -> Result<()> {
-        sqlx::query(FAIL).bind(id.0).execute(self.pools.people()).await?;
-        Ok(())
+    /// Marks the upload as failed. From then on the collector deletes what it has in the object store. Returns `false`
+    /// if the upload is not open any more: its object may be a media's by now.
+    pub(crate) async fn fail(&self, id: UploadId) -> Result<bool> {
+        let done = sqlx::query(FAIL).bind(id.0);
+        Ok(done.execute(self.pools.people()).await?.rows_affected() > 0)
     }
 
     /// Makes the upload's object a media, unless there is a media with the same content, and returns the media and the
@@ -311,6 +316,7 @@ pub(super) fn upload(row: &PgRow) -> Result<Upload> {
         multipart: row.try_get("multipart_id")?,
         state: State::from_number(state).ok_or_else(unknown)?,
         media: row.try_get::<Option<Uuid>, _>("media_id")?.map(MediaId),
-        created_at: Timestamp(row.try_get("created_at")?),
+        created_at: Timestamp(row.try_get("created_ms")?),
+        urls_end_at: Timestamp(row.try_get("urls_end_ms")?),
     })
 }

@@ -4,6 +4,7 @@ use tern_identity::ticket::TICKET_TTL;
 use tern_local::fault::Fault;
 use tern_media::collector::Collected;
 use tern_media::domain::lifetimes::{CONDEMNED_FOR, TICKET_GRACE};
+use tern_media::domain::upload::State;
 use tern_media::store::access::Through;
 use tern_proto::v1::ErrorReason;
 use tern_types::{Cells, RequestId};
@@ -308,6 +309,86 @@ async fn what_cannot_be_deleted_is_left_and_tried_again() {
             .deleted,
         1
     );
+    assert_eq!(world.files(), 0);
+}
+
+/// Stores `count` uploads in this state that were begun, and whose URLs ended, three days ago. The keys of their objects
+/// begin with `key`. The times are whole milliseconds, as a node stores them.
+async fn old_uploads(world: &World, count: i32, state: State, key: &str) {
+    let insert = "INSERT INTO uploads (upload_id, user_id, request_id, length, content_type, part_sha256s, object_key,
+                                       state, created_at, urls_end_at)
+                  SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1, 'image/png',
+                         decode(repeat('07', 32), 'hex'), $3 || '-' || n, $2, old.at, old.at
+                  FROM generate_series(1, $1) n, (SELECT date_trunc('milliseconds', now()) - interval '3 days') old(at)";
+    sqlx::query(insert)
+        .bind(count)
+        .bind(state as i16)
+        .bind(key)
+        .execute(&world.pool)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_round_does_all_that_is_to_be_done() {
+    let world = World::start().await;
+    for (state, key) in [
+        (State::Open, "open"),
+        (State::Failed, "failed"),
+        (State::Duplicate, "duplicate"),
+        (State::Done, "done"),
+    ] {
+        old_uploads(&world, 250, state, key).await;
+    }
+    let marked = "INSERT INTO media (media_id, content_id, length, content_type, object_key, canonical, created_at,
+                                     ticketed_at, condemned_at)
+                  SELECT gen_random_uuid(), 'x', 1, 'image/png', 'media-' || n, false, old.at, old.at, old.at
+                  FROM generate_series(1, 250) n, (SELECT date_trunc('milliseconds', now()) - interval '3 days') old(at)";
+    sqlx::query(marked).execute(&world.pool).await.unwrap();
+    let round = world.collector.round(world.now()).await.unwrap();
+    assert_eq!((round.given_up, round.cleaned, round.deleted), (250, 750, 250));
+    assert_eq!((world.count("media").await, world.count("uploads").await), (0, 0));
+}
+
+/// Objects that the object store refuses to delete are more than the collector reads at a time, and the oldest.
+#[tokio::test]
+async fn many_that_cannot_be_deleted_do_not_hold_up_the_others() {
+    let world = World::start().await;
+    old_uploads(&world, 450, State::Failed, "stuck").await;
+    let (alice, file) = (person(), File::new(100, 47));
+    let missing = world.begin(alice, RequestId::random(), &file).await;
+    world.put_all(&file, &missing).await;
+    world.proxy.rule(|seen| match seen.path.contains("stuck") {
+        true => Fault::Instead(403, "<Error><Code>AccessDenied</Code></Error>"),
+        false => Fault::Pass,
+    });
+    let round = world.collector.round(world.now() + DAY * 2).await.unwrap();
+    assert_eq!((round.given_up, round.cleaned), (1, 1));
+    assert_eq!(world.files(), 0);
+    world.proxy.heal();
+    let round = world.collector.round(world.now() + DAY * 2).await.unwrap();
+    assert_eq!(round.cleaned, 450, "they are tried again");
+}
+
+/// To the collector, an object store that fails with one object looks as if it were away. The next round passes the
+/// object.
+#[tokio::test]
+async fn an_object_with_which_the_store_fails_does_not_hold_up_the_others() {
+    let world = World::start().await;
+    old_uploads(&world, 1, State::Failed, "stuck").await;
+    let (alice, file) = (person(), File::new(100, 48));
+    let missing = world.begin(alice, RequestId::random(), &file).await;
+    world.put_all(&file, &missing).await;
+    world.proxy.rule(|seen| match seen.path.contains("stuck") {
+        true => Fault::Instead(500, ""),
+        false => Fault::Pass,
+    });
+    let later = world.now() + DAY * 2;
+    assert_eq!(
+        reason(world.collector.round(later).await),
+        ErrorReason::Unavailable
+    );
+    assert_eq!(world.collector.round(later).await.unwrap().cleaned, 1);
     assert_eq!(world.files(), 0);
 }
 

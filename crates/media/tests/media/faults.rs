@@ -8,8 +8,8 @@ use tern_media::store::access::Through;
 use tern_proto::v1::ErrorReason;
 use tern_types::RequestId;
 
-use crate::MIB;
 use crate::world::{File, World, person, reason};
+use crate::{DAY, MIB};
 
 #[tokio::test]
 async fn a_store_that_is_away_is_unavailable_and_comes_back() {
@@ -42,6 +42,42 @@ async fn a_store_that_is_away_is_unavailable_and_comes_back() {
         .finalize(alice, missing.upload, world.now())
         .await
         .unwrap();
+}
+
+/// To HEAD, the object store answers a missing bucket as it answers a missing object: with 404 and no more.
+#[tokio::test]
+async fn a_bucket_that_is_gone_is_unavailable_until_it_comes_back() {
+    const GONE: Fault = Fault::Instead(404, "<Error><Code>NoSuchBucket</Code></Error>");
+    let world = World::start().await;
+    let alice = person();
+    let files = [
+        (File::new(1000, 57), RequestId::random()),
+        (File::new(17 * MIB, 58), RequestId::random()),
+    ];
+    world.proxy.rule(|_| GONE);
+    for (file, request) in &files {
+        let created = world
+            .media
+            .create(alice, *request, &file.declared, world.now())
+            .await;
+        assert_eq!(reason(created), ErrorReason::Unavailable);
+    }
+    for (file, request) in &files {
+        world.proxy.heal();
+        let missing = world.begin(alice, *request, file).await;
+        world.put_all(file, &missing).await;
+        world.proxy.rule(|_| GONE);
+        let node = world.another_node();
+        let finalized = node.finalize(alice, missing.upload, world.now()).await;
+        assert_eq!(reason(finalized), ErrorReason::Unavailable);
+        world.proxy.heal();
+        node.finalize(alice, missing.upload, world.now()).await.unwrap();
+    }
+    let given_up = File::new(1001, 57);
+    world.begin(alice, RequestId::random(), &given_up).await;
+    world.proxy.rule(|_| GONE);
+    let round = world.collector.round(world.now() + DAY * 2).await;
+    assert_eq!(reason(round), ErrorReason::Unavailable);
 }
 
 #[tokio::test]
@@ -197,6 +233,48 @@ async fn other_bytes_another_length_another_type_are_deleted() {
         assert_eq!(reason(again), ErrorReason::UploadNotFound, "{what}: it has ended");
     }
     assert_eq!(world.count("media").await, 0);
+}
+
+/// While a call looks at an object that is not as declared, another call makes the upload a media. The object is that
+/// media's, and stays.
+#[tokio::test]
+async fn what_another_call_has_made_media_meanwhile_is_not_deleted() {
+    let world = World::start().await;
+    let (alice, wanted) = (person(), File::new(1000, 59));
+    let media = world.upload(alice, &File::new(1000, 60)).await.media;
+    let missing = world.begin(alice, RequestId::random(), &wanted).await;
+    let (key, _) = world.upload_keys().await.pop().unwrap();
+    let other = File::new(999, 61);
+    let part = other.declared.parts().next().unwrap();
+    let target = tern_media::s3::Target::Object {
+        content_type: "image/png",
+    };
+    let signed = world
+        .direct
+        .sign_put(&key, target, &part, world.now())
+        .await
+        .unwrap();
+    crate::world::put(&signed, other.bytes.clone()).await.unwrap();
+    let mut tx = tern_store::postgres::begin(&world.pool).await.unwrap();
+    sqlx::query("UPDATE uploads SET state = 1, media_id = $1 WHERE upload_id = $2")
+        .bind(media.0)
+        .bind(missing.upload.0)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    world.proxy.heal();
+    let commit = async {
+        let bound = Duration::from_secs(30);
+        tern_local::until::holds("the object is looked at", bound, || async {
+            Ok(!world.proxy.seen().is_empty())
+        })
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+    };
+    let (finalized, ()) = tokio::join!(world.media.finalize(alice, missing.upload, world.now()), commit);
+    assert_eq!(finalized.unwrap().media, media);
+    assert!(world.direct.head(&key).await.unwrap().is_some(), "it stays");
 }
 
 /// An object store that keeps no checksums gives no proof, so nothing becomes a media.

@@ -81,10 +81,10 @@ async fn bytes_and_uploads_of_a_day_are_bounded() {
     create(&media, alice, RequestId::random(), &large, now + DAY)
         .await
         .unwrap();
-    assert_eq!(
-        over(create(&media, person(), RequestId::random(), &File::new(1001, 34), now).await),
-        "bytes"
-    );
+    // What exceeds the quota of a whole day does not fit tomorrow either.
+    let never = create(&media, person(), RequestId::random(), &File::new(1001, 34), now).await;
+    let never = never.unwrap_err();
+    assert_eq!((never.reason, never.retry_after), (ErrorReason::TooLarge, None));
     // A refused upload leaves no row behind.
     assert_eq!(world.count("uploads").await, 5);
 }

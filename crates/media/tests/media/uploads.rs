@@ -1,5 +1,6 @@
 //! Tests of an upload's way from CreateUpload to the ticket.
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tern_media::domain::upload::StoredObject;
 use tern_media::media::Created;
 use tern_media::store::access::Through;
@@ -92,6 +93,35 @@ async fn asking_again_lists_what_is_missing() {
         other => panic!("{other:?}"),
     }
     assert_eq!(world.count("uploads").await, 1);
+}
+
+#[tokio::test]
+async fn each_call_counts_once_by_what_came_of_it() {
+    let world = World::start().await;
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _counts = metrics::set_default_local_recorder(&recorder);
+    let counted = |outcome: &str| -> u64 {
+        let line = format!("tern_media_uploads_total{{outcome=\"{outcome}\"}} ");
+        let page = recorder.handle().render();
+        let count = page.lines().find_map(|shown| shown.strip_prefix(&line));
+        count.map_or(0, |count| count.parse().unwrap())
+    };
+    let counts = || -> [u64; 3] { ["new", "open", "stored"].map(counted) };
+    let (alice, file, request) = (person(), File::new(10, 8), RequestId::random());
+    let missing = world.begin(alice, request, &file).await;
+    assert_eq!(counts(), [1, 0, 0]);
+    world.begin(alice, request, &file).await;
+    assert_eq!(counts(), [1, 1, 0]);
+    world.put_all(&file, &missing).await;
+    world
+        .media
+        .finalize(alice, missing.upload, world.now())
+        .await
+        .unwrap();
+    for (again, stored) in [(request, 1), (RequestId::random(), 2)] {
+        world.try_upload(alice, again, &file).await.unwrap();
+        assert_eq!(counts(), [1, 1, stored]);
+    }
 }
 
 #[tokio::test]

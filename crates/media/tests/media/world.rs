@@ -45,6 +45,8 @@ pub struct World {
     pub proxy: Proxy,
     /// The object store, reached without the proxy.
     pub direct: S3,
+    /// The flags by which a node reaches the object store.
+    s3_args: S3Args,
     /// The directory in which s3s keeps the objects. It is `None` for another server.
     pub objects: Option<TempDir>,
     _servers: (Shared, Option<AbortOnDropHandle<()>>, Option<tern_local::Process>),
@@ -160,6 +162,7 @@ impl World {
             collector: Collector::new(store, s3),
             proxy,
             direct,
+            s3_args: args,
             objects: None,
             _servers: (servers, None, process),
         }
@@ -167,6 +170,18 @@ impl World {
 
     pub fn now(&self) -> Timestamp {
         Clock::wall()
+    }
+
+    /// Returns the calls of another node, which has asked the object store nothing yet.
+    pub fn another_node(&self) -> Media {
+        Media {
+            store: self.media.store.clone(),
+            s3: S3::new(&self.s3_args, TTL),
+            tickets: self.media.tickets.clone(),
+            cdn: None,
+            quota: self.media.quota,
+            url_ttl: TTL,
+        }
     }
 
     /// Begins an upload of this file, and returns what is missing.

@@ -33,7 +33,8 @@ $$)";
 /// Gives every node those settings of Tern's connections that have to hold there. A node carries a statement
 /// out on a connection that another node of the cluster opened, and such a connection has no settings of
 /// Tern's. Only one `lock_timeout`, in milliseconds, is possible there, while Tern's own connections have
-/// different ones.
+/// different ones. So on another node than the coordinator a migration, too, waits that long for a table, and has to be
+/// run again if it was in vain.
 const SETTINGS: &str = "
 SELECT success, result FROM run_command_on_all_nodes($$
     DO $do$ BEGIN

@@ -78,6 +78,18 @@ pub enum Why {
     Room,
 }
 
+impl Why {
+    /// Returns the name of the reason in metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Silent => "silent",
+            Self::Idle => "idle",
+            Self::Call => "call",
+            Self::Room => "room",
+        }
+    }
+}
+
 /// The connections whose time is over.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overdue<C> {
