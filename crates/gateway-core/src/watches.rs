@@ -5,6 +5,9 @@
 //! state is told, to all watchers on this gateway at once, and not again before a pause that grows with the number of
 //! watchers. So a user whom many sessions watch takes a bounded share of a processor, however often they come and go.
 //! Example: with 100,000 watchers the pause is 5 s.
+//!
+//! The caller may let a telling wait, and asks [`Table::to_tell`] when it has come to a session. So a telling that has
+//! waited never replaces what the session was told since, such as that it may not see the user any more.
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +42,8 @@ pub enum Effect {
     Watch(UserId),
     /// Tell the user's presence node that the user is not watched here any more.
     Unwatch(UserId),
-    /// Tell these sessions the user's state.
+    /// Tell these sessions the user's state, and call [`Table::came`] for each that was told. If the telling waits before
+    /// that, [`Table::to_tell`] says what each session is to be told then.
     Tell {
         user: UserId,
         state: State,
@@ -124,7 +128,7 @@ struct Watcher {
     number: u64,
     /// The users of the set. The value is true if the session may see the user.
     people: HashMap<UserId, bool>,
-    /// The visible users of the set whose state has not come yet.
+    /// The visible users of the set whose state the session was not told yet.
     awaited: HashSet<UserId>,
     /// The answer to its newest WatchPresence, until the device is given it.
     complete: Option<Owed>,
@@ -260,6 +264,32 @@ impl Table {
         while let Some((at, session)) = self.incomplete.first().copied().filter(|(at, _)| *at <= now) {
             self.incomplete.remove(&(at, session));
             self.complete(session, &mut effects);
+        }
+        effects
+    }
+
+    /// Returns the state that the session is to be told of the user by a telling of `state` that has waited. `None` means
+    /// that it is told nothing: it may not see the user any more, or a newer telling to all watchers waits.
+    pub fn to_tell(&self, session: SessionId, user: UserId, state: State) -> Option<State> {
+        let watched = self.people.get(&user)?;
+        if !watched.sessions.contains(&session) {
+            return None;
+        }
+        match watched.told {
+            Some(told) => (told == state).then_some(state),
+            // The session may have been told the newest state alone, so it is told none that is older. All watchers are
+            // told again soon.
+            None => watched.state,
+        }
+    }
+
+    /// Takes note that the session was told the user's state. Returns the answer that it is owed, if it has waited for
+    /// this state last.
+    pub fn came(&mut self, session: SessionId, user: UserId) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let watcher = self.sessions.get_mut(&session);
+        if watcher.is_some_and(|watcher| watcher.awaited.remove(&user)) {
+            self.complete_if_all_came(session, &mut effects);
         }
         effects
     }
@@ -413,20 +443,11 @@ impl Table {
         let count = u32::try_from(watched.sessions.len()).unwrap_or(u32::MAX);
         watched.told = Some(state);
         watched.next_at = now + slow.unwrap_or(PAUSE).max(PAUSE_EACH * count);
-        let sessions: Vec<SessionId> = watched.sessions.iter().copied().collect();
-        for session in &sessions {
-            if let Some(watcher) = self.sessions.get_mut(session) {
-                watcher.awaited.remove(&user);
-            }
-        }
         effects.push(Effect::Tell {
             user,
             state,
-            sessions: sessions.clone(),
+            sessions: watched.sessions.iter().copied().collect(),
         });
-        for session in sessions {
-            self.complete_if_all_came(session, effects);
-        }
     }
 
     /// Gives the session the answer that it is owed if no state is awaited any more.

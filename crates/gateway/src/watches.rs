@@ -10,10 +10,12 @@
 //!
 //! - [`tern_gateway_core::watches`]: which sessions watch which users, and when they are told what
 //! - [`questions`]: the questions to accounts that are under way
+//! - [`telling`]: the sessions' mailboxes
 //! - [`links`]: one stream to each presence node
 
 pub mod links;
 pub mod questions;
+mod telling;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +28,7 @@ use tern_cluster::shedding::Level;
 use tern_cluster::{NodeContext, Role};
 use tern_proto::internal::accounts_node_client::AccountsNodeClient;
 use tern_proto::internal::{MayWatchRequest, MayWatchResponse};
-use tern_proto::v1::{self, PresenceState, WatchErrorCode, WatchResult, server_event};
+use tern_proto::v1::{WatchErrorCode, WatchResult, server_event};
 use tern_proto::{ApiError, raw};
 use tern_types::{Clock, SessionId, UserId};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -36,8 +38,9 @@ use tracing::Instrument;
 
 use links::Said;
 use questions::Questions;
+use telling::{TELLINGS, Told};
 use tern_gateway_core::session::Settings;
-use tern_gateway_core::watches::{Asked, Effect, Limited, Seen, State, Table};
+use tern_gateway_core::watches::{Asked, Effect, Limited, Seen, Table};
 
 use crate::presence_links::queues::Queues;
 use crate::registry::{Handle, Registry};
@@ -61,13 +64,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// The least time between two changes of a user's presence that watchers are told of, while the gateway is
 /// under load.
 const SLOW: Duration = Duration::from_secs(10);
-/// The most changes that wait to be told, each of a user with several watchers. A change that finds no room is told
-/// [`TELL_AGAIN`] later.
-const TELLINGS: usize = 4096;
-/// The pause before watchers are told of a change that found no room.
-const TELL_AGAIN: Duration = Duration::from_secs(1);
-/// The number of sessions that are told of changes before the task that tells them lets other tasks run.
-const TOLD_AT_ONCE: usize = 1000;
 /// The interval at which all watches are checked against privacy and blocks, since this gateway may have missed a
 /// change. Each round varies by a fifth, so that gateways do not ask together.
 const CHECK_EVERY: Duration = Duration::from_secs(300);
@@ -103,13 +99,6 @@ struct Wanted {
     answers: u32,
     /// The question that the answer belongs to.
     asked: Asked,
-}
-
-/// An event on its way into several mailboxes.
-struct Told {
-    user: UserId,
-    event: Bytes,
-    sessions: Vec<SessionId>,
 }
 
 impl Watches {
@@ -343,11 +332,7 @@ impl Watches {
                     user,
                     state,
                     sessions,
-                } => {
-                    if !self.tell(user, state, sessions) {
-                        table.again(user, Clock::monotonic() + TELL_AGAIN);
-                    }
-                }
+                } => self.tell(table, user, state, sessions),
                 Effect::Complete {
                     session,
                     limited,
@@ -357,43 +342,6 @@ impl Watches {
         }
         metrics::watches(table.watches());
         self.due_sooner.notify_one();
-    }
-
-    /// Puts the user's state into the sessions' mailboxes: into one at once, into several by a task, so that the caller
-    /// does not wait. Returns false if that task's queue is full.
-    fn tell(&self, user: UserId, state: State, sessions: Vec<SessionId>) -> bool {
-        let event = event(user, state);
-        if let [session] = sessions[..] {
-            metrics::presence_told(1);
-            if let Some(session) = self.registry.get(session) {
-                session.mailbox.push_seen(user, event);
-            }
-            return true;
-        }
-        let told = Told {
-            user,
-            event,
-            sessions,
-        };
-        self.told.try_send(told).is_ok()
-    }
-
-    /// Puts the queued events into their sessions' mailboxes.
-    async fn tell_all(self: Arc<Self>, mut telling: mpsc::Receiver<Told>) {
-        let mut since_yield = 0;
-        while let Some(told) = telling.recv().await {
-            metrics::presence_told(told.sessions.len());
-            for session in told.sessions {
-                if let Some(session) = self.registry.get(session) {
-                    session.mailbox.push_seen(told.user, told.event.clone());
-                }
-                since_yield += 1;
-                if since_yield >= TOLD_AT_ONCE {
-                    since_yield = 0;
-                    tokio::task::yield_now().await;
-                }
-            }
-        }
     }
 
     /// Runs the table's timers until the drain has ended.
@@ -462,19 +410,6 @@ fn complete(limited: &Limited) -> WatchResult {
         limited_user_ids: limited.users.iter().map(ToString::to_string).collect(),
         retry_after_ms: Settings::millis(limited.retry_after),
     }
-}
-
-fn event(user: UserId, state: State) -> Bytes {
-    let (state, last_seen_ms) = match state {
-        State::Hidden => (PresenceState::Hidden, 0),
-        State::Online => (PresenceState::Online, 0),
-        State::Offline(at) => (PresenceState::Offline, at.0),
-    };
-    raw::event(server_event::Event::Presence(v1::Presence {
-        user_id: user.to_string(),
-        state: state.into(),
-        last_seen_ms,
-    }))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
