@@ -53,7 +53,7 @@ pub enum Effect {
     Complete {
         session: SessionId,
         limited: Limited,
-        /// The count of WatchPresence that this answers: more than 1 if a set was replaced before it was answered.
+        /// The count of WatchPresence that this answers: more than 1 if some were replaced before accounts were asked.
         answers: u32,
     },
 }
@@ -144,6 +144,16 @@ struct Owed {
     answers: u32,
 }
 
+impl Owed {
+    fn give(self, session: SessionId) -> Effect {
+        Effect::Complete {
+            session,
+            limited: self.limited,
+            answers: self.answers,
+        }
+    }
+}
+
 /// The watches of one gateway.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -159,7 +169,8 @@ pub struct Table {
 
 impl Table {
     /// Replaces the session's set of watched users by an answer of accounts. If the answer belongs to an older
-    /// question, nothing changes; a WatchPresence is answered all the same.
+    /// question, nothing changes; a WatchPresence is answered all the same. If a WatchPresence replaces a set of which
+    /// not all states have come, the one before is answered at once, so that a device that scrolls gets its answers.
     pub fn set(&mut self, session: SessionId, user: UserId, seen: Seen, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         let Some(number) = self.number_if_newest(session, seen.asked) else {
@@ -175,9 +186,22 @@ impl Table {
         };
         let people = seen.people();
         let before = self.take(session);
-        let (old, owed) = before
-            .map(|watcher| (watcher.people, watcher.complete))
+        let (old, mut awaited, owed) = before
+            .map(|watcher| (watcher.people, watcher.awaited, watcher.complete))
             .unwrap_or_default();
+        let complete = if let Asked::Again(_) = seen.asked {
+            awaited.retain(|person| people.get(person) == Some(&true));
+            let limited = seen.limited;
+            owed.map(|owed| Owed { limited, ..owed })
+        } else {
+            awaited.clear();
+            effects.extend(owed.map(|owed| owed.give(session)));
+            (seen.answers > 0).then(|| Owed {
+                at: now + COMPLETE_WITHIN,
+                limited: seen.limited,
+                answers: seen.answers,
+            })
+        };
         for gone in old
             .iter()
             .filter(|(user, visible)| **visible && people.get(*user) != Some(&true))
@@ -185,13 +209,7 @@ impl Table {
             self.leave(*gone.0, session, &mut effects);
         }
         let is_news = |person: &UserId, visible: &bool| seen.answers > 0 || old.get(person) != Some(visible);
-        let awaited = self.join_all(session, &people, is_news, &mut effects);
-        let answers = seen.answers + owed.map_or(0, |owed| owed.answers);
-        let complete = (answers > 0).then(|| Owed {
-            at: now + COMPLETE_WITHIN,
-            limited: seen.limited,
-            answers,
-        });
+        awaited.extend(self.join_all(session, &people, is_news, &mut effects));
         self.incomplete
             .extend(complete.iter().map(|owed| (owed.at, session)));
         let watcher = Watcher {
@@ -463,11 +481,7 @@ impl Table {
         let watcher = self.sessions.get_mut(&session);
         if let Some(owed) = watcher.and_then(|watcher| watcher.complete.take()) {
             self.incomplete.remove(&(owed.at, session));
-            effects.push(Effect::Complete {
-                session,
-                limited: owed.limited,
-                answers: owed.answers,
-            });
+            effects.push(owed.give(session));
         }
     }
 }

@@ -253,24 +253,28 @@ impl Watches {
         answer: Result<MayWatchResponse, Status>,
         table: &mut Table,
     ) {
-        let seen = match answer {
-            Ok(answer) => seen(wanted, &answer),
+        let (seen, is_refused) = match answer {
+            Ok(answer) => (seen(wanted, &answer), false),
             Err(status) => {
                 tracing::warn!(code = ?status.code(), message = status.message(), "who may be watched is not known");
                 if wanted.answers == 0 {
                     return;
                 }
-                self.refuse(session, wanted.answers);
-                Seen {
+                let nobody = Seen {
                     asked: wanted.asked,
                     ..Seen::default()
-                }
+                };
+                (nobody, true)
             }
         };
         // This is done under the table's lock: if the session ends after this, `ended` finds it in the table.
         if self.registry.get(session).is_some() {
             let effects = table.set(session, wanted.user, seen, Clock::monotonic());
             self.perform(table, effects);
+        }
+        if is_refused {
+            // An older WatchPresence, whose set is replaced now, was answered before this.
+            self.refuse(session, wanted.answers);
         }
     }
 

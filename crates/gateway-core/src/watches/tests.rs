@@ -169,16 +169,45 @@ fn a_change_of_privacy_concerns_those_who_see_and_those_who_are_seen() {
     assert!(matches!(table.asked_for(ONE), Some((of, people, _)) if of == me && people == [user]));
 }
 
+/// A device that scrolls replaces each set before all states have come.
 #[test]
-fn a_set_that_is_replaced_before_it_is_complete_is_answered_with_the_next() {
-    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
-    table.set(ONE, me, visible(&[user]), START);
-    let effects = table.set(ONE, me, visible(&[]), START);
-    let answers = effects.iter().filter_map(|effect| match effect {
-        Effect::Complete { answers, .. } => Some(*answers),
-        _ => None,
-    });
-    assert_eq!(answers.collect::<Vec<_>>(), [2]);
+fn a_set_that_is_replaced_before_it_is_complete_is_answered_when_it_is_replaced() {
+    let (mut table, me) = (Table::default(), UserId::random());
+    let [first, second] = [UserId::random(), UserId::random()];
+    table.set(ONE, me, visible(&[first]), START);
+    assert_eq!(
+        table.set(ONE, me, visible(&[second]), at(1)),
+        [complete(ONE), Effect::Unwatch(first), Effect::Watch(second)]
+    );
+    assert_eq!(table.next_tick(), Some(at(1) + COMPLETE_WITHIN));
+    assert_eq!(
+        table.set(ONE, me, visible(&[]), at(2)),
+        [complete(ONE), Effect::Unwatch(second), complete(ONE)]
+    );
+}
+
+#[test]
+fn a_check_of_a_set_gives_no_answer_before_the_states_and_none_later_than_without_it() {
+    let (mut table, me) = (Table::default(), UserId::random());
+    let [stays, hides] = [UserId::random(), UserId::random()];
+    table.set(ONE, me, visible(&[stays, hides]), START);
+    let check = |visible: &[UserId], hidden: &[UserId]| Seen {
+        visible: visible.to_vec(),
+        hidden: hidden.to_vec(),
+        asked: Asked::Again(0),
+        ..Seen::default()
+    };
+    assert_eq!(table.set(ONE, me, check(&[stays, hides], &[]), at(1_000)), []);
+    assert_eq!(table.next_tick(), Some(START + COMPLETE_WITHIN));
+    assert_eq!(
+        table.set(ONE, me, check(&[stays], &[hides]), at(2_000)),
+        [Effect::Unwatch(hides), told(hides, State::Hidden, &[ONE])],
+        "the other one's state is awaited still"
+    );
+    assert_eq!(
+        says(&mut table, stays, State::Online, at(2_000)),
+        [told(stays, State::Online, &[ONE]), complete(ONE)]
+    );
 }
 
 #[test]
