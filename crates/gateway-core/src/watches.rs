@@ -12,7 +12,8 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use tern_types::{SessionId, Timestamp, UserId};
@@ -158,7 +159,7 @@ impl Owed {
 #[derive(Debug, Default)]
 pub struct Table {
     people: HashMap<UserId, Watched>,
-    sessions: HashMap<SessionId, Watcher>,
+    sessions: BTreeMap<SessionId, Watcher>,
     /// The users whose state is to be told, by the time of the telling.
     due: BTreeSet<(Timestamp, UserId)>,
     /// The sessions whose answer is owed, by the time at which it is given at the latest.
@@ -349,9 +350,12 @@ impl Table {
         concerned.map(|(session, _)| *session).collect()
     }
 
-    /// Returns all sessions that have a set of users to watch, be it an empty one.
-    pub fn sessions(&self) -> Vec<SessionId> {
-        self.sessions.keys().copied().collect()
+    /// Returns the next `max` sessions after `after`, or the first ones, that have a set of users to watch, be it an
+    /// empty one.
+    pub fn sessions_after(&self, after: Option<SessionId>, max: usize) -> Vec<SessionId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let sessions = self.sessions.range((from, Bound::Unbounded));
+        sessions.take(max).map(|(session, _)| *session).collect()
     }
 
     /// Returns the session's user, the set that it asked for, and the number of the WatchPresence that named the set.

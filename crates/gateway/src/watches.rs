@@ -9,6 +9,7 @@
 //! takes the place of an older one.
 //!
 //! - [`tern_gateway_core::watches`]: which sessions watch which users, and when they are told what
+//! - [`turns`]: about which session accounts are asked next
 //! - [`questions`]: the questions to accounts that are under way
 //! - [`telling`]: the sessions' mailboxes
 //! - [`links`]: one stream to each presence node
@@ -16,6 +17,7 @@
 pub mod links;
 pub mod questions;
 mod telling;
+pub mod turns;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,17 +43,14 @@ use questions::Questions;
 use telling::{TELLINGS, Told};
 use tern_gateway_core::session::Settings;
 use tern_gateway_core::watches::{Asked, Effect, Limited, Seen, Table};
+use turns::{CHECKS, Next, Turns};
 
 use crate::presence_links::queues::Queues;
 use crate::registry::{Handle, Registry};
 use crate::{metrics, nodes};
 
-/// The most questions to accounts at a time: few enough that accounts have time for other calls. Questions
-/// are asked in the order in which they were queued, so a new screen waits for the checks that are queued
-/// before it.
+/// The most questions to accounts at a time: few enough that accounts have time for other calls.
 const QUESTIONS: usize = 16;
-/// The most sessions that wait until accounts are asked about them: by default, twice as many as a gateway holds.
-const QUEUE: usize = 200_000;
 /// The most times that a question is asked anew because settings changed while it was under way. After that the answer
 /// is taken, and the session's watches are checked once more.
 const ASKED_ANEW: usize = 3;
@@ -79,8 +78,8 @@ pub struct Watches {
     wanted: Mutex<HashMap<SessionId, Wanted>>,
     /// The questions that accounts have not answered yet.
     asked: Questions,
-    /// The sessions in `wanted`, in the order in which accounts are asked about them.
-    questions: mpsc::Sender<SessionId>,
+    /// The sessions in `wanted`, and those that are to be checked.
+    turns: turns::Queues,
     queues: Queues<Said>,
     /// The queue of changes for several mailboxes.
     told: mpsc::Sender<Told>,
@@ -104,7 +103,7 @@ struct Wanted {
 impl Watches {
     /// Starts the tasks that keep the watches and the links to the presence nodes.
     pub fn start(ctx: &NodeContext, registry: Arc<Registry>) -> Arc<Self> {
-        let (questions, queue) = mpsc::channel(QUEUE);
+        let (queues, turns) = turns::queues();
         let (told, telling) = mpsc::channel(TELLINGS);
         let watches = Arc::new(Self {
             ctx: ctx.clone(),
@@ -112,7 +111,7 @@ impl Watches {
             table: Mutex::default(),
             wanted: Mutex::default(),
             asked: Questions::default(),
-            questions,
+            turns: queues,
             queues: Queues::default(),
             told,
             due_sooner: Notify::new(),
@@ -120,7 +119,7 @@ impl Watches {
         });
         let span = tracing::info_span!("watches");
         for task in [
-            Box::pin(watches.clone().ask_all(queue)) as futures::future::BoxFuture<'static, ()>,
+            Box::pin(watches.clone().ask_all(turns)) as futures::future::BoxFuture<'static, ()>,
             Box::pin(watches.clone().tell_all(telling)),
             Box::pin(watches.clone().keep_time()),
             Box::pin(watches.clone().check_all()),
@@ -165,17 +164,21 @@ impl Watches {
     /// Queues the sets of these sessions, so that accounts are asked about them again.
     fn check(&self, sessions: &[SessionId]) {
         for session in sessions {
-            let Some((user, people, number)) = self.table().asked_for(*session) else {
-                continue;
-            };
-            let wanted = Wanted {
-                user,
-                people,
-                answers: 0,
-                asked: Asked::Again(number),
-            };
-            self.want(*session, wanted);
+            if let Some(wanted) = self.again(*session) {
+                self.want(*session, wanted);
+            }
         }
+    }
+
+    /// Returns the session's set, for a question whether it still may see these users. `None` if it has no set.
+    fn again(&self, session: SessionId) -> Option<Wanted> {
+        let (user, people, number) = self.table().asked_for(session)?;
+        Some(Wanted {
+            user,
+            people,
+            answers: 0,
+            asked: Asked::Again(number),
+        })
     }
 
     /// Queues the set that the session wants. If there is no room, a WatchPresence is refused, and a check is dropped.
@@ -189,7 +192,7 @@ impl Watches {
                 *older = Wanted { answers, ..new };
             }
             None => {
-                if self.questions.try_send(session).is_ok() {
+                if self.turns.wanted.try_send(session).is_ok() {
                     wanted.insert(session, new);
                 } else if new.answers > 0 {
                     drop(wanted);
@@ -200,15 +203,19 @@ impl Watches {
     }
 
     /// Asks accounts about each waiting session, [`QUESTIONS`] at a time.
-    async fn ask_all(self: Arc<Self>, mut queue: mpsc::Receiver<SessionId>) {
+    async fn ask_all(self: Arc<Self>, mut turns: Turns) {
         let free = Arc::new(Semaphore::new(QUESTIONS));
-        while let Some(session) = queue.recv().await {
+        loop {
+            // A session is taken only when it can be asked about, so that a check keeps no newer set waiting.
             let Ok(permit) = free.clone().acquire_owned().await else {
                 return;
             };
-            let Some(wanted) = lock(&self.wanted).remove(&session) else {
-                continue;
+            let (session, wanted) = match turns.next().await {
+                Some(Next::Wanted(session)) => (session, lock(&self.wanted).remove(&session)),
+                Some(Next::Check(session)) => (session, self.again(session)),
+                None => return,
             };
+            let Some(wanted) = wanted else { continue };
             let watches = self.clone();
             tokio::spawn(
                 async move {
@@ -372,8 +379,25 @@ impl Watches {
                 () = tokio::time::sleep(CHECK_EVERY.mul_f64(jitter)) => {}
                 () = self.ctx.drain.ended() => return,
             }
-            let sessions = self.table().sessions();
-            self.check(&sessions);
+            tokio::select! {
+                () = self.check_each() => {}
+                () = self.ctx.drain.ended() => return,
+            }
+        }
+    }
+
+    /// Queues the sets of all sessions, [`CHECKS`] at a time and no faster than accounts answer.
+    async fn check_each(&self) {
+        let mut after = None;
+        loop {
+            let sessions = self.table().sessions_after(after, CHECKS);
+            let Some(last) = sessions.last() else { return };
+            after = Some(*last);
+            for session in sessions {
+                if self.turns.checks.send(session).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 

@@ -351,3 +351,16 @@ fn the_answer_comes_after_the_states_however_long_they_wait() {
         "of the other session"
     );
 }
+
+#[test]
+fn all_sessions_are_gone_through_a_portion_at_a_time() {
+    let (mut table, me) = (Table::default(), UserId::random());
+    for session in 1..=5 {
+        table.set(SessionId(session), me, visible(&[]), START);
+    }
+    let portion = |after| table.sessions_after(after, 2);
+    assert_eq!(portion(None), [1, 2].map(SessionId));
+    assert_eq!(portion(Some(SessionId(2))), [3, 4].map(SessionId));
+    assert_eq!(portion(Some(SessionId(4))), [5].map(SessionId));
+    assert!(portion(Some(SessionId(5))).is_empty());
+}
