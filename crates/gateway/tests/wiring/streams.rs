@@ -37,6 +37,24 @@ async fn the_newest_stream_of_a_device_wins() {
     assert_eq!(second.end().await.0.code(), CloseCode::SessionReplaced);
 }
 
+/// A phone that changes networks leaves a dead stream behind.
+#[tokio::test]
+async fn a_device_replaces_its_own_stream_also_where_there_is_no_room_for_another_one() {
+    let mut world = World::start(&["--gateway-max-sessions", "1"]).await;
+    let (user, device) = people();
+    let mut first = world.open(user, device).await;
+    let mut other = Phone::connect(world.channel().await).await;
+    let token = world.token(user, DeviceId::random());
+    other.say(items::open(token)).await;
+    let refused = other.event().await;
+    assert!(
+        matches!(&refused, Event::Closing(closing) if closing.code() == CloseCode::Unavailable),
+        "{refused:?}"
+    );
+    let _second = world.open(user, device).await;
+    assert_eq!(first.end().await.0.code(), CloseCode::SessionReplaced);
+}
+
 #[tokio::test]
 async fn streams_of_a_revoked_device_end_when_a_node_says_so_and_its_token_is_refused() {
     let mut world = World::start(&[]).await;
