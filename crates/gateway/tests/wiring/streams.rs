@@ -184,17 +184,15 @@ async fn a_draining_gateway_asks_its_devices_to_leave_and_takes_no_new_ones() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_worse_off_than_others_sends_its_devices_there() {
+async fn a_gateway_that_is_worse_off_than_others_shuts_its_door_and_sends_its_devices_there() {
     let mut world = World::start(&[]).await;
     let (user, device) = people();
     let mut stays = world.open(user, device).await;
     assert!(matches!(stays.event().await, Event::CaughtUp(_)));
     world.ctx.reached.said(Role::Gateway, true);
     assert!(matches!(stays.event().await, Event::Draining(_)));
-    until("the door is shut", || {
-        world.ctx.readiness.why_not() == Some("other gateways reach more")
-    })
-    .await;
+    let why_not = world.ctx.readiness.why_not();
+    assert_eq!(why_not, Some("other gateways reach more"), "before it says so");
     let mut late = Phone::connect(world.channel().await).await;
     let (user, device) = people();
     late.say(items::open(world.token(user, device))).await;
