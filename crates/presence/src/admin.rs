@@ -40,9 +40,7 @@ impl PresenceAdmin for AdminService {
         Principal::read(request.metadata())?.key(Scope::Admin)?;
         let user: UserId = parse::id("user_id", &request.get_ref().user_id)?;
         let mut sessions = Vec::new();
-        let found = self
-            .hub
-            .look_up(&[user], |session| sessions.push(message(session)));
+        let found = self.hub.sessions(user, |session| sessions.push(message(session)));
         if found.is_err() {
             let mut status = Status::from(ApiError::unavailable("the user belongs to another node"));
             let version = *self.hub.version().borrow();
