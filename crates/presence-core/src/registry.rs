@@ -83,6 +83,8 @@ pub struct Registry {
     /// The gateways that the newest map has, whether they are linked or not.
     in_map: HashSet<Gateway>,
     gateways: HashMap<Gateway, GatewayState>,
+    /// The time at which the tick has something to do next. `None`: nothing is due.
+    next_tick: Option<Timestamp>,
     /// The number of sessions that were announced for the first time until now.
     arrivals: u64,
 }
@@ -98,6 +100,7 @@ impl Default for Registry {
             gained_at: 0,
             in_map: HashSet::new(),
             gateways: HashMap::new(),
+            next_tick: None,
             arrivals: 0,
         }
     }
@@ -211,6 +214,11 @@ impl Registry {
     /// Returns the number of live sessions of all users.
     pub fn sessions(&self) -> usize {
         self.sessions
+    }
+
+    /// Returns the monotonic time at which [`Event::Tick`] has something to do next. `None` if nothing is due.
+    pub fn next_tick(&self) -> Option<Timestamp> {
+        self.next_tick
     }
 
     fn linked(&mut self, gateway: Gateway, id: LinkId, now: Timestamp) -> Vec<Effect> {
