@@ -90,13 +90,6 @@ impl Reached {
         let _ = unwell.wait_for(|roles| roles.contains(&role)).await;
     }
 
-    /// Waits until this node is not marked as unwell in the role. At first it is not, so this returns at once.
-    pub async fn well(&self, role: Role) {
-        let mut unwell = self.0.unwell.subscribe();
-        // This cannot fail, since `self` keeps the sender.
-        let _ = unwell.wait_for(|roles| !roles.contains(&role)).await;
-    }
-
     /// Notes that this node has marked itself in the role as unwell, or as well again.
     pub fn said(&self, role: Role, is_unwell: bool) {
         metrics::unwell(role, is_unwell);

@@ -5,11 +5,15 @@
 //! state is told, to all watchers on this gateway at once, and not again before a pause that grows with the number of
 //! watchers. So a user whom many sessions watch takes a bounded share of a processor, however often they come and go.
 //! Example: with 100,000 watchers the pause is 5 s.
+//!
+//! The caller may let a telling wait, and asks [`Table::to_tell`] when it has come to a session. So a telling that has
+//! waited never replaces what the session was told since, such as that it may not see the user any more.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use tern_types::{SessionId, Timestamp, UserId};
@@ -39,7 +43,8 @@ pub enum Effect {
     Watch(UserId),
     /// Tell the user's presence node that the user is not watched here any more.
     Unwatch(UserId),
-    /// Tell these sessions the user's state.
+    /// Tell these sessions the user's state, and call [`Table::came`] for each that was told. If the telling waits before
+    /// that, [`Table::to_tell`] says what each session is to be told then.
     Tell {
         user: UserId,
         state: State,
@@ -49,7 +54,7 @@ pub enum Effect {
     Complete {
         session: SessionId,
         limited: Limited,
-        /// The count of WatchPresence that this answers: more than 1 if a set was replaced before it was answered.
+        /// The count of WatchPresence that this answers: more than 1 if some were replaced before accounts were asked.
         answers: u32,
     },
 }
@@ -124,7 +129,7 @@ struct Watcher {
     number: u64,
     /// The users of the set. The value is true if the session may see the user.
     people: HashMap<UserId, bool>,
-    /// The visible users of the set whose state has not come yet.
+    /// The visible users of the set whose state the session was not told yet.
     awaited: HashSet<UserId>,
     /// The answer to its newest WatchPresence, until the device is given it.
     complete: Option<Owed>,
@@ -140,11 +145,21 @@ struct Owed {
     answers: u32,
 }
 
+impl Owed {
+    fn give(self, session: SessionId) -> Effect {
+        Effect::Complete {
+            session,
+            limited: self.limited,
+            answers: self.answers,
+        }
+    }
+}
+
 /// The watches of one gateway.
 #[derive(Debug, Default)]
 pub struct Table {
     people: HashMap<UserId, Watched>,
-    sessions: HashMap<SessionId, Watcher>,
+    sessions: BTreeMap<SessionId, Watcher>,
     /// The users whose state is to be told, by the time of the telling.
     due: BTreeSet<(Timestamp, UserId)>,
     /// The sessions whose answer is owed, by the time at which it is given at the latest.
@@ -155,7 +170,8 @@ pub struct Table {
 
 impl Table {
     /// Replaces the session's set of watched users by an answer of accounts. If the answer belongs to an older
-    /// question, nothing changes; a WatchPresence is answered all the same.
+    /// question, nothing changes; a WatchPresence is answered all the same. If a WatchPresence replaces a set of which
+    /// not all states have come, the one before is answered at once, so that a device that scrolls gets its answers.
     pub fn set(&mut self, session: SessionId, user: UserId, seen: Seen, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         let Some(number) = self.number_if_newest(session, seen.asked) else {
@@ -171,9 +187,22 @@ impl Table {
         };
         let people = seen.people();
         let before = self.take(session);
-        let (old, owed) = before
-            .map(|watcher| (watcher.people, watcher.complete))
+        let (old, mut awaited, owed) = before
+            .map(|watcher| (watcher.people, watcher.awaited, watcher.complete))
             .unwrap_or_default();
+        let complete = if let Asked::Again(_) = seen.asked {
+            awaited.retain(|person| people.get(person) == Some(&true));
+            let limited = seen.limited;
+            owed.map(|owed| Owed { limited, ..owed })
+        } else {
+            awaited.clear();
+            effects.extend(owed.map(|owed| owed.give(session)));
+            (seen.answers > 0).then(|| Owed {
+                at: now + COMPLETE_WITHIN,
+                limited: seen.limited,
+                answers: seen.answers,
+            })
+        };
         for gone in old
             .iter()
             .filter(|(user, visible)| **visible && people.get(*user) != Some(&true))
@@ -181,13 +210,7 @@ impl Table {
             self.leave(*gone.0, session, &mut effects);
         }
         let is_news = |person: &UserId, visible: &bool| seen.answers > 0 || old.get(person) != Some(visible);
-        let awaited = self.join_all(session, &people, is_news, &mut effects);
-        let answers = seen.answers + owed.map_or(0, |owed| owed.answers);
-        let complete = (answers > 0).then(|| Owed {
-            at: now + COMPLETE_WITHIN,
-            limited: seen.limited,
-            answers,
-        });
+        awaited.extend(self.join_all(session, &people, is_news, &mut effects));
         self.incomplete
             .extend(complete.iter().map(|owed| (owed.at, session)));
         let watcher = Watcher {
@@ -264,6 +287,32 @@ impl Table {
         effects
     }
 
+    /// Returns the state that the session is to be told of the user by a telling of `state` that has waited. `None` means
+    /// that it is told nothing: it may not see the user any more, or a newer telling to all watchers waits.
+    pub fn to_tell(&self, session: SessionId, user: UserId, state: State) -> Option<State> {
+        let watched = self.people.get(&user)?;
+        if !watched.sessions.contains(&session) {
+            return None;
+        }
+        match watched.told {
+            Some(told) => (told == state).then_some(state),
+            // The session may have been told the newest state alone, so it is told none that is older. All watchers are
+            // told again soon.
+            None => watched.state,
+        }
+    }
+
+    /// Takes note that the session was told the user's state. Returns the answer that it is owed, if it has waited for
+    /// this state last.
+    pub fn came(&mut self, session: SessionId, user: UserId) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let watcher = self.sessions.get_mut(&session);
+        if watcher.is_some_and(|watcher| watcher.awaited.remove(&user)) {
+            self.complete_if_all_came(session, &mut effects);
+        }
+        effects
+    }
+
     /// Makes the user's state due again at `at`, because it could not be told to all watchers.
     pub fn again(&mut self, user: UserId, at: Timestamp) {
         let Some(watched) = self.people.get_mut(&user) else {
@@ -301,9 +350,12 @@ impl Table {
         concerned.map(|(session, _)| *session).collect()
     }
 
-    /// Returns all sessions that have a set of users to watch, be it an empty one.
-    pub fn sessions(&self) -> Vec<SessionId> {
-        self.sessions.keys().copied().collect()
+    /// Returns the next `max` sessions after `after`, or the first ones, that have a set of users to watch, be it an
+    /// empty one.
+    pub fn sessions_after(&self, after: Option<SessionId>, max: usize) -> Vec<SessionId> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let sessions = self.sessions.range((from, Bound::Unbounded));
+        sessions.take(max).map(|(session, _)| *session).collect()
     }
 
     /// Returns the session's user, the set that it asked for, and the number of the WatchPresence that named the set.
@@ -413,20 +465,11 @@ impl Table {
         let count = u32::try_from(watched.sessions.len()).unwrap_or(u32::MAX);
         watched.told = Some(state);
         watched.next_at = now + slow.unwrap_or(PAUSE).max(PAUSE_EACH * count);
-        let sessions: Vec<SessionId> = watched.sessions.iter().copied().collect();
-        for session in &sessions {
-            if let Some(watcher) = self.sessions.get_mut(session) {
-                watcher.awaited.remove(&user);
-            }
-        }
         effects.push(Effect::Tell {
             user,
             state,
-            sessions: sessions.clone(),
+            sessions: watched.sessions.iter().copied().collect(),
         });
-        for session in sessions {
-            self.complete_if_all_came(session, effects);
-        }
     }
 
     /// Gives the session the answer that it is owed if no state is awaited any more.
@@ -442,11 +485,7 @@ impl Table {
         let watcher = self.sessions.get_mut(&session);
         if let Some(owed) = watcher.and_then(|watcher| watcher.complete.take()) {
             self.incomplete.remove(&(owed.at, session));
-            effects.push(Effect::Complete {
-                session,
-                limited: owed.limited,
-                answers: owed.answers,
-            });
+            effects.push(owed.give(session));
         }
     }
 }

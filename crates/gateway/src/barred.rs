@@ -6,8 +6,8 @@
 //! not answer or had not started yet, learns it from accounts' list. It asks for the list before it takes calls of
 //! devices, once more when the accounts nodes know of this gateway, and every [`INTERVAL`].
 
-use std::collections::HashSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -60,9 +60,9 @@ struct Known {
     users: HashSet<UserId>,
     /// The devices of the last list.
     devices: HashSet<DeviceId>,
-    /// The number of suspensions and their ends that were told. A list that was asked for before the last of them may
-    /// be older, so its users are not taken.
-    told: u64,
+    /// The users of whose suspension, or its end, this gateway was told since it asked for the newest list. The value is
+    /// true if the user was suspended last. The list may be older than these changes, so they are made in it too.
+    told: HashMap<UserId, bool>,
 }
 
 /// Everyone who is barred, as one answer of an accounts node has them.
@@ -114,13 +114,9 @@ impl Barred {
 
     /// Takes note that a user was suspended or resumed just now.
     pub fn suspended(&self, user: UserId, suspended: bool) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.told += 1;
-        if suspended {
-            known.users.insert(user);
-        } else {
-            known.users.remove(&user);
-        }
+        let mut known = self.write();
+        known.told.insert(user, suspended);
+        change(&mut known.users, user, suspended);
     }
 
     /// Takes note that a device was revoked just now.
@@ -135,14 +131,13 @@ impl Barred {
         let mut known_to_others = std::pin::pin!(known_to_others(&ctx));
         let mut is_known = false;
         loop {
-            let told = self.read(|known| known.told);
+            self.asks();
             let wait = match ask(&ctx).await {
                 Ok(list) => {
                     back_off.reset();
-                    let (news, all) = self.take(list, told);
-                    streams.end(&news);
+                    streams.end(&self.take(list));
                     hold.take();
-                    if all { INTERVAL } else { Duration::ZERO }
+                    INTERVAL
                 }
                 Err(status) => {
                     tracing::warn!(code = ?status.code(), message = status.message(), "cannot ask who is barred");
@@ -157,14 +152,16 @@ impl Barred {
         }
     }
 
-    /// Takes a list; `told` is the value of [`Known::told`] when it was asked for. Returns what is new on it, and
-    /// whether its users were taken too.
-    fn take(&self, mut list: List, told: u64) -> (List, bool) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        let all = known.told == told;
-        if !all {
-            // The list may be older than what was told of users.
-            list.users = known.users.clone();
+    /// Takes note that a list is asked for now.
+    fn asks(&self) {
+        self.write().told.clear();
+    }
+
+    /// Takes the list that was asked for last, with the changes that were told since. Returns what is new on it.
+    fn take(&self, mut list: List) -> List {
+        let mut known = self.write();
+        for (user, suspended) in &known.told {
+            change(&mut list.users, *user, *suspended);
         }
         let new_users = list.users.difference(&known.users).copied();
         let new_devices = list.devices.difference(&known.devices).copied();
@@ -176,11 +173,24 @@ impl Barred {
         drop(known);
         self.listed
             .send_if_modified(|listed| !std::mem::replace(listed, true));
-        (news, all)
+        news
     }
 
     fn read<T>(&self, read: impl FnOnce(&Known) -> T) -> T {
         read(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Known> {
+        self.known.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds a user who was suspended to the suspended ones, or removes one who was resumed.
+fn change(users: &mut HashSet<UserId>, user: UserId, suspended: bool) {
+    if suspended {
+        users.insert(user);
+    } else {
+        users.remove(&user);
     }
 }
 
@@ -253,25 +263,29 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_was_asked_for_before_a_suspension_does_not_undo_it() {
-        let (barred, [alice, bob]) = (Barred::default(), [UserId::random(), UserId::random()]);
+    fn a_list_that_was_asked_for_before_a_suspension_does_not_undo_it_and_all_others_on_it_count() {
+        let barred = Barred::default();
+        let [alice, bob, carol] = [(); 3].map(|()| UserId::random());
         let phone = DeviceId::random();
+        barred.asks();
         barred.suspended(alice, true);
-        let (news, all) = barred.take(list(&[bob], &[phone]), 0);
-        assert_eq!((news, all), (list(&[], &[phone]), false));
-        assert!(barred.user(alice) && !barred.user(bob));
+        barred.suspended(carol, false);
+        let news = barred.take(list(&[bob, carol], &[phone]));
+        assert_eq!(news, list(&[bob], &[phone]));
+        assert!(barred.user(alice) && barred.user(bob) && !barred.user(carol));
         assert!(barred.device(phone), "nothing contradicts a revocation");
-        assert_eq!(barred.take(list(&[bob], &[phone]), 1), (list(&[bob], &[]), true));
-        assert!(!barred.user(alice) && barred.user(bob));
-        barred.suspended(bob, false);
-        assert!(!barred.user(bob));
+        barred.asks();
+        assert_eq!(barred.take(list(&[carol], &[phone])), list(&[carol], &[]));
+        assert!(!barred.user(alice) && !barred.user(bob) && barred.user(carol));
+        barred.suspended(carol, false);
+        assert!(!barred.user(carol));
     }
 
     #[tokio::test]
     async fn a_list_that_was_asked_for_before_a_revocation_does_not_undo_it() {
         let (barred, [one, other]) = (Barred::default(), [DeviceId::random(), DeviceId::random()]);
         barred.revoked(one).await;
-        barred.take(list(&[], &[other]), 0);
+        barred.take(list(&[], &[other]));
         assert!(barred.device(one) && barred.device(other));
         assert!(!barred.device(DeviceId::random()));
     }
@@ -280,7 +294,7 @@ mod tests {
     async fn who_comes_before_the_first_list_waits_for_it_but_not_for_ever() {
         let barred = Barred::default();
         assert_eq!(barred.listed().await, Err(NotListed));
-        let comes = async { barred.take(List::default(), 0) };
+        let comes = async { barred.take(List::default()) };
         let (listed, _) = tokio::join!(barred.listed(), comes);
         assert_eq!(listed, Ok(()));
         assert_eq!(barred.listed().await, Ok(()));

@@ -64,16 +64,16 @@ pub struct Config {
     pub gateway_answer_taken_within: Duration,
     /// Seconds after which a stream whose client takes nothing is cut off with its connection. Ten times as many
     /// where other streams share the connection
-    #[arg(long, env = "TERN_GATEWAY_STALLED_AFTER", default_value = "60", value_parser = seconds)]
+    #[arg(long, env = "TERN_GATEWAY_STALLED_AFTER", default_value = "60", value_parser = bound)]
     pub gateway_stalled_after: Duration,
     /// Seconds between the heartbeats of a device in the background
-    #[arg(long, env = "TERN_GATEWAY_HEARTBEAT_BACKGROUND", default_value = "180", value_parser = seconds)]
+    #[arg(long, env = "TERN_GATEWAY_HEARTBEAT_BACKGROUND", default_value = "180", value_parser = bound)]
     pub gateway_heartbeat_background: Duration,
     /// Seconds between the heartbeats of a device in active use
-    #[arg(long, env = "TERN_GATEWAY_HEARTBEAT_ACTIVE", default_value = "45", value_parser = seconds)]
+    #[arg(long, env = "TERN_GATEWAY_HEARTBEAT_ACTIVE", default_value = "45", value_parser = bound)]
     pub gateway_heartbeat_active: Duration,
     /// Seconds that a user counts as online after each sign of activity. The same on gateways and presence nodes
-    #[arg(long, env = "TERN_ONLINE_THRESHOLD", default_value = "30", value_parser = seconds)]
+    #[arg(long, env = "TERN_ONLINE_THRESHOLD", default_value = "30", value_parser = bound)]
     pub online_threshold: Duration,
     /// Seconds before its access token expires at which a stream is warned
     #[arg(long, env = "TERN_GATEWAY_TOKEN_WARNING", default_value = "300", value_parser = seconds)]
@@ -103,10 +103,10 @@ pub struct Config {
     #[arg(long, env = "TERN_GATEWAY_AUTH_CALL_BURST", default_value_t = 500)]
     pub gateway_auth_call_burst: u32,
     /// Seconds after which entries are sent again that a device has not acknowledged
-    #[arg(long, env = "TERN_GATEWAY_ACK_TIMEOUT", default_value = "5", value_parser = seconds)]
+    #[arg(long, env = "TERN_GATEWAY_ACK_TIMEOUT", default_value = "5", value_parser = bound)]
     pub gateway_ack_timeout: Duration,
     /// Seconds between sweeps, which read the inboxes of all devices in case live delivery has missed something
-    #[arg(long, env = "TERN_GATEWAY_SWEEP_INTERVAL", default_value = "60", value_parser = seconds)]
+    #[arg(long, env = "TERN_GATEWAY_SWEEP_INTERVAL", default_value = "60", value_parser = bound)]
     pub gateway_sweep_interval: Duration,
     /// Age in seconds from which on an inbox row that only a sweep finds is reported as a defect
     #[arg(long, env = "TERN_GATEWAY_SWEEP_GRACE", default_value = "10", value_parser = seconds)]
@@ -116,11 +116,12 @@ pub struct Config {
     pub gateway_drain_spread: Duration,
 }
 
-/// The shortest time for a connection: a shorter one would end connections that were just made.
+/// The shortest time after which something is ended, asked for or done again. A shorter one would end connections that
+/// were just made, and at 0 a loop would go round without a pause.
 const SHORTEST_BOUND: Duration = Duration::from_millis(100);
 
-/// Parses a number of seconds that bounds a connection's time. `Err` if the text is no number, or the time is below
-/// [`SHORTEST_BOUND`].
+/// Parses a number of seconds after which something is ended, asked for or done again. `Err` if the text is no number,
+/// or the time is below [`SHORTEST_BOUND`].
 fn bound(text: &str) -> Result<Duration, String> {
     let bound = seconds(text)?;
     if bound < SHORTEST_BOUND {
@@ -188,6 +189,38 @@ impl Config {
             sweep_grace: self.gateway_sweep_grace,
             online_threshold: self.online_threshold,
             ..standard
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn a_time_at_which_a_loop_would_go_round_without_a_pause_is_refused() {
+        for flag in [
+            "--gateway-stalled-after",
+            "--gateway-heartbeat-background",
+            "--gateway-heartbeat-active",
+            "--online-threshold",
+            "--gateway-ack-timeout",
+            "--gateway-sweep-interval",
+        ] {
+            let parse = |seconds: &str| {
+                let all = ["gateway", "--token-verify-files", "key", flag, seconds];
+                Flags::try_parse_from(all).map(|flags| flags.config)
+            };
+            assert!(parse("0").is_err(), "{flag} 0");
+            assert!(parse("0.1").is_ok(), "{flag} 0.1");
         }
     }
 }

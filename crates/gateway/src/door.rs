@@ -17,6 +17,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::chat_links::ChatLinks;
+use crate::reconnect;
 use crate::redrain::redrain;
 use crate::registry::Registry;
 
@@ -108,7 +109,8 @@ impl Keeper {
     }
 }
 
-/// Opens and shuts the door, until the drain begins.
+/// Opens and shuts the door, until the drain begins. Each time that other gateways begin to reach much more of the
+/// cluster, it asks all devices to reconnect to those, after the door was shut.
 pub async fn keep(
     door: Door,
     ctx: NodeContext,
@@ -117,13 +119,14 @@ pub async fn keep(
     health: HealthReporter,
 ) {
     let mut keeper = Keeper::new();
-    let mut said = None;
+    let (mut said, mut sent_away) = (None, false);
     let mut read_at = Instant::now();
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = looks.tick() => {}
+            () = ctx.reached.unwell(Role::Gateway), if !sent_away => {}
             () = ctx.drain.wait() => return,
         }
         let found = Found {
@@ -147,6 +150,10 @@ pub async fn keep(
             };
             health.set_service_status("", status).await;
         }
+        if found.unwell && !sent_away {
+            reconnect::ask(&registry, ctx.drain.deadline(), "other gateways reach more");
+        }
+        sent_away = found.unwell;
         if !verdict.passed_by {
             read_at = now + READ_AGAIN;
         } else if read_at <= now {

@@ -79,7 +79,9 @@ impl Gateway {
             self.shedding.gave_up(Level::Streams);
             return Err(CloseRequest::Overloaded);
         }
-        if self.registry.len() >= self.max_sessions {
+        // A session that replaces an older one of its device needs no more room than that one, whose connection may be
+        // dead.
+        if self.registry.len() >= self.max_sessions && self.registry.of_device(device).is_none() {
             return Err(CloseRequest::Unavailable);
         }
         let (registration, replaced) = self.registry.register(id, user, device, Clock::wall(), mailbox);

@@ -18,7 +18,7 @@
 //! - [`traces`]: decides which messages are traced, and holds their spans here
 //! - [`chat_links`], [`presence_links`]: the links to the other nodes; [`inbox_reader`], [`redrain`], [`sweep`]:
 //!   reading inboxes
-//! - [`door`]: decides whether new streams are taken
+//! - [`door`]: decides whether new streams are taken; [`reconnect`]: sends devices to other gateways
 //! - [`watches`]: the users whose presence sessions watch; [`audience`]: the members who are told that somebody writes
 //! - [`public`], [`tls`]: the listener for clients
 //! - [`deadline`]: the time that a call may take
@@ -54,6 +54,7 @@ mod presence_links;
 mod presence_query;
 pub mod proxy;
 mod public;
+mod reconnect;
 mod redrain;
 mod refused;
 mod registry;

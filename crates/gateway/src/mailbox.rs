@@ -26,8 +26,6 @@ const LIVE_BYTES: usize = 1 << 20;
 /// The amount of waiting mail from which on a wake is dropped: more than for live pushes, so that a burst of those
 /// leaves room for wakes.
 const WAKE_ROOM: usize = 256;
-/// The capacity for mail beyond which an empty mailbox gives its memory back, since it grew in a burst.
-const KEEP_CAPACITY: usize = 16;
 
 /// The mailbox of one session. The session's stream takes from it; every other task only puts into it.
 #[derive(Debug, Default)]
@@ -218,9 +216,6 @@ impl Mailbox {
                 .is_some_and(|waker| waker.will_wake(cx.waker()))
             {
                 inner.waker = Some(cx.waker().clone());
-            }
-            if inner.waiting.mail.capacity() > KEEP_CAPACITY {
-                inner.waiting.mail = VecDeque::new();
             }
             return Poll::Pending;
         }

@@ -6,7 +6,7 @@
 //! confirmed the new map, or is gone (fine print 9): until then a chat node may have asked the old node.
 //!
 //! The queue of each node is bounded ([`queues`]). What does not fit is dropped, and all sessions of the node's slots
-//! are announced again.
+//! are announced again; if it was the end of a session, over a new link, on which the node misses that session.
 
 pub mod queues;
 
@@ -28,7 +28,7 @@ use tracing::Instrument;
 
 use tern_gateway_core::session::CloseRequest;
 
-use self::queues::{Queue, Queues};
+use self::queues::{Item, Queue, Queues};
 use crate::metrics;
 use crate::redrain::redrain;
 use crate::registry::{Handle, Registry};
@@ -57,6 +57,12 @@ enum Said {
     Session(Announcement),
     Sign(Activity),
     Opened(OpenedStream),
+}
+
+impl Item for Said {
+    fn ends(&self) -> bool {
+        matches!(self, Self::Session(announcement) if announcement.ended)
+    }
 }
 
 /// The slots that a map of `version` took from a node.
@@ -171,8 +177,8 @@ impl PresenceLinks {
         self.read(&node.name, replies).await
     }
 
-    /// Returns the frames for the node, until there is a newer link to it: what waits in its queue first, then all
-    /// sessions of its slots if that is due.
+    /// Returns the frames for the node, until the link is to end or there is a newer one: what waits in its queue first,
+    /// then all sessions of its slots if that is due.
     fn frames(
         self: Arc<Self>,
         queue: Arc<Queue<Said>>,

@@ -200,19 +200,23 @@ impl Registry {
             number: AtomicU64::new(0),
             sign: Mutex::default(),
         });
-        self.write(id).insert(id, handle.clone());
-        self.users().insert((user, id));
-        metrics::sessions(self.count.fetch_add(1, Ordering::AcqRel) + 1);
-        let older = self
-            .devices()
-            .insert(device, id)
-            .and_then(|older| self.get(older));
+        let older = self.insert(&handle).and_then(|older| self.get(older));
         let older = older.filter(|older| self.end(older, CloseRequest::Replaced));
         let registration = Registration {
             registry: self.clone(),
             handle,
         };
         (registration, older)
+    }
+
+    /// Puts the session in. Returns the id of the device's session before it. The session's table stays locked until it
+    /// is everywhere, since whoever finds it there may end it.
+    fn insert(&self, handle: &Arc<Handle>) -> Option<SessionId> {
+        let mut table = self.write(handle.id);
+        table.insert(handle.id, handle.clone());
+        self.users().insert((handle.user, handle.id));
+        metrics::sessions(self.count.fetch_add(1, Ordering::AcqRel) + 1);
+        self.devices().insert(handle.device, handle.id)
     }
 
     /// Unregisters the session and tells its stream to end, which may take long or never happen. Returns false when
@@ -395,6 +399,29 @@ mod tests {
         drop(phone);
         assert_eq!(found(alice), [laptop.handle().id]);
         assert!(found(UserId::random()).is_empty());
+    }
+
+    #[test]
+    fn a_session_that_is_ended_while_it_is_registered_leaves_nothing_behind() {
+        let registry = Arc::new(Registry::new(1));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    for session in registry.sessions(|_| true) {
+                        registry.end(&session, CloseRequest::Revoked);
+                    }
+                }
+            });
+            for _ in 0..20_000 {
+                let (user, device) = (UserId::random(), DeviceId::random());
+                let mailbox = Arc::default();
+                drop(registry.register(registry.next_id(), user, device, Timestamp(1), mailbox));
+            }
+            done.store(true, Ordering::Release);
+        });
+        assert!(registry.is_empty());
+        assert!(registry.users().is_empty() && registry.devices().is_empty());
     }
 
     #[test]

@@ -27,21 +27,12 @@ use crate::node_service::NodeService;
 use crate::presence_links::PresenceLinks;
 use crate::proxy::Proxy;
 use crate::public::Public;
+use crate::reconnect::CLOSE_PART;
 use crate::registry::Registry;
 use crate::traces::Traces;
 use crate::watches::Watches;
-use crate::{Config, door, metrics, sweep};
+use crate::{Config, door, metrics, reconnect, sweep};
 
-/// The time between two devices that are asked to reconnect, when a gateway drains: the other gateways' TLS handshakes
-/// and inbox queries keep up with that easily. It is shorter only if the drain's time would not suffice for all
-/// devices.
-const RECONNECT_PACE: Duration = Duration::from_millis(2);
-/// The share of the drain's time by which the last device is asked to reconnect.
-const RECONNECT_PART: f64 = 0.6;
-/// The share of the drain's time by which the last stream is cut off.
-const CLOSE_PART: f64 = 0.8;
-/// The longest time from when a device is to reconnect to when its old stream is cut off.
-const RECONNECT_GRACE: Duration = Duration::from_secs(5);
 /// The longest time that calls under way and last events may take after the last stream has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -153,30 +144,12 @@ fn list_barred(barred: Arc<Barred>, gateway: &Gateway, ctx: &NodeContext) {
     tokio::spawn(listing.instrument(tracing::info_span!("barred")));
 }
 
-/// Spawns the tasks that let devices in only while this gateway reaches the cluster, and that send them elsewhere if
+/// Spawns the task that lets devices in only while this gateway reaches the cluster, and that sends them elsewhere if
 /// other gateways reach much more of it.
 fn keep_door(gateway: &Gateway, ctx: &NodeContext, health: HealthReporter) {
     let (door, chats) = (gateway.door.clone(), gateway.chats.clone());
     let keeping = door::keep(door, ctx.clone(), chats, gateway.registry.clone(), health);
     tokio::spawn(keeping.instrument(tracing::info_span!("door")));
-    let leaving = send_elsewhere(ctx.clone(), gateway.registry.clone());
-    tokio::spawn(leaving.instrument(tracing::info_span!("door")));
-}
-
-/// Asks all devices to reconnect elsewhere, each time that other gateways reach much more of the cluster than this
-/// one.
-async fn send_elsewhere(ctx: NodeContext, registry: Arc<Registry>) {
-    loop {
-        tokio::select! {
-            () = ctx.reached.unwell(Role::Gateway) => {}
-            () = ctx.drain.wait() => return,
-        }
-        ask_to_reconnect(&registry, ctx.drain.deadline());
-        tokio::select! {
-            () = ctx.reached.well(Role::Gateway) => {}
-            () = ctx.drain.wait() => return,
-        }
-    }
 }
 
 /// Makes the verifier of access tokens, with the keys in these PEM files.
@@ -209,7 +182,7 @@ async fn run(public: Public, registry: Arc<Registry>, drain: Drain) {
 /// Asks every device to reconnect, spread over the drain's time, and waits until all streams have ended or
 /// were cut off. It stops waiting a tenth of the drain's time after the last stream should have been cut off.
 async fn drain_sessions(registry: &Registry, deadline: Duration) {
-    ask_to_reconnect(registry, deadline);
+    reconnect::ask(registry, deadline, "draining");
     if tokio::time::timeout(deadline.mul_f64(CLOSE_PART + 0.1), registry.until_empty())
         .await
         .is_err()
@@ -218,20 +191,5 @@ async fn drain_sessions(registry: &Registry, deadline: Duration) {
             sessions = registry.len(),
             "streams were still open at the deadline"
         );
-    }
-}
-
-/// Tells every device to reconnect after a time of its own, one after the other, and cuts off those that have
-/// not left some time after that. `deadline` is the whole time for it.
-fn ask_to_reconnect(registry: &Registry, deadline: Duration) {
-    let sessions = registry.sessions(|_| true);
-    let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
-    let spread = deadline.mul_f64(RECONNECT_PART).min(RECONNECT_PACE * count);
-    let last = deadline.mul_f64(CLOSE_PART);
-    tracing::info!(sessions = count, ?spread, "draining");
-    for (number, session) in sessions.iter().enumerate() {
-        let reconnect_after = spread.mul_f64(number as f64 / f64::from(count));
-        let close_after = (reconnect_after + RECONNECT_GRACE).min(last.max(reconnect_after));
-        session.mailbox.drain(reconnect_after, close_after);
     }
 }

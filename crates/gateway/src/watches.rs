@@ -9,11 +9,15 @@
 //! takes the place of an older one.
 //!
 //! - [`tern_gateway_core::watches`]: which sessions watch which users, and when they are told what
+//! - [`turns`]: about which session accounts are asked next
 //! - [`questions`]: the questions to accounts that are under way
+//! - [`telling`]: the sessions' mailboxes
 //! - [`links`]: one stream to each presence node
 
 pub mod links;
 pub mod questions;
+mod telling;
+pub mod turns;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +30,7 @@ use tern_cluster::shedding::Level;
 use tern_cluster::{NodeContext, Role};
 use tern_proto::internal::accounts_node_client::AccountsNodeClient;
 use tern_proto::internal::{MayWatchRequest, MayWatchResponse};
-use tern_proto::v1::{self, PresenceState, WatchErrorCode, WatchResult, server_event};
+use tern_proto::v1::{WatchErrorCode, WatchResult, server_event};
 use tern_proto::{ApiError, raw};
 use tern_types::{Clock, SessionId, UserId};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -36,19 +40,17 @@ use tracing::Instrument;
 
 use links::Said;
 use questions::Questions;
+use telling::{TELLINGS, Told};
 use tern_gateway_core::session::Settings;
-use tern_gateway_core::watches::{Asked, Effect, Limited, Seen, State, Table};
+use tern_gateway_core::watches::{Asked, Effect, Limited, Seen, Table};
+use turns::{CHECKS, Next, Turns};
 
 use crate::presence_links::queues::Queues;
 use crate::registry::{Handle, Registry};
 use crate::{metrics, nodes};
 
-/// The most questions to accounts at a time: few enough that accounts have time for other calls. Questions
-/// are asked in the order in which they were queued, so a new screen waits for the checks that are queued
-/// before it.
+/// The most questions to accounts at a time: few enough that accounts have time for other calls.
 const QUESTIONS: usize = 16;
-/// The most sessions that wait until accounts are asked about them: by default, twice as many as a gateway holds.
-const QUEUE: usize = 200_000;
 /// The most times that a question is asked anew because settings changed while it was under way. After that the answer
 /// is taken, and the session's watches are checked once more.
 const ASKED_ANEW: usize = 3;
@@ -61,13 +63,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// The least time between two changes of a user's presence that watchers are told of, while the gateway is
 /// under load.
 const SLOW: Duration = Duration::from_secs(10);
-/// The most changes that wait to be told, each of a user with several watchers. A change that finds no room is told
-/// [`TELL_AGAIN`] later.
-const TELLINGS: usize = 4096;
-/// The pause before watchers are told of a change that found no room.
-const TELL_AGAIN: Duration = Duration::from_secs(1);
-/// The number of sessions that are told of changes before the task that tells them lets other tasks run.
-const TOLD_AT_ONCE: usize = 1000;
 /// The interval at which all watches are checked against privacy and blocks, since this gateway may have missed a
 /// change. Each round varies by a fifth, so that gateways do not ask together.
 const CHECK_EVERY: Duration = Duration::from_secs(300);
@@ -83,8 +78,8 @@ pub struct Watches {
     wanted: Mutex<HashMap<SessionId, Wanted>>,
     /// The questions that accounts have not answered yet.
     asked: Questions,
-    /// The sessions in `wanted`, in the order in which accounts are asked about them.
-    questions: mpsc::Sender<SessionId>,
+    /// The sessions in `wanted`, and those that are to be checked.
+    turns: turns::Queues,
     queues: Queues<Said>,
     /// The queue of changes for several mailboxes.
     told: mpsc::Sender<Told>,
@@ -105,17 +100,10 @@ struct Wanted {
     asked: Asked,
 }
 
-/// An event on its way into several mailboxes.
-struct Told {
-    user: UserId,
-    event: Bytes,
-    sessions: Vec<SessionId>,
-}
-
 impl Watches {
     /// Starts the tasks that keep the watches and the links to the presence nodes.
     pub fn start(ctx: &NodeContext, registry: Arc<Registry>) -> Arc<Self> {
-        let (questions, queue) = mpsc::channel(QUEUE);
+        let (queues, turns) = turns::queues();
         let (told, telling) = mpsc::channel(TELLINGS);
         let watches = Arc::new(Self {
             ctx: ctx.clone(),
@@ -123,7 +111,7 @@ impl Watches {
             table: Mutex::default(),
             wanted: Mutex::default(),
             asked: Questions::default(),
-            questions,
+            turns: queues,
             queues: Queues::default(),
             told,
             due_sooner: Notify::new(),
@@ -131,7 +119,7 @@ impl Watches {
         });
         let span = tracing::info_span!("watches");
         for task in [
-            Box::pin(watches.clone().ask_all(queue)) as futures::future::BoxFuture<'static, ()>,
+            Box::pin(watches.clone().ask_all(turns)) as futures::future::BoxFuture<'static, ()>,
             Box::pin(watches.clone().tell_all(telling)),
             Box::pin(watches.clone().keep_time()),
             Box::pin(watches.clone().check_all()),
@@ -176,17 +164,21 @@ impl Watches {
     /// Queues the sets of these sessions, so that accounts are asked about them again.
     fn check(&self, sessions: &[SessionId]) {
         for session in sessions {
-            let Some((user, people, number)) = self.table().asked_for(*session) else {
-                continue;
-            };
-            let wanted = Wanted {
-                user,
-                people,
-                answers: 0,
-                asked: Asked::Again(number),
-            };
-            self.want(*session, wanted);
+            if let Some(wanted) = self.again(*session) {
+                self.want(*session, wanted);
+            }
         }
+    }
+
+    /// Returns the session's set, for a question whether it still may see these users. `None` if it has no set.
+    fn again(&self, session: SessionId) -> Option<Wanted> {
+        let (user, people, number) = self.table().asked_for(session)?;
+        Some(Wanted {
+            user,
+            people,
+            answers: 0,
+            asked: Asked::Again(number),
+        })
     }
 
     /// Queues the set that the session wants. If there is no room, a WatchPresence is refused, and a check is dropped.
@@ -200,7 +192,7 @@ impl Watches {
                 *older = Wanted { answers, ..new };
             }
             None => {
-                if self.questions.try_send(session).is_ok() {
+                if self.turns.wanted.try_send(session).is_ok() {
                     wanted.insert(session, new);
                 } else if new.answers > 0 {
                     drop(wanted);
@@ -211,15 +203,19 @@ impl Watches {
     }
 
     /// Asks accounts about each waiting session, [`QUESTIONS`] at a time.
-    async fn ask_all(self: Arc<Self>, mut queue: mpsc::Receiver<SessionId>) {
+    async fn ask_all(self: Arc<Self>, mut turns: Turns) {
         let free = Arc::new(Semaphore::new(QUESTIONS));
-        while let Some(session) = queue.recv().await {
+        loop {
+            // A session is taken only when it can be asked about, so that a check keeps no newer set waiting.
             let Ok(permit) = free.clone().acquire_owned().await else {
                 return;
             };
-            let Some(wanted) = lock(&self.wanted).remove(&session) else {
-                continue;
+            let (session, wanted) = match turns.next().await {
+                Some(Next::Wanted(session)) => (session, lock(&self.wanted).remove(&session)),
+                Some(Next::Check(session)) => (session, self.again(session)),
+                None => return,
             };
+            let Some(wanted) = wanted else { continue };
             let watches = self.clone();
             tokio::spawn(
                 async move {
@@ -264,24 +260,28 @@ impl Watches {
         answer: Result<MayWatchResponse, Status>,
         table: &mut Table,
     ) {
-        let seen = match answer {
-            Ok(answer) => seen(wanted, &answer),
+        let (seen, is_refused) = match answer {
+            Ok(answer) => (seen(wanted, &answer), false),
             Err(status) => {
                 tracing::warn!(code = ?status.code(), message = status.message(), "who may be watched is not known");
                 if wanted.answers == 0 {
                     return;
                 }
-                self.refuse(session, wanted.answers);
-                Seen {
+                let nobody = Seen {
                     asked: wanted.asked,
                     ..Seen::default()
-                }
+                };
+                (nobody, true)
             }
         };
         // This is done under the table's lock: if the session ends after this, `ended` finds it in the table.
         if self.registry.get(session).is_some() {
             let effects = table.set(session, wanted.user, seen, Clock::monotonic());
             self.perform(table, effects);
+        }
+        if is_refused {
+            // An older WatchPresence, whose set is replaced now, was answered before this.
+            self.refuse(session, wanted.answers);
         }
     }
 
@@ -343,11 +343,7 @@ impl Watches {
                     user,
                     state,
                     sessions,
-                } => {
-                    if !self.tell(user, state, sessions) {
-                        table.again(user, Clock::monotonic() + TELL_AGAIN);
-                    }
-                }
+                } => self.tell(table, user, state, sessions),
                 Effect::Complete {
                     session,
                     limited,
@@ -357,43 +353,6 @@ impl Watches {
         }
         metrics::watches(table.watches());
         self.due_sooner.notify_one();
-    }
-
-    /// Puts the user's state into the sessions' mailboxes: into one at once, into several by a task, so that the caller
-    /// does not wait. Returns false if that task's queue is full.
-    fn tell(&self, user: UserId, state: State, sessions: Vec<SessionId>) -> bool {
-        let event = event(user, state);
-        if let [session] = sessions[..] {
-            metrics::presence_told(1);
-            if let Some(session) = self.registry.get(session) {
-                session.mailbox.push_seen(user, event);
-            }
-            return true;
-        }
-        let told = Told {
-            user,
-            event,
-            sessions,
-        };
-        self.told.try_send(told).is_ok()
-    }
-
-    /// Puts the queued events into their sessions' mailboxes.
-    async fn tell_all(self: Arc<Self>, mut telling: mpsc::Receiver<Told>) {
-        let mut since_yield = 0;
-        while let Some(told) = telling.recv().await {
-            metrics::presence_told(told.sessions.len());
-            for session in told.sessions {
-                if let Some(session) = self.registry.get(session) {
-                    session.mailbox.push_seen(told.user, told.event.clone());
-                }
-                since_yield += 1;
-                if since_yield >= TOLD_AT_ONCE {
-                    since_yield = 0;
-                    tokio::task::yield_now().await;
-                }
-            }
-        }
     }
 
     /// Runs the table's timers until the drain has ended.
@@ -420,8 +379,25 @@ impl Watches {
                 () = tokio::time::sleep(CHECK_EVERY.mul_f64(jitter)) => {}
                 () = self.ctx.drain.ended() => return,
             }
-            let sessions = self.table().sessions();
-            self.check(&sessions);
+            tokio::select! {
+                () = self.check_each() => {}
+                () = self.ctx.drain.ended() => return,
+            }
+        }
+    }
+
+    /// Queues the sets of all sessions, [`CHECKS`] at a time and no faster than accounts answer.
+    async fn check_each(&self) {
+        let mut after = None;
+        loop {
+            let sessions = self.table().sessions_after(after, CHECKS);
+            let Some(last) = sessions.last() else { return };
+            after = Some(*last);
+            for session in sessions {
+                if self.turns.checks.send(session).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 
@@ -462,19 +438,6 @@ fn complete(limited: &Limited) -> WatchResult {
         limited_user_ids: limited.users.iter().map(ToString::to_string).collect(),
         retry_after_ms: Settings::millis(limited.retry_after),
     }
-}
-
-fn event(user: UserId, state: State) -> Bytes {
-    let (state, last_seen_ms) = match state {
-        State::Hidden => (PresenceState::Hidden, 0),
-        State::Online => (PresenceState::Online, 0),
-        State::Offline(at) => (PresenceState::Offline, at.0),
-    };
-    raw::event(server_event::Event::Presence(v1::Presence {
-        user_id: user.to_string(),
-        state: state.into(),
-        last_seen_ms,
-    }))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

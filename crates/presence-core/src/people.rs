@@ -165,10 +165,12 @@ impl People {
         effects
     }
 
-    /// Returns the monotonic time at which [`Self::tick`] has something to do next. `None` if nothing is due.
+    /// Returns the monotonic time at which [`Self::tick`] or [`Event::Tick`] has something to do next. `None` if nothing
+    /// is due.
     pub fn next_tick(&self) -> Option<Timestamp> {
         let held = (!self.held.users.is_empty()).then_some(self.held.until);
-        [self.activity.next_expiry(), held].into_iter().flatten().min()
+        let (expiry, registry) = (self.activity.next_expiry(), self.registry.next_tick());
+        [expiry, held, registry].into_iter().flatten().min()
     }
 
     /// Opens a stream of look-ups, on which nobody is followed.

@@ -15,6 +15,7 @@
 
 mod event;
 mod said;
+mod session;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -23,10 +24,12 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use tern_types::{DeviceId, IdMap, SessionId, Slot, Timestamp, UserId};
+use tern_types::{IdMap, SessionId, Slot, Timestamp, UserId};
 
 pub use event::{Announcement, Effect, Event, Gateway, LinkId, NotOwner};
 pub use said::AGAIN_AFTER;
+pub use session::Session;
+use session::{newer, replaced};
 pub use slots::SlotSet;
 
 use crate::activity::Sign;
@@ -38,30 +41,6 @@ const STALE_AFTER: Duration = Duration::from_secs(60);
 /// The most sessions of one user: ten devices, and room for sessions that their gateways have not unregistered yet.
 /// Beyond it, the oldest session is removed.
 const MAX_SESSIONS_PER_USER: usize = 128;
-
-/// A live session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Session {
-    /// The user who has the session.
-    pub user: UserId,
-    /// The device that has the session.
-    pub device: DeviceId,
-    /// The gateway process that has the session.
-    pub gateway: Gateway,
-    /// The session's id on its gateway.
-    pub session: SessionId,
-    /// The newest sign of activity on the session.
-    pub sign: Sign,
-    /// The time at which the session began, by its gateway's wall clock.
-    pub since: Timestamp,
-    /// The number that the session's stream drew from the store when it was opened. `None` if the stream is not open
-    /// yet.
-    number: Option<NonZeroU64>,
-    /// The session's position in the order in which this node first heard of its sessions.
-    arrival: u64,
-    /// The announce stream on which the session was last announced.
-    link: LinkId,
-}
 
 /// The state of one gateway process that is linked, or was linked and is in the map.
 #[derive(Debug)]
@@ -104,6 +83,8 @@ pub struct Registry {
     /// The gateways that the newest map has, whether they are linked or not.
     in_map: HashSet<Gateway>,
     gateways: HashMap<Gateway, GatewayState>,
+    /// The time at which the tick has something to do next. `None`: nothing is due.
+    next_tick: Option<Timestamp>,
     /// The number of sessions that were announced for the first time until now.
     arrivals: u64,
 }
@@ -119,6 +100,7 @@ impl Default for Registry {
             gained_at: 0,
             in_map: HashSet::new(),
             gateways: HashMap::new(),
+            next_tick: None,
             arrivals: 0,
         }
     }
@@ -232,6 +214,11 @@ impl Registry {
     /// Returns the number of live sessions of all users.
     pub fn sessions(&self) -> usize {
         self.sessions
+    }
+
+    /// Returns the monotonic time at which [`Event::Tick`] has something to do next. `None` if nothing is due.
+    pub fn next_tick(&self) -> Option<Timestamp> {
+        self.next_tick
     }
 
     fn linked(&mut self, gateway: Gateway, id: LinkId, now: Timestamp) -> Vec<Effect> {
@@ -451,51 +438,4 @@ impl Registry {
         self.sessions = self.users.values().map(Vec::len).sum();
         effects
     }
-}
-
-impl Session {
-    /// Returns the session's rank among the sessions of its device: the highest is the newest. `None` if its stream is
-    /// not open yet. One query may give several streams of a gateway the same number; their session ids are in the
-    /// order in which they began. For example, with the same number session 11 is newer than session 10.
-    fn rank(&self) -> Option<(NonZeroU64, SessionId)> {
-        Some((self.number?, self.session))
-    }
-
-    /// Returns the key by which the sessions of a user are ordered when there are too many. The first one is removed:
-    /// the session whose stream was opened first. Sessions whose streams are not open yet come last.
-    fn age(&self) -> (bool, Option<NonZeroU64>, u64) {
-        (self.number.is_none(), self.number, self.arrival)
-    }
-
-    fn replaced(&self) -> Effect {
-        Effect::Replaced {
-            gateway: self.gateway.clone(),
-            session: self.session,
-        }
-    }
-}
-
-/// Returns the newer of two signs. An announcement has the session's newest sign, and may overtake an older sign that
-/// waits in its gateway's queue.
-fn newer(known: Sign, told: Sign) -> Sign {
-    if told.said >= known.said { told } else { known }
-}
-
-/// Decides which of a device's sessions are replaced, given what is known of `session` now. If a newer stream of the
-/// device is open, `session` is replaced; otherwise all older ones are.
-fn replaced(sessions: &[Session], session: &Session) -> Vec<Effect> {
-    let Some(rank) = session.rank() else {
-        return Vec::new();
-    };
-    let of_device = || {
-        let others = sessions.iter().filter(|other| other.device == session.device);
-        others.filter_map(|other| Some((other, other.rank()?)))
-    };
-    if of_device().any(|(_, other)| other > rank) {
-        return vec![session.replaced()];
-    }
-    of_device()
-        .filter(|(_, other)| *other < rank)
-        .map(|(other, _)| other.replaced())
-        .collect()
 }

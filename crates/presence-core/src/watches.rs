@@ -5,7 +5,8 @@
 //! it is then. So a slow gateway misses states in between, but never the last one, and costs no other gateway
 //! anything.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tern_types::UserId;
 
@@ -28,11 +29,12 @@ pub struct Watches {
 struct Line {
     /// The people who are watched on the stream.
     users: HashSet<UserId>,
-    /// The people whose state changed since the gateway took it, each once, in the order of the changes. Some of them
-    /// may have been unwatched since.
-    changed: VecDeque<UserId>,
-    /// The same people as in `changed`.
-    waiting: HashSet<UserId>,
+    /// The people of `users` whose state changed since the gateway took it, each once, in the order of the changes.
+    changed: BTreeMap<u64, UserId>,
+    /// The places of the same people in `changed`.
+    waiting: HashMap<UserId, u64>,
+    /// The number of changes that have got a place until now.
+    changes: u64,
     /// The people whose slots belong to other nodes, which the gateway is to be told.
     foreign: Vec<UserId>,
 }
@@ -74,7 +76,7 @@ impl Watches {
     pub fn unwatch(&mut self, link: WatchLink, user: UserId) -> bool {
         let mut alone = Vec::new();
         if let Some(line) = self.links.get_mut(&link)
-            && line.users.remove(&user)
+            && line.unwatch(user)
         {
             self.drop_watcher(link, user, &mut alone);
         }
@@ -114,18 +116,12 @@ impl Watches {
         };
         let mut due = Vec::with_capacity(line.changed.len().min(max));
         while due.len() < max
-            && let Some(user) = line.changed.pop_front()
+            && let Some((_, user)) = line.changed.pop_first()
         {
-            // The person may have been unwatched since the change.
-            if line.waiting.remove(&user) && line.users.contains(&user) {
-                due.push(user);
-            }
+            line.waiting.remove(&user);
+            due.push(user);
         }
-        debug_assert_eq!(
-            line.changed.len(),
-            line.waiting.len(),
-            "queue and set have the same people"
-        );
+        line.check();
         (due, std::mem::take(&mut line.foreign))
     }
 
@@ -142,7 +138,7 @@ impl Watches {
         for user in lost {
             for link in self.watchers.remove(&user).unwrap_or_default() {
                 if let Some(line) = self.links.get_mut(&link) {
-                    line.users.remove(&user);
+                    line.unwatch(user);
                     line.foreign.push(user);
                     self.count -= 1;
                     told.push(link);
@@ -181,13 +177,28 @@ impl Watches {
 impl Line {
     /// Notes that the person's state is due on this stream.
     fn note(&mut self, user: UserId) {
-        if self.waiting.insert(user) {
-            self.changed.push_back(user);
+        if let Entry::Vacant(place) = self.waiting.entry(user) {
+            self.changes += 1;
+            place.insert(self.changes);
+            self.changed.insert(self.changes, user);
         }
+        self.check();
+    }
+
+    /// Ends the watch of the person, whose state is not due any more. Returns false if the person was not watched.
+    fn unwatch(&mut self, user: UserId) -> bool {
+        if let Some(place) = self.waiting.remove(&user) {
+            self.changed.remove(&place);
+        }
+        self.check();
+        self.users.remove(&user)
+    }
+
+    fn check(&self) {
         debug_assert_eq!(
             self.changed.len(),
             self.waiting.len(),
-            "queue and set have the same people"
+            "both indexes have the same people"
         );
     }
 }
@@ -261,12 +272,14 @@ mod tests {
     }
 
     #[test]
-    fn people_who_were_unwatched_take_no_room_in_a_frame() {
+    fn people_who_were_unwatched_take_no_room_in_a_frame_nor_in_memory() {
         let (mut watches, user) = two();
-        for gone in [UserId::random(), UserId::random()] {
+        for _ in 0..1000 {
+            let gone = UserId::random();
             watches.watch(ONE, gone);
             watches.unwatch(ONE, gone);
         }
+        assert!(watches.links[&ONE].changed.is_empty());
         watches.watch(ONE, user);
         assert_eq!(watches.take(ONE, 1).0, [user]);
         assert!(watches.take(ONE, 1).0.is_empty());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tern_cluster::routing::NOT_OWNER;
+use tern_cluster::standing::Standing;
 use tern_identity::principal::{Principal, Scope};
 use tern_proto::internal::presence_admin_server::PresenceAdmin;
 use tern_proto::{ApiError, parse, v1};
@@ -19,12 +20,13 @@ pub struct AdminService {
     hub: Arc<Hub>,
     /// This node's name.
     name: Arc<str>,
+    standing: Standing,
 }
 
 impl AdminService {
-    /// Makes the service. `name` is this node's name.
-    pub fn new(hub: Arc<Hub>, name: Arc<str>) -> Self {
-        Self { hub, name }
+    /// Makes the service. `name` is this node's name, and `standing` says whether its place in the map is certain.
+    pub fn new(hub: Arc<Hub>, name: Arc<str>, standing: Standing) -> Self {
+        Self { hub, name, standing }
     }
 }
 
@@ -37,20 +39,20 @@ impl PresenceAdmin for AdminService {
         Principal::read(request.metadata())?.key(Scope::Admin)?;
         let user: UserId = parse::id("user_id", &request.get_ref().user_id)?;
         let mut sessions = Vec::new();
-        let found = self
-            .hub
-            .look_up(&[user], |session| sessions.push(message(session)));
-        if found.is_err() {
+        let found = self.hub.sessions(user, |session| sessions.push(message(session)));
+        let Ok(is_sure) = found else {
             let mut status = Status::from(ApiError::unavailable("the user belongs to another node"));
             let version = *self.hub.version().borrow();
             status
                 .metadata_mut()
                 .insert(NOT_OWNER, MetadataValue::from(version));
             return Err(status);
-        }
+        };
         Ok(Response::new(v1::ListSessionsResponse {
             sessions,
             node: self.name.to_string(),
+            // The standing is read after the sessions, as for look-ups.
+            sessions_incomplete: !is_sure || !self.standing.is_held(),
         }))
     }
 }

@@ -25,6 +25,8 @@ use crate::metrics;
 const REPLACED_MAILBOX: usize = 4096;
 
 mod following;
+#[cfg(test)]
+mod tests;
 mod watching;
 
 pub use following::{FollowGuard, LookedUp};
@@ -134,6 +136,7 @@ impl Hub {
         // People who have lost the session with their newest sign may go offline sooner.
         self.due_sooner.notify_one();
         metrics::sessions(state.people.registry().sessions());
+        metrics::watches(state.people.watches());
         // The version is sent under the lock, so that whoever reads it finds the registry at least as new.
         self.version.send_replace(map.version());
     }
@@ -202,21 +205,26 @@ impl Hub {
     pub fn announce(&self, events: impl IntoIterator<Item = Event>) -> Vec<Result<(), NotOwner>> {
         let mut state = self.lock();
         let before = state.people.next_tick();
-        let taken: Vec<_> = events.into_iter().map(|event| state.apply(event)).collect();
+        let mut announcements = 0;
+        let apply = |event: Event| {
+            announcements += usize::from(matches!(event, Event::Announced { .. } | Event::Ended { .. }));
+            state.apply(event)
+        };
+        let taken: Vec<_> = events.into_iter().map(apply).collect();
         if state.people.next_tick() != before {
             self.due_sooner.notify_one();
         }
-        if !taken.is_empty() {
-            metrics::announcements(taken.len());
+        if announcements > 0 {
+            metrics::announcements(announcements);
         }
         metrics::sessions(state.people.registry().sessions());
         taken
     }
 
-    /// Calls `found` for every live session of the users. Returns whether it is sure that these are all. Returns `Err`,
-    /// without any call, if one of the users belongs to another node.
-    pub fn look_up(&self, users: &[UserId], found: impl FnMut(&Session)) -> Result<bool, NotOwner> {
-        self.lock().look_up(users, found)
+    /// Calls `found` for every live session of the user. Returns whether it is sure that these are all. Returns `Err`,
+    /// without any call, if the user belongs to another node. It is for operators, and not counted as a look-up.
+    pub fn sessions(&self, user: UserId, found: impl FnMut(&Session)) -> Result<bool, NotOwner> {
+        self.lock().sessions(&[user], found)
     }
 
     /// Waits until this node follows the sender's map, if that is newer and if, by this node's own map, one of the
@@ -275,11 +283,13 @@ impl State {
 
     fn look_up(&self, users: &[UserId], found: impl FnMut(&Session)) -> Result<bool, NotOwner> {
         metrics::lookups(1, users.len());
+        self.sessions(users, found)
+            .inspect_err(|NotOwner| metrics::not_owner("lookup"))
+    }
+
+    fn sessions(&self, users: &[UserId], found: impl FnMut(&Session)) -> Result<bool, NotOwner> {
         let registry = self.people.registry();
-        registry
-            .look_up(users)
-            .inspect_err(|NotOwner| metrics::not_owner("lookup"))?
-            .for_each(found);
+        registry.look_up(users)?.for_each(found);
         Ok(registry.is_sure(users))
     }
 

@@ -70,6 +70,11 @@ pub fn describe() {
     for call in ["announce", "lookup"] {
         counter!(NOT_OWNER, "call" => call).absolute(0);
     }
+    for what in ["read", "write"] {
+        for outcome in ["ok", "failed"] {
+            counter!(LAST_SEEN, "what" => what, "outcome" => outcome).absolute(0);
+        }
+    }
     for outcome in ["caught_up", "in_vain"] {
         counter!(MAP_WAITS, "outcome" => outcome).absolute(0);
     }

@@ -47,6 +47,7 @@ pub async fn start(
     routes.add_service(PresenceAdminServer::new(AdminService::new(
         hub.clone(),
         ctx.name.clone(),
+        ctx.standing.clone(),
     )));
     let time = hub.clone();
     tokio::spawn(async move { time.keep_time().await }.instrument(tracing::info_span!("presence")));

@@ -337,6 +337,27 @@ async fn last_seen_outlives_the_node_after_a_drain() {
 }
 
 #[tokio::test]
+async fn what_a_node_that_drains_cannot_write_is_tried_again() {
+    let store = Store::start().await;
+    let presence = Presence::start(&store.url).await;
+    let (user, at) = (store.user().await, Clock::wall());
+    presence.announce(user, true, at).await;
+    let mut watch = presence.watch(&[user]).await;
+    assert_eq!(watch.change().await, (user, true, NEVER));
+    // Without its table the store answers with an error, as if it were away.
+    let take_away = sqlx::query("ALTER TABLE last_seen RENAME TO away");
+    take_away.execute(&store.pool).await.unwrap();
+    let comes_back = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let bring_back = sqlx::query("ALTER TABLE away RENAME TO last_seen");
+        bring_back.execute(&store.pool).await.unwrap();
+    };
+    tokio::join!(presence.drain(), comes_back);
+    let kept = LastSeen::new(store.pool.clone()).read(&[user]).await.unwrap();
+    assert_eq!(kept[&user], at);
+}
+
+#[tokio::test]
 async fn an_older_time_is_never_written_over_a_newer_one_and_the_statements_use_the_index() {
     let store = Store::start().await;
     let user = store.user().await;

@@ -210,36 +210,36 @@ fn is_answered(item: &UpItem) -> bool {
     }
 }
 
-/// Tells the item's session that there will be no answer. A session is told only of sends and
-/// acknowledgements; all other items are dropped.
+/// Tells the item's session that the item found no way to the chat's owner, or that its answer will not come. The
+/// session then sends acknowledgements and read marks again. Notices and what a chat node asked for are dropped.
 pub fn give_back(registry: &Registry, item: &UpItem) {
     let Some(session) = registry.get(SessionId(item.session)) else {
         return;
+    };
+    let lost = |chat: &[u8]| {
+        if let Ok(chat) = ChatId::from_slice(chat) {
+            session.mailbox.push(Mail::AckLost { chat });
+        }
     };
     match &item.op {
         Some(up_item::Op::Send(_)) => session.mailbox.push(Mail::SendFailed {
             reference: item.r#ref,
         }),
-        Some(up_item::Op::Ack(ack)) => {
-            if let Ok(chat) = ChatId::from_slice(&ack.chat_id) {
-                session.mailbox.push(Mail::AckLost { chat });
-            }
-        }
-        Some(
-            up_item::Op::Read(_)
-            | up_item::Op::Notice(_)
-            | up_item::Op::WakeDone(_)
-            | up_item::Op::SessionsFound(_),
-        )
-        | None => {}
+        Some(up_item::Op::Ack(ack)) => lost(&ack.chat_id),
+        Some(up_item::Op::Read(read)) => lost(&read.chat_id),
+        Some(up_item::Op::Notice(_) | up_item::Op::WakeDone(_) | up_item::Op::SessionsFound(_)) | None => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use tern_proto::internal::FoundSession;
+    use std::task::{Context, Poll, Waker};
+
+    use tern_proto::internal::{FoundSession, NoticeOp, ReadOp};
+    use tern_types::{DeviceId, Timestamp, UserId};
 
     use super::*;
+    use crate::mailbox::Mailbox;
 
     fn answer(question: u64, sessions: usize) -> SessionsFound {
         SessionsFound {
@@ -283,5 +283,32 @@ mod tests {
         link.sessions_found(answer(1_000, 3_000));
         link.sessions_found(answer(1_001, 3_000));
         assert_eq!(taken(&mut queues), [1_000, 1_001]);
+    }
+
+    #[test]
+    fn a_read_mark_that_found_no_way_is_given_back_so_that_its_session_sends_it_again() {
+        let (registry, mailbox) = (Arc::new(Registry::new(1)), Arc::<Mailbox>::default());
+        let chat = ChatId::own(UserId::random());
+        let (id, device) = (registry.next_id(), DeviceId::random());
+        let (_registration, _) =
+            registry.register(id, UserId::random(), device, Timestamp(1), mailbox.clone());
+        let read = ReadOp {
+            chat_id: chat.to_vec().into(),
+            ..ReadOp::default()
+        };
+        for op in [up_item::Op::Notice(NoticeOp::default()), up_item::Op::Read(read)] {
+            let item = UpItem {
+                session: id.0,
+                op: Some(op),
+                ..UpItem::default()
+            };
+            give_back(&registry, &item);
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(mut waiting) = mailbox.poll_take(&mut cx, true) else {
+            panic!("nothing was given back")
+        };
+        assert!(matches!(waiting.mail.pop_front(), Some(Mail::AckLost { chat: of }) if of == chat));
+        assert!(waiting.mail.is_empty(), "a notice is dropped");
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A queue outlives its links. Each new link begins by saying everything about the node's slots anew, such as
 //! all their sessions, and only the newest link takes from the queue. A queue is bounded: an item that finds
-//! no room is dropped, and everything is said anew.
+//! no room is dropped, and everything is said anew. If the item ends something that was said before, such as
+//! a session, that does not make up for it: then the link ends, and the node forgets what the next one does not
+//! say.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +13,13 @@ use tokio::sync::Notify;
 
 /// The most items that wait for one node. Further items are dropped, and everything is said anew.
 const MAX_WAITING: usize = 65_536;
+
+/// One thing that a node is told.
+pub trait Item {
+    /// Returns whether the item ends something that was said before. If it is dropped, it is not made up for by saying
+    /// anew what there is.
+    fn ends(&self) -> bool;
+}
 
 /// The queues of all nodes, by node name.
 pub struct Queues<T>(Mutex<HashMap<String, Arc<Queue<T>>>>);
@@ -99,11 +108,37 @@ impl<T> Queue<T> {
         waiting.link
     }
 
-    /// Queues an item. If it finds no room it is dropped, and everything is said anew.
+    /// Makes the link say everything about the node's slots anew.
+    pub fn say_all(&self) {
+        lock(&self.waiting).all = true;
+        self.news.notify_one();
+    }
+
+    /// Takes at most `max` items, and whether everything is to be said anew. `None` if the link is to end: there is a
+    /// newer one, or a new one is needed.
+    pub fn take(&self, link: u64, max: usize) -> Option<(Vec<T>, bool)> {
+        let mut waiting = lock(&self.waiting);
+        if waiting.link != link {
+            drop(waiting);
+            // The newer link may have missed the notification that this one got.
+            self.news.notify_one();
+            return None;
+        }
+        let count = waiting.items.len().min(max);
+        let items = waiting.items.drain(..count).collect();
+        Some((items, std::mem::take(&mut waiting.all)))
+    }
+}
+
+impl<T: Item> Queue<T> {
+    /// Queues an item. If it finds no room it is dropped, and everything is said anew, by a new link if the item ends
+    /// something.
     pub fn push(&self, item: T) {
         let mut waiting = lock(&self.waiting);
         if waiting.items.len() < MAX_WAITING {
             waiting.items.push_back(item);
+        } else if item.ends() {
+            waiting.end_link();
         } else {
             waiting.all = true;
         }
@@ -117,25 +152,14 @@ impl<T> Queue<T> {
             self.push(item);
         }
     }
+}
 
-    /// Makes the link say everything about the node's slots anew.
-    pub fn say_all(&self) {
-        lock(&self.waiting).all = true;
-        self.news.notify_one();
-    }
-
-    /// Takes at most `max` items, and whether everything is to be said anew. `None` if there is a newer link.
-    pub fn take(&self, link: u64, max: usize) -> Option<(Vec<T>, bool)> {
-        let mut waiting = lock(&self.waiting);
-        if waiting.link != link {
-            drop(waiting);
-            // The newer link may have missed the notification that this one got.
-            self.news.notify_one();
-            return None;
-        }
-        let count = waiting.items.len().min(max);
-        let items = waiting.items.drain(..count).collect();
-        Some((items, std::mem::take(&mut waiting.all)))
+impl<T> Waiting<T> {
+    /// Makes the newest link end. The next one says everything, so nothing has to wait for it.
+    fn end_link(&mut self) {
+        self.items.clear();
+        self.link += 1;
+        self.linked = false;
     }
 }
 
@@ -156,9 +180,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    /// An item that ends something.
+    const END: u32 = u32::MAX;
+
+    impl Item for u32 {
+        fn ends(&self) -> bool {
+            *self == END
+        }
+    }
+
     #[test]
     fn a_map_that_is_behind_its_links_takes_no_queue_from_them() {
-        let queues = Queues::<u8>::default();
+        let queues = Queues::<u32>::default();
         let taker = queues.begin("presence-0");
         queues.keep(|_| false);
         assert!(Arc::ptr_eq(&queues.of("presence-0"), &taker.queue));
@@ -169,7 +202,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_for_the_newest_link_and_each_begins_with_everything() {
-        let queues = Queues::default();
+        let queues = Queues::<u32>::default();
         let older = queues.begin("presence-0");
         let newer = queues.begin("presence-0");
         older.queue.push(7);
@@ -181,11 +214,26 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_made_up_for_by_saying_everything() {
-        let queues = Queues::default();
+        let queues = Queues::<u32>::default();
         let taker = queues.begin("presence-0");
         taker.queue.take(taker.link, 0);
-        (0..=MAX_WAITING).for_each(|item| taker.queue.push(item));
+        (0..=MAX_WAITING as u32).for_each(|item| taker.queue.push(item));
         let (items, all) = taker.queue.take(taker.link, usize::MAX).expect("the newest");
         assert_eq!((items.len(), all), (MAX_WAITING, true));
+    }
+
+    #[test]
+    fn an_end_that_does_not_fit_is_made_up_for_by_a_new_link() {
+        let queues = Queues::<u32>::default();
+        let taker = queues.begin("presence-0");
+        (0..MAX_WAITING as u32).for_each(|item| taker.queue.push(item));
+        taker.queue.push(END);
+        assert!(taker.queue.take(taker.link, 9).is_none(), "the link ends");
+        taker.queue.push_if_linked(1);
+        drop(taker);
+        let next = queues.begin("presence-0");
+        assert_eq!(next.queue.take(next.link, 9), Some((vec![], true)));
+        next.queue.push(END);
+        assert_eq!(next.queue.take(next.link, 9), Some((vec![END], false)));
     }
 }

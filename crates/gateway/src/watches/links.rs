@@ -21,7 +21,7 @@ use tern_gateway_core::watches::State;
 
 use super::Watches;
 use crate::metrics;
-use crate::presence_links::queues::Queue;
+use crate::presence_links::queues::{Item, Queue};
 
 /// The most users that one frame asks to watch, and the most that it asks to watch no longer.
 const GATHER: usize = 1024;
@@ -35,6 +35,12 @@ pub enum Said {
     Watch(UserId),
     /// The user is watched here no longer.
     Unwatch(UserId),
+}
+
+impl Item for Said {
+    fn ends(&self) -> bool {
+        matches!(self, Self::Unwatch(_))
+    }
 }
 
 impl Watches {
@@ -71,7 +77,7 @@ impl Watches {
         self.read(&node.name, &taker.queue, changes).await
     }
 
-    /// Returns the frames for the node, until there is a newer link to it: the changes that wait in its
+    /// Returns the frames for the node, until the link is to end or there is a newer one: the changes that wait in its
     /// queue, and all watched users of its slots if that is due.
     fn frames(
         self: Arc<Self>,

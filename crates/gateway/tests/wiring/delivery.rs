@@ -1,5 +1,7 @@
 //! The path of messages up and down: sends, results, live pushes, wakes, windows, inboxes.
 
+use bytes::Bytes;
+use prost::Message;
 use tern_cluster::shedding::Level;
 use tern_proto::internal::{
     AckWritten, OpenedStream, Result as SendOutcome, Wake, WindowReply, down_item, up_item,
@@ -10,7 +12,8 @@ use tern_proto::{notice, v1};
 use tern_types::{ChatId, DeviceId, Notice, UserId};
 
 use crate::links::send;
-use crate::support::items::{entry, people, send_to, sent};
+use crate::support::items::{entry, newer_entry, people, send_to, sent};
+use crate::support::raw::RawPhone;
 use crate::support::{Phone, World, soon};
 
 #[tokio::test]
@@ -132,6 +135,44 @@ async fn what_waits_is_read_in_windows_before_caught_up() {
         assert!(matches!(phone.event().await, Event::Entry(entry) if entry.seq == seq));
     }
     assert!(matches!(phone.event().await, Event::CaughtUp(_)));
+}
+
+/// Returns the device's next entry as it came.
+async fn next_entry(phone: &mut RawPhone) -> Bytes {
+    loop {
+        let event = phone.event().await;
+        let decoded = v1::ServerEvent::decode(event.clone()).unwrap();
+        if matches!(decoded.event, Some(Event::Entry(_))) {
+            return event;
+        }
+    }
+}
+
+#[tokio::test]
+async fn fields_that_the_gateway_does_not_know_reach_the_device_live_and_in_windows() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let chat = ChatId::direct(user, UserId::random());
+    world.inbox(chat, 5);
+    let mut phone = RawPhone::open(world.channel().await, world.token(user, device)).await;
+    let session = world.announced().await.session;
+    let request = world.window().await;
+    let stored = newer_entry(chat, 5);
+    let reply = WindowReply {
+        r#ref: request.r#ref,
+        session: request.session,
+        chat_id: request.chat_id,
+        events: vec![stored.clone()],
+        seqs: vec![5],
+        next_seq: 6,
+        done: true,
+        failed: false,
+    };
+    world.reply(reply).await;
+    assert_eq!(next_entry(&mut phone).await, stored);
+    let live = newer_entry(chat, 6);
+    world.push(session, chat, 6, live.clone()).await;
+    assert_eq!(next_entry(&mut phone).await, live);
 }
 
 #[tokio::test]

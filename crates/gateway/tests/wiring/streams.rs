@@ -37,6 +37,24 @@ async fn the_newest_stream_of_a_device_wins() {
     assert_eq!(second.end().await.0.code(), CloseCode::SessionReplaced);
 }
 
+/// A phone that changes networks leaves a dead stream behind.
+#[tokio::test]
+async fn a_device_replaces_its_own_stream_also_where_there_is_no_room_for_another_one() {
+    let mut world = World::start(&["--gateway-max-sessions", "1"]).await;
+    let (user, device) = people();
+    let mut first = world.open(user, device).await;
+    let mut other = Phone::connect(world.channel().await).await;
+    let token = world.token(user, DeviceId::random());
+    other.say(items::open(token)).await;
+    let refused = other.event().await;
+    assert!(
+        matches!(&refused, Event::Closing(closing) if closing.code() == CloseCode::Unavailable),
+        "{refused:?}"
+    );
+    let _second = world.open(user, device).await;
+    assert_eq!(first.end().await.0.code(), CloseCode::SessionReplaced);
+}
+
 #[tokio::test]
 async fn streams_of_a_revoked_device_end_when_a_node_says_so_and_its_token_is_refused() {
     let mut world = World::start(&[]).await;
@@ -166,17 +184,15 @@ async fn a_draining_gateway_asks_its_devices_to_leave_and_takes_no_new_ones() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_is_worse_off_than_others_sends_its_devices_there() {
+async fn a_gateway_that_is_worse_off_than_others_shuts_its_door_and_sends_its_devices_there() {
     let mut world = World::start(&[]).await;
     let (user, device) = people();
     let mut stays = world.open(user, device).await;
     assert!(matches!(stays.event().await, Event::CaughtUp(_)));
     world.ctx.reached.said(Role::Gateway, true);
     assert!(matches!(stays.event().await, Event::Draining(_)));
-    until("the door is shut", || {
-        world.ctx.readiness.why_not() == Some("other gateways reach more")
-    })
-    .await;
+    let why_not = world.ctx.readiness.why_not();
+    assert_eq!(why_not, Some("other gateways reach more"), "before it says so");
     let mut late = Phone::connect(world.channel().await).await;
     let (user, device) = people();
     late.say(items::open(world.token(user, device))).await;

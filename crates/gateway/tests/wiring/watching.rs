@@ -86,6 +86,28 @@ async fn a_screen_gets_each_persons_state_then_the_result_and_then_each_change()
 }
 
 #[tokio::test]
+async fn of_several_devices_that_wait_for_a_persons_state_each_gets_it_before_the_result() {
+    let mut world = World::start(&[]).await;
+    let seen = UserId::random();
+    *world.chat.visible.lock().unwrap() = vec![seen];
+    let mut phones = [online(&mut world).await, online(&mut world).await];
+    let mut asked = world.chat.asks_who_may_watch.subscribe();
+    for phone in &phones {
+        watch(phone, &[seen]).await;
+    }
+    asked.wait_for(|asked| *asked == 2).await.unwrap();
+    world.watched().await;
+    world.shows(seen, true, 0).await;
+    for phone in &mut phones {
+        assert_eq!(
+            presence(phone).await,
+            (seen.to_string(), PresenceState::Online, 0)
+        );
+        complete(phone).await;
+    }
+}
+
+#[tokio::test]
 async fn watches_end_with_their_stream() {
     let mut world = World::start(&[]).await;
     let seen = UserId::random();

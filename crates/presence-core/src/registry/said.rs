@@ -52,6 +52,21 @@ impl Registry {
             unsaid.extend(&lacks);
         }
         self.unsaid = unsaid;
+        self.reckon();
+    }
+
+    /// Works out when the tick has something to do next.
+    fn reckon(&mut self) {
+        let due = self.gateways.values().filter_map(|state| {
+            let link = state.link.as_ref()?;
+            let stale = (!link.swept).then(|| link.began + STALE_AFTER);
+            let lacks = link.lacks_since.filter(|_| state.in_map);
+            [stale, lacks.map(|since| since + AGAIN_AFTER)]
+                .into_iter()
+                .flatten()
+                .min()
+        });
+        self.next_tick = due.min();
     }
 
     /// Returns whether a look-up of these users finds all their sessions: every gateway in the map has said their
@@ -86,6 +101,7 @@ impl Registry {
         for (gateway, link) in stale {
             effects.extend(self.retain(|session| session.gateway != gateway || session.link == link));
         }
+        self.reckon();
         effects
     }
 }

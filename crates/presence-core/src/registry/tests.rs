@@ -3,6 +3,7 @@ mod gateways;
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use tern_types::DeviceId;
 use uuid::Uuid;
 
 use super::*;

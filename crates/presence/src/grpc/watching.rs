@@ -10,7 +10,7 @@ use tern_proto::internal::{
 };
 use tern_types::{Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use tern_presence_core::activity::Presence;
 use tern_presence_core::people::News;
@@ -32,18 +32,19 @@ const MAX_READS: usize = 4;
 
 /// The reasons for which a watch stream wakes up.
 enum Wake {
-    Frame(Result<Option<WatchRequests>, Status>),
+    Frame(Option<Result<WatchRequests, Status>>),
     News,
     End,
 }
 
 /// Runs a watch stream until it ends. States go out as they are when the gateway takes them, so a slow gateway misses
-/// only states in between.
+/// only states in between. One frame of them goes out at a time, so that the gateway's requests are taken also while
+/// there is always something to tell.
 pub fn watch(
     hub: Arc<Hub>,
     store: LastSeen,
     guard: WatchGuard,
-    mut inbound: Streaming<WatchRequests>,
+    mut inbound: impl Stream<Item = Result<WatchRequests, Status>> + Send + Unpin,
     stop: CancellationToken,
 ) -> impl Stream<Item = Result<PresenceChanges, Status>> + Send {
     async_stream::try_stream! {
@@ -51,32 +52,33 @@ pub fn watch(
         let mut patience = Patience::default();
         let mut reads = FuturesUnordered::new();
         loop {
+            // Of what is ready anything may be next, so nothing keeps the rest waiting.
             let wake = tokio::select! {
-                biased;
                 () = stop.cancelled() => Wake::End,
                 () = guard.ended.cancelled() => Wake::End,
                 // The stream sends what is known already while the store is asked for the rest.
                 () = guard.news.notified() => Wake::News,
                 Some(()) = reads.next() => continue,
-                frame = inbound.message(), if reads.len() < MAX_READS => Wake::Frame(frame),
+                frame = inbound.next(), if reads.len() < MAX_READS => Wake::Frame(frame),
             };
             match wake {
-                Wake::Frame(Ok(Some(frame))) => {
+                Wake::Frame(Some(Ok(frame))) => {
                     let unknown = take_requests(&hub, &guard, frame, &mut patience).await?;
                     for users in unknown.chunks(MAX_READ) {
                         reads.push(reader::read_for(hub.clone(), store.clone(), users.to_vec()));
                     }
                 }
-                Wake::Frame(Ok(None) | Err(_)) | Wake::End => break,
-                Wake::News => loop {
+                Wake::Frame(None | Some(Err(_))) | Wake::End => break,
+                Wake::News => {
                     let news = guard.take(MAX_STATES);
-                    if news.is_empty() {
-                        break;
+                    if !news.is_empty() {
+                        // There may be more.
+                        guard.news.notify_one();
+                        metrics::changes(news.states.len());
+                        let map_version = *version.borrow();
+                        yield changes(map_version, news);
                     }
-                    metrics::changes(news.states.len());
-                    let map_version = *version.borrow();
-                    yield changes(map_version, news);
-                },
+                }
             }
         }
     }
@@ -179,5 +181,44 @@ fn state(user: UserId, presence: Presence) -> UserPresence {
         user_id: user.to_vec().into(),
         online,
         last_seen_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::stream;
+    use tern_cluster::{ClusterMap, Node, Role};
+    use tern_presence_core::registry::Gateway;
+    use tern_store::postgres::{self, PostgresArgs};
+
+    use super::*;
+
+    /// The number of frames that the states of all watched people fill.
+    const FRAMES: usize = 20;
+
+    #[tokio::test]
+    async fn a_gateway_that_has_gone_is_noticed_while_many_states_wait() {
+        let threshold = Duration::from_secs(30);
+        let hub = Hub::new("p1".into(), 1, Duration::ZERO, threshold, Duration::ZERO);
+        let hub = Arc::new(hub);
+        let node = Node {
+            name: "p1".into(),
+            incarnation: 1,
+            ..Node::default()
+        };
+        hub.follow(&ClusterMap::new(1, [(Role::Presence, node)]));
+        let guard = hub.open_watch(&Gateway {
+            name: "g1".into(),
+            incarnation: 1,
+        });
+        let users: Vec<UserId> = (0..FRAMES * MAX_STATES).map(|_| UserId::random()).collect();
+        guard.watch(&users);
+        hub.stored(&users, &HashMap::new());
+        let nowhere = PostgresArgs::from_url("postgres://nobody@127.0.0.1:1/none").expect("a URL");
+        let store = LastSeen::new(postgres::pool_when_needed(&nowhere));
+        let changes = watch(hub, store, guard, stream::empty(), CancellationToken::new());
+        assert!(changes.count().await < FRAMES);
     }
 }

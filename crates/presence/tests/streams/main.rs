@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role};
+use tern_identity::principal::{Principal, Scope};
 use tern_presence::Config;
+use tern_proto::internal::presence_admin_client::PresenceAdminClient;
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{
     AnnounceReplies, AnnounceReply, Announcement, Announcements, LookupReplies, LookupReply, LookupRequest,
     LookupRequests,
 };
+use tern_proto::v1::ListSessionsRequest;
 use tern_store::postgres::PostgresArgs;
 use tern_types::{DeviceId, Slot, UserId};
 use tokio::net::TcpListener;
@@ -101,6 +104,21 @@ impl Presence {
             .unwrap()
             .into_inner();
         Gateway { out, replies }
+    }
+
+    /// Returns whether an operator is told that the list of the user's sessions may lack some.
+    async fn lists_incomplete(&self, user: UserId) -> bool {
+        let mut request = Request::new(ListSessionsRequest {
+            user_id: user.to_string(),
+        });
+        let operator = Principal::Key {
+            key_id: "k1".into(),
+            scopes: vec![Scope::Admin],
+        };
+        operator.write(request.metadata_mut());
+        let mut client = PresenceAdminClient::new(self.channel.clone());
+        let listed = client.list_sessions(request).await.unwrap();
+        listed.into_inner().sessions_incomplete
     }
 
     async fn chat(&self, name: &str) -> Chat {
@@ -262,9 +280,11 @@ async fn nobody_is_said_for_sure_before_every_gateway_has_said_its_sessions() {
     let (g1, g2) = (presence.gateway("g1").await, presence.gateway("g2").await);
     g1.has_said_all(1).await;
     assert!(chat.look_up(1, &[user]).await.unsure, "the user may be on g2");
+    assert!(presence.lists_incomplete(user).await);
     g2.has_said_all(1).await;
     let sure = async { while chat.look_up(1, &[user]).await.unsure {} };
     timeout(PATIENCE, sure).await.unwrap();
+    assert!(!presence.lists_incomplete(user).await);
     // A gateway that joins has said nothing.
     presence.follow(map(2, &["p1"], &["g1", "g2", "g3"]));
     let unsure = async { while !chat.look_up(2, &[user]).await.unsure {} };

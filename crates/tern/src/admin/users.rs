@@ -128,6 +128,9 @@ pub async fn sessions(args: OneArgs) -> anyhow::Result<()> {
     let api = args.remote.api()?;
     let user_id = find(&api, &args.user).await?.0.user_id;
     let answer = api.list_sessions(v1::ListSessionsRequest { user_id }).await?;
+    if answer.sessions_incomplete {
+        remark("the presence node does not know all sessions yet: some may be missing")?;
+    }
     let sessions: Vec<Session> = answer.sessions.into_iter().map(session).collect();
     let now = Clock::wall();
     show(args.remote.json, &sessions, |sessions| {

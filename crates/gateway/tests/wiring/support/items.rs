@@ -1,6 +1,8 @@
 //! Users, and what they and the nodes send.
 
 use bytes::Bytes;
+use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use tern_proto::raw;
 use tern_proto::v1::client_item::Item;
 use tern_proto::v1::server_event::Event;
@@ -43,6 +45,31 @@ pub fn entry(chat: ChatId, seq: u64) -> Bytes {
         seq,
         ..Default::default()
     }))
+}
+
+/// Encodes an entry of the chat as a newer version may do it: the entry and the event have one more field, whose number
+/// this version does not know.
+pub fn newer_entry(chat: ChatId, seq: u64) -> Bytes {
+    let entry = v1::Entry {
+        chat_id: chat.to_string(),
+        seq,
+        ..Default::default()
+    };
+    let mut encoded = entry.encode_to_vec();
+    put_field(1000, b"of the entry", &mut encoded);
+    let mut event = Vec::new();
+    put_field(EVENT_ENTRY, &encoded, &mut event);
+    put_field(1000, b"of the event", &mut event);
+    event.into()
+}
+
+/// The field number of `ServerEvent.entry`.
+const EVENT_ENTRY: u32 = 2;
+
+fn put_field(number: u32, bytes: &[u8], message: &mut Vec<u8>) {
+    encode_key(number, WireType::LengthDelimited, message);
+    encode_varint(bytes.len() as u64, message);
+    message.extend_from_slice(bytes);
 }
 
 /// Encodes the result of a message that was placed at `seq`.

@@ -55,6 +55,7 @@ fn what_was_forgotten_with_its_slot_is_asked_for_again() {
     // The first says it by itself. What it says by a map of before does not count.
     it.say("g1", 1, 6);
     it.say("g2", 2, 7);
+    assert_eq!(it.registry.next_tick(), Some(NOW + AGAIN_AFTER));
     it.now = it.now + AGAIN_AFTER - Duration::from_millis(1);
     assert_eq!(it.apply(Event::Tick), []);
     it.now = it.now + Duration::from_millis(1);
@@ -64,6 +65,7 @@ fn what_was_forgotten_with_its_slot_is_asked_for_again() {
     };
     assert_eq!(it.apply(Event::Tick), [ended]);
     assert_eq!(it.apply(Event::Tick), [], "once");
+    assert_eq!(it.registry.next_tick(), Some(NOW + STALE_AFTER));
     it.link("g1", 4);
     it.announce_on("g1", 4, 10, 1);
     it.say("g1", 4, 7);
