@@ -38,6 +38,9 @@ pub struct ChatState {
     pub(super) fill: LookUp,
     /// The seqs of the unread entries above the last listing, ascending.
     pub(super) unread: VecDeque<Seq>,
+    /// The seq of the last entry applied since the start that is no message. It may have changed title, role or
+    /// members. Every answer of the server is newer than the entries that were applied before the start.
+    changed: Seq,
 }
 
 impl ChatState {
@@ -50,6 +53,7 @@ impl ChatState {
             look_up: LookUp::Idle,
             fill: LookUp::Idle,
             unread: unread.into(),
+            changed: Seq::ZERO,
         }
     }
 
@@ -88,6 +92,27 @@ impl ChatState {
         self.row.known = true;
     }
 
+    /// Takes what the server says of the chat. If entries above its head were applied already and are not all messages,
+    /// they may have changed title, role and members. These then stay as the entries left them, and the chat is known
+    /// only with the next answer.
+    pub(super) fn learn(&mut self, chat: Chat) {
+        let row = &mut self.row;
+        row.known = self.changed <= chat.head;
+        (row.listed_head, row.listed_unread) = (chat.head, chat.unread);
+        row.confirmed_read = row.confirmed_read.max(chat.read);
+        self.unread.retain(|seq| *seq > chat.head);
+        let before = std::mem::replace(&mut row.chat, chat);
+        let chat = &mut row.chat;
+        chat.head = chat.head.max(before.head);
+        chat.active_at = chat.active_at.max(before.active_at);
+        chat.read = chat.read.max(before.read);
+        if !row.known {
+            (chat.title, chat.role) = (before.title, before.role);
+            (chat.member_count, chat.left) = (before.member_count, before.left);
+        }
+        self.read_up_to(self.row.chat.read);
+    }
+
     /// Updates the chat from an applied entry. `me` is this person. Entries of one chat come in ascending order.
     pub(super) fn absorb(&mut self, entry: &Entry, me: UserId) {
         self.row.chat.head = self.row.chat.head.max(entry.seq);
@@ -111,6 +136,9 @@ impl ChatState {
                 "unread entries are not ascending"
             );
             self.unread.push_back(entry.seq);
+        }
+        if entry.message().is_none() {
+            self.changed = entry.seq;
         }
         self.absorb_content(entry, me);
     }

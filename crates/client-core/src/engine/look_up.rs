@@ -81,24 +81,20 @@ impl Engine {
 
     /// Takes what the server says about a chat. An unknown cursor starts at the answer's `resume`.
     fn learn(&mut self, listed: ListedChat, now: Timestamp) {
-        let (mut chat, resume) = (listed.chat, listed.resume);
+        let (chat, resume) = (listed.chat, listed.resume);
         let id = chat.id;
         let state = self.chats.entry(id).or_insert_with(|| ChatState::unknown(id));
-        state.look_up = LookUp::Idle;
         let at = state.cursor.at().unwrap_or(resume);
-        // The answer may be older than entries that this device has applied already.
-        if chat.head >= at {
-            let row = &mut state.row;
-            (row.listed_head, row.listed_unread) = (chat.head, chat.unread);
-            row.confirmed_read = row.confirmed_read.max(chat.read);
-            chat.read = chat.read.max(row.chat.read);
-            chat.active_at = chat.active_at.max(row.chat.active_at);
-            row.chat = chat;
-            let read = row.chat.read;
-            state.unread.clear();
-            state.read_up_to(read);
+        // The answer may be older than entries that this device has applied already. Of a chat that is known it then
+        // says nothing new.
+        if chat.head >= at || !state.row.known {
+            state.learn(chat);
         }
-        state.row.known = true;
+        state.look_up = if state.row.known {
+            LookUp::Idle
+        } else {
+            LookUp::Again(now + CALL_RETRY)
+        };
         if state.cursor.at().is_none() {
             let entries = state.cursor.start(resume);
             self.applied(id, entries, now);
