@@ -212,7 +212,8 @@ pub struct ChatRow {
     pub chat: Chat,
     /// The seq up to which everything is stored. `None`: the place where this device begins is not known yet.
     pub cursor: Option<Seq>,
-    /// True if kind, title and members are known. Otherwise they are placeholders, and the chat waits for a look-up.
+    /// True if kind, title and members are known. Otherwise they are placeholders, or from a membership before the
+    /// present one, and the chat waits for a look-up.
     pub known: bool,
     /// The read mark that the server has confirmed.
     pub confirmed_read: Seq,

@@ -20,6 +20,9 @@ pub(super) enum LookUp {
     Idle,
     /// The call is under way.
     Running,
+    /// The call is under way, and since it was made, an entry has added the person to the chat. If the answer says that
+    /// the person is no member, it is older than that entry, and the call is made again.
+    Outdated,
     /// The call failed, and may be made again at this time.
     Again(Timestamp),
 }
@@ -174,7 +177,14 @@ impl ChatState {
             Some(Content::MembersAdded(added)) => {
                 let count = u32::try_from(added.user_ids.len()).unwrap_or(u32::MAX);
                 chat.member_count = chat.member_count.saturating_add(count);
-                chat.left &= !added.user_ids.contains(&my_id);
+                if added.user_ids.contains(&my_id) {
+                    // What is known of the chat is from an earlier membership, or placeholders.
+                    (chat.role, chat.left) = (Role::Member, false);
+                    self.row.known = false;
+                    if self.look_up == LookUp::Running {
+                        self.look_up = LookUp::Outdated;
+                    }
+                }
             }
             Some(Content::MemberRemoved(removed)) => {
                 chat.member_count = chat.member_count.saturating_sub(1);

@@ -1,5 +1,5 @@
-//! This module asks the server for what the device misses: all chats once, then each chat that turns up unknown, and
-//! entries that do not come.
+//! This module asks the server for what the device misses: all chats once, then each chat that turns up unknown or to
+//! which the person is added again, and entries that do not come.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl Engine {
     pub(super) fn list_chats_if_needed(&mut self, now: Timestamp) {
         let may = match self.listing.state {
             LookUp::Idle => true,
-            LookUp::Running => false,
+            LookUp::Running | LookUp::Outdated => false,
             LookUp::Again(at) => at <= now,
         };
         if !self.listing.done && may {
@@ -117,12 +117,16 @@ impl Engine {
     }
 
     /// Notes that the person is not a member any more. Nothing more will come for the chat, so an unknown cursor begins
-    /// just below the first held entry. At least the entry that removed the person is held.
+    /// just below the first held entry. At least the entry that removed the person is held. The chat stays as it is
+    /// known until an entry adds the person again.
     fn not_a_member(&mut self, chat: ChatId, now: Timestamp) {
         let Some(state) = self.chats.get_mut(&chat) else {
             return;
         };
-        state.look_up = LookUp::Idle;
+        // An answer that an entry or another answer has overtaken says nothing.
+        if std::mem::replace(&mut state.look_up, LookUp::Idle) != LookUp::Running {
+            return;
+        }
         state.row.known = true;
         state.row.chat.left = true;
         let first = state.cursor.first_held().map_or(Seq::ZERO, Seq::previous);
