@@ -157,15 +157,15 @@ impl Engine {
         }
     }
 
-    /// Takes the answer to the call that reads missing entries.
+    /// Takes the answer to the call that reads one page of missing entries.
     pub(super) fn filled(&mut self, chat: ChatId, result: Result<Vec<Entry>, CallError>, now: Timestamp) {
         let Some(state) = self.chats.get_mut(&chat) else {
             return;
         };
         match result {
             Ok(entries) => {
+                let (since, before) = (state.gap_since, state.cursor.at());
                 state.fill = LookUp::Idle;
-                state.gap_since = None;
                 // ListEntries leaves out entries that this person may not see, so the cursor may rise to just below the
                 // first entry of its answer.
                 if let Some(first) = entries.first() {
@@ -176,7 +176,10 @@ impl Engine {
                     self.offer(entry, now);
                 }
                 if let Some(state) = self.chats.get_mut(&chat) {
-                    state.watch_gap(true, now);
+                    // A page that brings entries is followed by the next one at once. After one that brings none, the
+                    // gap has to last as long as before the first one.
+                    state.gap_since = since.filter(|_| state.cursor.at() > before);
+                    state.watch_gap(false, now);
                 }
                 self.watch(chat);
             }

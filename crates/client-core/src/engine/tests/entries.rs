@@ -1,5 +1,6 @@
 //! These tests hold how entries are applied and acknowledged, how gaps are closed, and where a chat's cursor begins.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tern_proto::v1::server_event::Event as Wire;
@@ -7,7 +8,7 @@ use tern_proto::v1::{self, ErrorReason};
 use tern_types::Seq;
 
 use super::{acks, chat, connected, feed, refused, told};
-use crate::engine::{Call, Input};
+use crate::engine::{Call, Effects, Input};
 use crate::model::Event;
 use crate::testing::{NOW, entry, frame, wire};
 
@@ -97,6 +98,43 @@ fn a_missing_entry_that_does_not_come_is_read() {
         NOW,
     );
     assert_eq!(told(&effects), [3], "the server has no 2 for this device");
+}
+
+/// Returns the seqs from which missing entries are read.
+fn fills(effects: &Effects) -> Vec<u64> {
+    let from = |call: &Call| match call {
+        Call::Fill { from, .. } => Some(from.0),
+        _ => None,
+    };
+    effects.calls.iter().filter_map(from).collect()
+}
+
+#[test]
+fn a_large_gap_is_read_page_after_page_without_a_pause() {
+    let mut engine = connected();
+    for seq in [1, 600] {
+        feed(&mut engine, Wire::Entry(wire(&entry(chat(1), seq))));
+    }
+    let later = NOW + Duration::from_secs(20);
+    assert_eq!(fills(&engine.apply([Input::Tick], later)), [2]);
+    let page = |seqs: RangeInclusive<u64>| Input::Filled {
+        chat: chat(1),
+        result: Ok(seqs.map(|seq| entry(chat(1), seq)).collect()),
+    };
+    assert_eq!(fills(&engine.apply([page(2..=257)], later)), [258]);
+    assert_eq!(fills(&engine.apply([page(258..=513)], later)), [514]);
+    let empty = RangeInclusive::new(1, 0);
+    let vain = engine.apply([page(empty)], later);
+    assert_eq!(
+        fills(&vain),
+        [0; 0],
+        "a page without entries is not followed by another"
+    );
+    let again = later + Duration::from_secs(15);
+    assert_eq!(fills(&engine.apply([Input::Tick], again)), [514]);
+    let last = engine.apply([page(514..=599)], again);
+    assert_eq!(told(&last), (514..=600).collect::<Vec<_>>());
+    assert_eq!(fills(&last), [0; 0]);
 }
 
 #[test]
