@@ -32,8 +32,8 @@ pub(super) enum LookUp {
 pub struct ChatState {
     pub(super) row: ChatRow,
     pub(super) cursor: Cursor,
-    /// The time since which entries are held because earlier ones are missing, and none was applied. `None`: there is
-    /// no gap.
+    /// The time since which entries are held because earlier ones are missing, and none was applied, or if that is
+    /// later, the time at which the present stream was opened. `None`: there is no gap.
     pub(super) gap_since: Option<Timestamp>,
     /// The state of the call that reads the chat's properties.
     pub(super) look_up: LookUp,

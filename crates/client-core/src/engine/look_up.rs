@@ -15,6 +15,10 @@ use crate::model::{ChatList, Entry, ListedChat};
 /// entries within some seconds, so after this time they will not come by themselves. Example: the device acknowledged
 /// entries that its own store then lost, because a backup of it was restored.
 const GAP_TIMEOUT: Duration = Duration::from_secs(15);
+/// The time after which entries are given up that are missing from a chat that the person has left, where ListEntries is
+/// refused. The gateway reads the inbox of each of its devices about once a minute, so it has sent by then whatever
+/// waits for the device.
+const GIVE_UP: Duration = Duration::from_secs(120);
 /// The shortest time before a call that failed is made again. The server may ask for more.
 const CALL_RETRY: Duration = Duration::from_secs(2);
 
@@ -134,12 +138,22 @@ impl Engine {
         self.applied(chat, entries, now);
     }
 
-    /// Asks for chats that turned up unknown, and for entries that are missing. It asks for nothing before all chats
-    /// have been listed, since the listing may answer.
+    /// Starts the times of all gaps anew on a new stream, because the server first sends on it what waits.
+    pub(super) fn restart_gaps(&mut self, now: Timestamp) {
+        for chat in &self.waiting {
+            if let Some(state) = self.chats.get_mut(chat) {
+                state.gap_since = state.gap_since.map(|_| now);
+            }
+        }
+    }
+
+    /// Asks for chats that turned up unknown, and for entries that are missing although there is a stream. It asks for
+    /// nothing before all chats have been listed, since the listing may answer.
     pub(super) fn look_up_unknown(&mut self, now: Timestamp) {
         if !self.listing.done {
             return;
         }
+        let open = self.session.open();
         for chat in &self.waiting {
             let Some(state) = self.chats.get_mut(chat) else {
                 continue;
@@ -148,7 +162,8 @@ impl Engine {
                 state.look_up = LookUp::Running;
                 self.effects.calls.push(Call::GetChat(*chat));
             }
-            if state.gap_since.is_some_and(|since| since + GAP_TIMEOUT <= now) && state.fill == LookUp::Idle {
+            let due = open && state.gap_since.is_some_and(|since| since + GAP_TIMEOUT <= now);
+            if due && state.fill == LookUp::Idle {
                 state.fill = LookUp::Running;
                 let from = state.cursor.at().unwrap_or_default().next();
                 tracing::warn!(%chat, %from, "entries missing, reading them");
@@ -183,7 +198,29 @@ impl Engine {
                 }
                 self.watch(chat);
             }
+            Err(error) if error.reason == ErrorReason::ChatNotFound => self.not_to_be_read(chat, now),
             Err(error) => state.fill = LookUp::Again(again(&error, now)),
+        }
+    }
+
+    /// Notes that missing entries cannot be read, because the person is not a member any more. They can only come by the
+    /// stream. When that has had time enough to bring them, the cursor rises to just below the first held entry, so that
+    /// the entry that removed the person is applied.
+    fn not_to_be_read(&mut self, chat: ChatId, now: Timestamp) {
+        let waiting_sent = self.caught_up || self.caught_up_before;
+        let Some(state) = self.chats.get_mut(&chat) else {
+            return;
+        };
+        let over = waiting_sent && state.gap_since.is_some_and(|since| since + GIVE_UP <= now);
+        state.fill = if over {
+            LookUp::Idle
+        } else {
+            LookUp::Again(now + GAP_TIMEOUT)
+        };
+        if let Some(first) = state.cursor.first_held().filter(|_| over) {
+            tracing::warn!(%chat, below = %first, "missing entries given up, the person has left");
+            let entries = state.cursor.skip(first.previous());
+            self.applied(chat, entries, now);
         }
     }
 
@@ -216,6 +253,7 @@ impl Engine {
 
     /// Returns the time at which the next call about chats is due.
     pub(super) fn chats_wake(&self) -> Option<Timestamp> {
+        let reads = self.listing.done && self.session.open();
         let again = |look_up: LookUp| {
             if let LookUp::Again(at) = look_up {
                 Some(at)
@@ -228,7 +266,7 @@ impl Engine {
             .iter()
             .filter_map(|chat| self.chats.get(chat))
             .flat_map(|state| {
-                let idle = self.listing.done && state.fill == LookUp::Idle;
+                let idle = reads && state.fill == LookUp::Idle;
                 let gap = state.gap_since.filter(|_| idle).map(|since| since + GAP_TIMEOUT);
                 [again(state.look_up), again(state.fill), gap]
             });
