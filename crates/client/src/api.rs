@@ -27,7 +27,7 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// The unary services, called as a device or as a back end. Each method makes the RPC of the same name; the files in
 /// `proto/tern/v1` document the request, the response and the errors. A call that fails for a passing reason is tried
-/// up to 7 times.
+/// up to 7 times, and once more if its token had to be renewed.
 #[derive(Debug, Clone)]
 pub struct Api {
     gateways: Gateways,
@@ -47,6 +47,40 @@ pub(crate) enum Auth {
     },
     /// No credentials. Only RefreshToken is called so.
     None,
+}
+
+/// The attempts of one call that have failed.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// The number of attempts, without the one that showed that the token has expired.
+    failed: u32,
+    /// True if the token was renewed.
+    renewed: bool,
+}
+
+/// The consequence of an attempt that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Renew the token, then make the call again at once.
+    Renew,
+    /// Make the call again after a pause.
+    Again,
+    GiveUp,
+}
+
+impl Attempts {
+    /// Counts an attempt that failed with `error`, and returns what to do next.
+    fn failed(&mut self, error: &CallError) -> Next {
+        if error.reason == ErrorReason::TokenExpired && !std::mem::replace(&mut self.renewed, true) {
+            return Next::Renew;
+        }
+        self.failed += 1;
+        if error.is_transient() && self.failed < ATTEMPTS {
+            Next::Again
+        } else {
+            Next::GiveUp
+        }
+    }
 }
 
 macro_rules! calls {
@@ -146,23 +180,21 @@ impl Api {
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
         let mut backoff = Backoff::new(rand::random());
-        let mut renewed = false;
-        let mut attempt = 0;
+        let mut attempts = Attempts::default();
         loop {
-            attempt += 1;
             let (channel, turn) = self.gateways.channel();
             let token = self.auth.token();
             let error = match call(channel, self.request(message.clone(), &token)?).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => CallError::from(status),
             };
-            if error.reason == ErrorReason::TokenExpired && !renewed {
-                renewed = true;
-                self.auth.renew(&token).await?;
-                continue;
-            }
-            if !error.is_transient() || attempt == ATTEMPTS {
-                return Err(error);
+            match attempts.failed(&error) {
+                Next::GiveUp => return Err(error),
+                Next::Renew => {
+                    self.auth.renew(&token).await?;
+                    continue;
+                }
+                Next::Again => {}
             }
             if error.reason == ErrorReason::Unspecified {
                 self.gateways.advance(turn);
@@ -228,4 +260,44 @@ fn bearer(token: &str) -> Result<AsciiMetadataValue, CallError> {
     let mut value = AsciiMetadataValue::try_from(format!("Bearer {token}")).map_err(malformed)?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: tonic::Code, reason: ErrorReason) -> CallError {
+        CallError {
+            code,
+            reason,
+            message: String::new(),
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn whatever_a_call_meets_its_attempts_come_to_an_end() {
+        let busy = error(tonic::Code::Unavailable, ErrorReason::Unavailable);
+        let expired = error(tonic::Code::Unauthenticated, ErrorReason::TokenExpired);
+        for expires_at in 0..=ATTEMPTS {
+            let mut attempts = Attempts::default();
+            let met = (0..).map(|attempt| if attempt == expires_at { &expired } else { &busy });
+            let next: Vec<Next> = met
+                .map(|error| attempts.failed(error))
+                .take(20)
+                .take_while(|next| *next != Next::GiveUp)
+                .collect();
+            let pauses = next.iter().filter(|next| **next == Next::Again).count();
+            assert_eq!(pauses, 6, "expired at {expires_at}");
+        }
+        let mut attempts = Attempts::default();
+        assert_eq!(attempts.failed(&expired), Next::Renew);
+        assert_eq!(
+            attempts.failed(&expired),
+            Next::GiveUp,
+            "a new token is no better"
+        );
+        let no = error(tonic::Code::PermissionDenied, ErrorReason::RoleTooLow);
+        assert_eq!(Attempts::default().failed(&no), Next::GiveUp);
+    }
 }
