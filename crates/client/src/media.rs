@@ -83,6 +83,17 @@ pub enum MediaError {
     Corrupt(&'static str),
 }
 
+impl MediaError {
+    /// Returns whether another attempt may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(_) => true,
+            Self::Call(error) => error.is_transient(),
+            Self::File(_) | Self::Client(_) | Self::Changed | Self::TooLarge | Self::Corrupt(_) => false,
+        }
+    }
+}
+
 impl Client {
     /// Encrypts a file under a new key and uploads it. If the upload is interrupted or the app killed, the same call
     /// goes on where it was, for up to 23 hours.
@@ -146,8 +157,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`MediaError::Call`] if the platform refuses the file or does not answer, [`MediaError::Store`] after
-    /// several attempts at the object store, [`MediaError::Corrupt`] if the content is not that of `file`,
+    /// [`MediaError::Call`] if the platform refuses the file, [`MediaError::Call`] and [`MediaError::Store`] after
+    /// several attempts in which the platform or the object store did not answer, [`MediaError::Corrupt`] if the content is not that of `file`,
     /// [`MediaError::TooLarge`], [`MediaError::File`].
     pub async fn download(
         &self,

@@ -22,9 +22,9 @@ use super::upload::Failure;
 use crate::client::Client;
 use crate::driver::malformed;
 
-/// The number of attempts to transfer a picture. With the delays between them an upload bridges a minute
-/// without a network, and a download some seconds in which the object store is away. A person waits for the
-/// picture, so there are not more of them.
+/// The number of attempts to transfer a picture. With the delays between them they bridge some seconds in which the
+/// object store is away, or a minute without a network, because the calls have attempts of their own. A person waits
+/// for the picture, so there are not more of them.
 const TRIES: u32 = 6;
 /// The number of bytes that are handed to the connection at once.
 const CHUNK: usize = 64 * 1024;
@@ -138,16 +138,21 @@ impl Client {
         Ok((seq > 0).then_some(Seq(seq)))
     }
 
-    /// Downloads a picture of at most 16 MiB, and checks its hash. Fails with [`MediaError::Corrupt`] if the hash is
-    /// another, and with [`MediaError::Store`] after several attempts.
+    /// Downloads a picture of at most 16 MiB, and checks its hash.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::Corrupt`] if the hash is another, [`MediaError::Call`] if the platform refuses the picture,
+    /// [`MediaError::Call`] and [`MediaError::Store`] after several attempts in which the platform or the object store
+    /// did not answer.
     pub async fn download_picture(&self, of: PictureOf, media: MediaId) -> Result<Bytes, MediaError> {
         let mut backoff = Backoff::new(rand::random());
         let mut tries = 0;
         loop {
             tries += 1;
             match self.try_download(of, media).await {
-                Err(MediaError::Store(why)) if tries < TRIES => {
-                    tracing::debug!(why, tries, "a picture is read again");
+                Err(why) if why.is_transient() && tries < TRIES => {
+                    tracing::debug!(%why, tries, "a picture is read again");
                 }
                 done => return done,
             }
