@@ -124,7 +124,7 @@ pub enum Change {
     Entry(Entry),
     /// Stores the chat in place of what is stored of it.
     Chat(ChatRow),
-    /// Adds a message to the outbox.
+    /// Adds a message to the outbox, in place of a refused one with the same request_id.
     Queue(QueuedMessage),
     /// Notes that the server has the message. Its entry is not applied here yet.
     Sent {
@@ -139,7 +139,7 @@ pub enum Change {
         code: v1::SendErrorCode,
         message: String,
     },
-    /// Removes a message from the outbox.
+    /// Removes a refused message from the outbox. Any other stays.
     Unqueue(RequestId),
     /// Stores how far a person has received and read the chat.
     Receipt {

@@ -158,7 +158,7 @@ impl Client {
     }
 
     /// Sends a message of any kind, as [`Client::send`] does for plain ones. A second call with the same request_id
-    /// does not send a second message.
+    /// does not send a second message. If the first message was refused, the second one takes its place.
     pub async fn send_message(&self, message: Outgoing) -> Result<RequestId> {
         let request = message.request;
         self.apply(Input::Send(message)).await?;

@@ -179,6 +179,35 @@ fn a_refused_message_stays_until_it_is_discarded() {
 }
 
 #[test]
+fn a_message_with_the_request_id_of_a_refused_one_is_kept_in_its_place_until_its_entry_comes() {
+    let mut store = memory();
+    let (refused, other) = (queued("refused"), queued("other"));
+    let mut again = queued("again");
+    again.message.request = refused.message.request;
+    let failed = Change::Failed {
+        request: refused.message.request,
+        code: FailureCode::NotAMember,
+        message: "no".into(),
+    };
+    store
+        .commit(&[
+            Change::Queue(refused),
+            failed,
+            Change::Queue(other.clone()),
+            Change::Queue(again.clone()),
+        ])
+        .unwrap();
+    assert_eq!(store.outbox().unwrap(), [other.clone(), again.clone()]);
+    let mut second = again.clone();
+    second.message.body = "a second time".into();
+    store.commit(&[Change::Queue(second)]).unwrap();
+    assert_eq!(store.outbox().unwrap(), [other.clone(), again.clone()]);
+    // The result is lost, and the entry comes.
+    store.commit(&[Change::Entry(own(&again, 1))]).unwrap();
+    assert_eq!(store.outbox().unwrap(), [other]);
+}
+
+#[test]
 fn history_comes_in_pages_and_the_servers_word_stands_over_a_sends_result() {
     let mut store = memory();
     let changes: Vec<_> = (1..=30).map(|seq| Change::Entry(entry(CHAT, seq))).collect();
