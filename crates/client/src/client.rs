@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use tern_client_core::engine::{Engine, Input, Settings};
 use tern_client_core::model::{
-    Chat, Credentials, Entry, Event, ListedChat, Mark, MessageReceipts, Outgoing, QueuedMessage, To,
+    Chat, Credentials, Entry, ListedChat, Mark, MessageReceipts, Outgoing, QueuedMessage, To,
 };
 
 use crate::api::{Api, Auth};
@@ -19,13 +19,12 @@ use crate::connection::Gateways;
 use crate::driver::command::Command;
 use crate::driver::{Driver, entries, malformed};
 use crate::error::{CallError, ClientError};
+use crate::events::{self, EventStream};
 use crate::media::http::Http;
 use crate::store::Store;
 
 /// The number of commands that may wait for the driver, which takes up to 64 at a time.
 const COMMANDS: usize = 256;
-/// The number of events that the channel to the app holds; further events wait in the driver.
-const EVENTS: usize = 256;
 /// The largest number of user ids in one BatchGetUsers call.
 const USERS_PAGE: usize = 256;
 /// The largest page of GetMessageReceipts, in receipts.
@@ -53,33 +52,9 @@ struct Shared {
     device: DeviceId,
 }
 
-/// The events of one client, in the order in which they happened.
-///
-/// An app may be a slow consumer. While it takes no events, up to about 4,000 wait in memory, and the client then stops
-/// reading the stream. After 10 s it gives the stream up, and it does so again after each reconnect, until the app
-/// takes events. No message is lost: the server sends again what was not acknowledged. Dropping the `EventStream` drops
-/// the events only; the client goes on.
-#[derive(Debug)]
-pub struct EventStream {
-    events: mpsc::Receiver<Event>,
-}
-
-impl EventStream {
-    /// Waits for the next event. Returns `None` when the client has ended. The last event is
-    /// [`Event::Stopped`], unless the app left events waiting at the end for more than 1 s: then those that
-    /// still wait are dropped with it.
-    pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
-    }
-
-    /// Returns an event that is ready, or `None` if there is none now.
-    pub fn try_next(&mut self) -> Option<Event> {
-        self.events.try_recv().ok()
-    }
-}
-
 impl Client {
-    /// Opens the store and begins to connect. Returns before there is a connection; [`Event::Connected`] follows.
+    /// Opens the store and begins to connect. Returns before there is a connection; [`crate::Event::Connected`]
+    /// follows.
     ///
     /// # Errors
     ///
@@ -90,7 +65,7 @@ impl Client {
         let gateways = Gateways::new(&config.gateways, &config.tls)?;
         let (store, me, stored) = open_store(&config).await?;
         let (commands, command_queue) = mpsc::channel(COMMANDS);
-        let (events, event_queue) = mpsc::channel(EVENTS);
+        let (to_app, events) = events::channel();
         let (token, token_reader) = watch::channel(me.access_token.clone());
         let auth = Auth::Device {
             token: token_reader,
@@ -112,13 +87,13 @@ impl Client {
             seed: rand::random(),
         };
         let engine = Engine::new(me, stored, settings);
-        let driver = Driver::new(engine, store, gateways, api, token, command_queue, events);
+        let driver = Driver::new(engine, store, gateways, api, token, command_queue, to_app);
         tokio::spawn(driver.run());
         Ok((
             Self {
                 shared: Arc::new(shared),
             },
-            EventStream { events: event_queue },
+            events,
         ))
     }
 
@@ -146,8 +121,8 @@ impl Client {
         &self.shared.api
     }
 
-    /// Sends a plain message. Returns when the message is durable in the outbox; [`Event::Send`] then tells each new
-    /// state of the send.
+    /// Sends a plain message. Returns when the message is durable in the outbox; [`crate::Event::Send`] then tells each
+    /// new state of the send.
     ///
     /// # Errors
     ///
@@ -185,9 +160,9 @@ impl Client {
     }
 
     /// Watches the presence of these people, at most 256, in place of the people watched before.
-    /// [`Event::Presence`] tells the present state of each, then [`Event::Watching`] says that the watch has
-    /// begun, then [`Event::Presence`] tells each change. If there are more than 256, [`Event::Watching`] has
-    /// an error instead. After a reconnect the client renews the watch by itself.
+    /// [`crate::Event::Presence`] tells the present state of each, then [`crate::Event::Watching`] says that the watch
+    /// has begun, then [`crate::Event::Presence`] tells each change. If there are more than 256,
+    /// [`crate::Event::Watching`] has an error instead. After a reconnect the client renews the watch by itself.
     pub async fn watch_presence(&self, users: Vec<UserId>) -> Result<()> {
         self.apply(Input::WatchPresence(users)).await
     }
@@ -229,8 +204,8 @@ impl Client {
         }
     }
 
-    /// Asks the server how far the other members have received and read the chat. [`Event::Receipt`] tells what is
-    /// new.
+    /// Asks the server how far the other members have received and read the chat. [`crate::Event::Receipt`] tells what
+    /// is new.
     pub async fn ask_for_receipts(&self, chat: ChatId) -> Result<()> {
         self.apply(Input::ReceiptsWanted(chat)).await
     }
@@ -440,11 +415,31 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 #[cfg(test)]
 mod tests {
     use tern_client_core::engine::Change;
-    use tern_client_core::model::{FailureCode, SendState};
+    use tern_client_core::model::{Event, FailureCode, SendState, StopReason};
     use tern_client_core::testing::{NOW, credentials};
     use tern_types::limits::MAX_BODY_BYTES;
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_app_that_reads_its_events_late_learns_all_the_same_why_the_client_has_ended() {
+        let config = ClientConfig::new(vec!["http://127.0.0.1:1".into()], StoreLocation::Memory);
+        let (client, mut events) = Client::start(config.credentials(credentials())).await.unwrap();
+        // Each send is an event, so more events wait than the channel to the app holds.
+        for _ in 0..2 * events::EVENTS {
+            client
+                .send(ChatId(uuid::Uuid::from_u128(1)), "hello")
+                .await
+                .unwrap();
+        }
+        client.stop().await;
+        let mut last = None;
+        while let Some(event) = events.next().await {
+            last = Some(event);
+        }
+        assert_eq!(last, Some(Event::Stopped(StopReason::ByApp)));
+        assert_eq!((events.next().await, events.try_next()), (None, None));
+    }
 
     #[tokio::test]
     async fn a_refused_message_stays_until_another_has_taken_its_place() {

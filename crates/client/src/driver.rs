@@ -29,6 +29,7 @@ use tern_client_core::model::{Event, StopReason};
 use crate::api::Api;
 use crate::connection::Gateways;
 use crate::error::{CallError, ClientError};
+use crate::events::ToApp;
 use crate::store::Store;
 
 /// The largest number of inputs that are applied and committed together.
@@ -38,7 +39,7 @@ const MAX_PENDING_EVENTS: usize = 4096;
 /// The time without room for events after which the driver gives the stream up, because a stream that is left unread
 /// for longer breaks its HTTP/2 connection. The server sends again what was not acknowledged.
 const SLOW_APP: Duration = Duration::from_secs(10);
-/// The time that the app has to read its last events when the client ends.
+/// The time that the app has to read the events that wait when the client ends. The last one may be read at any time.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 pub(crate) struct Driver {
@@ -48,6 +49,7 @@ pub(crate) struct Driver {
     stream: ServerStream,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
+    last_event: oneshot::Sender<StopReason>,
     /// The events for which the channel to the app has no room yet.
     pending: VecDeque<Event>,
     /// The time at which `pending` became full, or at which the stream was given up for that; `None` while it has room.
@@ -86,14 +88,15 @@ impl Driver {
         api: Api,
         token: watch::Sender<String>,
         commands: mpsc::Receiver<Command>,
-        events: mpsc::Sender<Event>,
+        to_app: ToApp,
     ) -> Self {
         Self {
             engine,
             store: Some(store),
             stream: ServerStream::new(gateways),
             commands,
-            events,
+            events: to_app.events,
+            last_event: to_app.last,
             pending: VecDeque::new(),
             full_since: None,
             calls: JoinSet::new(),
@@ -118,8 +121,7 @@ impl Driver {
         };
         self.stream.close().await;
         self.calls.abort_all();
-        self.pending.push_back(Event::Stopped(reason));
-        let last = async {
+        let rest = async {
             for event in self.pending.drain(..) {
                 if self.events.send(event).await.is_err() {
                     break;
@@ -127,7 +129,9 @@ impl Driver {
             }
         };
         // An app that reads no more events finds everything in the store.
-        let _ = tokio::time::timeout(LAST_EVENTS, last).await;
+        let _ = tokio::time::timeout(LAST_EVENTS, rest).await;
+        // This fails if the app has dropped its event stream.
+        let _ = self.last_event.send(reason);
     }
 
     /// Returns the wall-clock time. It advances by the monotonic clock, so it never goes back.

@@ -17,7 +17,7 @@
 //! - [`connection`]: TLS, and the list of gateways
 //! - [`api`]: the unary calls of a device or a back end; [`backend`]: shortcuts for back ends
 //! - [`media`]: files: encrypted, uploaded, downloaded
-//! - [`config`], [`error`]
+//! - [`config`], [`error`], [`events`]
 
 pub mod api;
 pub mod backend;
@@ -26,6 +26,7 @@ mod config;
 pub mod connection;
 pub(crate) mod driver;
 mod error;
+mod events;
 pub mod media;
 mod privacy;
 #[cfg(test)]
@@ -34,9 +35,10 @@ mod store;
 
 pub use api::Api;
 pub use backend::BackEnd;
-pub use client::{Client, EventStream};
+pub use client::Client;
 pub use config::{ClientConfig, StoreLocation, Tls};
 pub use error::{CallError, ClientError};
+pub use events::EventStream;
 pub use media::{Attachment, MediaError, PictureOf, Progress};
 pub use privacy::{Audience, Privacy};
 pub use tern_client_core::model::{
