@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use tern_proto::v1::{self, ErrorReason};
-use tokio::sync::{mpsc, oneshot, watch};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -14,8 +13,8 @@ use tonic::{Request, Response, Status};
 use tern_client_core::CallError;
 use tern_client_core::backoff::Backoff;
 
+use crate::access_token::AccessToken;
 use crate::connection::Gateways;
-use crate::driver::command::Command;
 
 /// The time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,12 +38,8 @@ pub struct Api {
 pub(crate) enum Auth {
     /// The API key of a back end, as the value of the authorization header.
     Key(AsciiMetadataValue),
-    /// The access token of a device, which the driver renews. The driver ends when the last client is dropped, so this
-    /// must not keep it alive.
-    Device {
-        token: watch::Receiver<String>,
-        driver: mpsc::WeakSender<Command>,
-    },
+    /// The access token of a device, which the driver renews.
+    Device(AccessToken),
     /// No credentials. Only RefreshToken is called so.
     None,
 }
@@ -209,7 +204,7 @@ impl Api {
         let value = match &self.auth {
             Auth::None => return Ok(request),
             Auth::Key(value) => value.clone(),
-            Auth::Device { .. } => bearer(token)?,
+            Auth::Device(_) => bearer(token)?,
         };
         request.metadata_mut().insert("authorization", value);
         Ok(request)
@@ -224,29 +219,17 @@ impl Auth {
 
     fn token(&self) -> String {
         match self {
-            Self::Device { token, .. } => token.borrow().clone(),
+            Self::Device(token) => token.get(),
             Self::Key(_) | Self::None => String::new(),
         }
     }
 
-    /// Waits until there is a newer token than `stale`. Does nothing without a device. Fails if the driver has ended or
-    /// the token cannot be renewed.
+    /// Waits until there is a newer token than `stale`. Does nothing without a device.
     async fn renew(&self, stale: &str) -> Result<(), CallError> {
-        let Self::Device { driver, .. } = self else {
-            return Ok(());
-        };
-        let stopped = || CallError::unavailable("the client has stopped");
-        let driver = driver.upgrade().ok_or_else(stopped)?;
-        let (reply, answer) = oneshot::channel();
-        driver
-            .send(Command::Renew {
-                stale: stale.to_owned(),
-                reply,
-            })
-            .await
-            .map_err(|_| stopped())?;
-        drop(driver);
-        answer.await.map_err(|_| stopped())?
+        match self {
+            Self::Device(token) => token.renewed(stale).await,
+            Self::Key(_) | Self::None => Ok(()),
+        }
     }
 }
 

@@ -6,13 +6,14 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use tern_client_core::engine::{Engine, Input, Settings};
 use tern_client_core::model::{
     Chat, Credentials, Entry, ListedChat, Mark, MessageReceipts, Outgoing, QueuedMessage, To,
 };
 
+use crate::access_token;
 use crate::api::{Api, Auth};
 use crate::config::{ClientConfig, StoreLocation, Tls};
 use crate::connection::Gateways;
@@ -20,7 +21,7 @@ use crate::driver::command::Command;
 use crate::driver::{Driver, entries, malformed};
 use crate::error::{CallError, ClientError};
 use crate::events::{self, EventStream};
-use crate::media::http::Http;
+use crate::http::Http;
 use crate::store::Store;
 
 /// The number of commands that may wait for the driver, which takes up to 64 at a time.
@@ -66,12 +67,8 @@ impl Client {
         let (store, me, stored) = open_store(&config).await?;
         let (commands, command_queue) = mpsc::channel(COMMANDS);
         let (to_app, events) = events::channel();
-        let (token, token_reader) = watch::channel(me.access_token.clone());
-        let auth = Auth::Device {
-            token: token_reader,
-            driver: commands.downgrade(),
-        };
-        let api = Api::new(gateways.clone(), auth);
+        let (keeper, token) = access_token::channel(me.access_token.clone());
+        let api = Api::new(gateways.clone(), Auth::Device(token));
         let shared = Shared {
             commands,
             api: api.clone(),
@@ -87,7 +84,7 @@ impl Client {
             seed: rand::random(),
         };
         let engine = Engine::new(me, stored, settings);
-        let driver = Driver::new(engine, store, gateways, api, token, command_queue, to_app);
+        let driver = Driver::new(engine, store, gateways, api, keeper, command_queue, to_app);
         tokio::spawn(driver.run());
         Ok((
             Self {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tern_types::{Clock, Timestamp};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -26,6 +26,7 @@ use server_stream::{ServerStream, StreamStep};
 use tern_client_core::engine::{Call, Change, Effects, Engine, Input};
 use tern_client_core::model::{Event, StopReason};
 
+use crate::access_token::{Keeper, Renew};
 use crate::api::Api;
 use crate::connection::Gateways;
 use crate::error::{CallError, ClientError};
@@ -56,7 +57,8 @@ pub(crate) struct Driver {
     full_since: Option<Instant>,
     calls: JoinSet<Input>,
     api: Api,
-    token: watch::Sender<String>,
+    /// The access token for the calls, and their requests for a newer one.
+    keeper: Keeper,
     /// The calls that wait for a new access token.
     renewals: Vec<oneshot::Sender<Result<(), CallError>>>,
     /// The time at which the driver started, by the wall clock and by the monotonic clock.
@@ -74,6 +76,7 @@ struct Batch {
 /// The reason why the driver woke up.
 enum Step {
     Command(Option<Command>),
+    Renew(Renew),
     Stream(StreamStep),
     Answer(Input),
     EventsTaken,
@@ -86,7 +89,7 @@ impl Driver {
         store: Store,
         gateways: Gateways,
         api: Api,
-        token: watch::Sender<String>,
+        keeper: Keeper,
         commands: mpsc::Receiver<Command>,
         to_app: ToApp,
     ) -> Self {
@@ -101,7 +104,7 @@ impl Driver {
             full_since: None,
             calls: JoinSet::new(),
             api,
-            token,
+            keeper,
             renewals: Vec::new(),
             started: (Clock::wall(), Instant::now()),
         }
@@ -148,6 +151,7 @@ impl Driver {
         let reading = self.full_since.is_none();
         tokio::select! {
             command = self.commands.recv() => Step::Command(command),
+            Some(renew) = self.keeper.requests.recv() => Step::Renew(renew),
             step = self.stream.step(reading) => Step::Stream(step),
             Some(answer) = self.calls.join_next() => Step::Answer(calls::answer(answer)),
             permit = self.events.reserve(), if !self.pending.is_empty() => {
@@ -166,6 +170,7 @@ impl Driver {
         match step {
             Step::Command(Some(command)) => self.take(command, &mut batch),
             Step::Command(None) => batch.inputs.push(Input::Stop),
+            Step::Renew(renew) => self.renew(renew, &mut batch),
             Step::Stream(StreamStep::Input(input)) | Step::Answer(input) => batch.inputs.push(input),
             Step::Stream(StreamStep::Nothing) | Step::EventsTaken => {}
             Step::Wake => batch.inputs.push(self.woken()),
@@ -212,12 +217,16 @@ impl Driver {
                 Err(error) => drop(reply.send(Err(error))),
             },
             Command::Read(read) => batch.reads.push(read),
-            Command::Renew { stale, reply } if stale == *self.token.borrow() => {
-                self.renewals.push(reply);
-                batch.inputs.push(Input::TokenRejected(stale));
-            }
-            // The token was renewed in the meantime.
-            Command::Renew { reply, .. } => drop(reply.send(Ok(()))),
+        }
+    }
+
+    /// Has the token renewed, unless that was done in the meantime.
+    fn renew(&mut self, renew: Renew, batch: &mut Batch) {
+        if renew.stale == *self.keeper.token.borrow() {
+            self.renewals.push(renew.reply);
+            batch.inputs.push(Input::TokenRejected(renew.stale));
+        } else {
+            drop(renew.reply.send(Ok(())));
         }
     }
 
@@ -316,7 +325,7 @@ impl Driver {
 
     fn perform(&mut self, effects: Effects) {
         if let Some(token) = effects.access_token {
-            self.token.send_replace(token);
+            self.keeper.token.send_replace(token);
         }
         if let Some(order) = effects.stream {
             self.stream.order(order);

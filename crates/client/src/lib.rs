@@ -16,9 +16,11 @@
 //! - [`driver`]: the one task that owns engine, store and stream
 //! - [`connection`]: TLS, and the list of gateways
 //! - [`api`]: the unary calls of a device or a back end; [`backend`]: shortcuts for back ends
-//! - [`media`]: files: encrypted, uploaded, downloaded
-//! - [`config`], [`error`], [`events`]
+//! - [`media`]: files: encrypted, uploaded, downloaded; [`http`]: the requests to the object store
+//! - [`access_token`], [`events`], [`upload_plan`]: what two of these have in common, so that none needs the other
+//! - [`config`], [`error`]
 
+mod access_token;
 pub mod api;
 pub mod backend;
 pub mod client;
@@ -27,11 +29,13 @@ pub mod connection;
 pub(crate) mod driver;
 mod error;
 mod events;
+mod http;
 pub mod media;
 mod privacy;
 #[cfg(test)]
 mod simulation;
 mod store;
+mod upload_plan;
 
 pub use api::Api;
 pub use backend::BackEnd;

@@ -9,16 +9,16 @@
 //! A file is never in memory as a whole: it is read, sealed, sent and written piece by piece.
 //!
 //! - [`cipher`]: pieces of AES-256-GCM, the hashes of the parts; pure code
-//! - [`plan`]: an upload as the store remembers it
+//! - [`plan`]: makes the plan of an upload, which the store remembers ([`crate::upload_plan`])
 //! - [`upload`], [`download`]: the transfers
 //! - [`picture`]: pictures of people and groups, which are small and not encrypted
-//! - [`http`]: requests to the object store
+//!
+//! [`crate::http`] makes the requests to the object store.
 
-pub(crate) mod cipher;
+mod cipher;
 mod download;
-pub(crate) mod http;
 mod picture;
-pub(crate) mod plan;
+mod plan;
 mod upload;
 
 use std::path::Path;
@@ -33,7 +33,7 @@ use tern_client_core::model::{FailureCode, Outgoing, QueuedMessage, SendState, T
 use crate::client::Client;
 use crate::error::{CallError, ClientError};
 
-pub use http::Http;
+pub use crate::http::Http;
 pub use picture::PictureOf;
 
 /// The progress of a transfer.

@@ -11,10 +11,11 @@ use tokio::io::AsyncWriteExt as _;
 
 use tern_client_core::backoff::Backoff;
 
-use super::cipher::{self, Key, Opener};
-use super::http::HttpError;
+use super::cipher::{self, Opener};
 use super::{MediaError, OnProgress, Progress};
 use crate::client::Client;
+use crate::http::HttpError;
+use crate::upload_plan::Key;
 
 /// The number of attempts without a single new byte after which a download fails. The delays between them add
 /// up to about half a minute, in which the object store may be away. While the platform does not answer, each

@@ -17,10 +17,10 @@ use tern_client_core::CallError;
 use tern_client_core::backoff::Backoff;
 
 use super::MediaError;
-use super::http::HttpError;
 use super::upload::Failure;
 use crate::client::Client;
 use crate::driver::malformed;
+use crate::http::HttpError;
 
 /// The number of attempts to transfer a picture. With the delays between them they bridge some seconds in which the
 /// object store is away, or a minute without a network, because the calls have attempts of their own. A person waits

@@ -5,8 +5,7 @@ use tern_types::{RequestId, Timestamp};
 
 use super::{Store, rows};
 use crate::error::ClientError;
-use crate::media::cipher::{Hash, Key};
-use crate::media::plan::{FileId, Plan};
+use crate::upload_plan::{FileId, Hash, Key, Plan};
 
 /// The statement that makes the table of uploads. It is apart from the schema because it was added later.
 pub(super) const TABLE: &str = include_str!("uploads.sql");
