@@ -322,16 +322,14 @@ impl Client {
         self.learn(chat).await
     }
 
-    /// Stores a chat that the server has sent, and returns it.
+    /// Stores a chat that the server has sent, and returns it as it is stored: this device may know more of it.
     async fn learn(&self, chat: v1::Chat) -> Result<Chat> {
         let listed = ListedChat::try_from(chat).map_err(malformed)?;
-        let chat = listed.chat.clone();
-        self.apply(Input::LookedUp {
-            chat: chat.id,
-            result: Ok(listed),
-        })
-        .await?;
-        Ok(chat)
+        let sent = listed.chat.clone();
+        let (chat, result) = (sent.id, Ok(listed));
+        self.apply(Input::LookedUp { chat, result }).await?;
+        let stored = self.read(move |store| store.chat(chat)).await?;
+        Ok(stored.unwrap_or(sent))
     }
 
     /// Hands an input to the driver, and returns when the changes that follow from it are durable.

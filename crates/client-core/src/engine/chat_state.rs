@@ -99,9 +99,10 @@ impl ChatState {
     /// they may have changed title, role and members. These then stay as the entries left them, and the chat is known
     /// only with the next answer.
     pub(super) fn learn(&mut self, chat: Chat) {
+        let unread = self.unread_of(&chat);
         let row = &mut self.row;
         row.known = self.changed <= chat.head;
-        (row.listed_head, row.listed_unread) = (chat.head, chat.unread);
+        (row.listed_head, row.listed_unread) = (chat.head, unread);
         row.confirmed_read = row.confirmed_read.max(chat.read);
         self.unread.retain(|seq| *seq > chat.head);
         let before = std::mem::replace(&mut row.chat, chat);
@@ -114,6 +115,19 @@ impl ChatState {
             (chat.member_count, chat.left) = (before.member_count, before.left);
         }
         self.read_up_to(self.row.chat.read);
+    }
+
+    /// Returns the number of unread entries after an answer of the server. The server counts from the read mark that it
+    /// knows. If the one here is higher, because it is still on its way, the answer counts too many: at most the entries
+    /// that are unread here and those that are still to come are unread. Example: 9 of 10 entries are read here, and the
+    /// server, which does not know it, says that 10 are unread. Then 1 is.
+    fn unread_of(&self, chat: &Chat) -> u32 {
+        if !self.row.known || chat.read >= self.row.chat.read {
+            return chat.unread;
+        }
+        let at = self.cursor.at().unwrap_or_default();
+        let coming = u32::try_from(chat.head.0.saturating_sub(at.0)).unwrap_or(u32::MAX);
+        chat.unread.min(self.unread().saturating_add(coming))
     }
 
     /// Updates the chat from an applied entry. `me` is this person. Entries of one chat come in ascending order.
@@ -227,10 +241,15 @@ impl ChatState {
         self.cursor.at()
     }
 
+    /// Returns the number of unread entries that are known here.
+    fn unread(&self) -> u32 {
+        let new = u32::try_from(self.unread.len()).unwrap_or(u32::MAX);
+        self.row.listed_unread.saturating_add(new)
+    }
+
     /// Returns the chat as the store is to keep it, with the present cursor and unread count.
     pub(super) fn row(&mut self) -> ChatRow {
-        let new = u32::try_from(self.unread.len()).unwrap_or(u32::MAX);
-        self.row.chat.unread = self.row.listed_unread.saturating_add(new);
+        self.row.chat.unread = self.unread();
         self.row.cursor = self.cursor.at();
         self.row.clone()
     }

@@ -15,8 +15,8 @@ use crate::model::{ChatList, Entry, ListedChat};
 /// entries within some seconds, so after this time they will not come by themselves. Example: the device acknowledged
 /// entries that its own store then lost, because a backup of it was restored.
 const GAP_TIMEOUT: Duration = Duration::from_secs(15);
-/// The time after which entries are given up that are missing from a chat that the person has left, where ListEntries is
-/// refused. The gateway reads the inbox of each of its devices about once a minute, so it has sent by then whatever
+/// The time after which entries are given up that are missing from a chat that the person has left, where ListEntries
+/// is refused. The gateway reads the inbox of each of its devices about once a minute, so it has sent by then whatever
 /// waits for the device.
 const GIVE_UP: Duration = Duration::from_secs(120);
 /// The shortest time before a call that failed is made again. The server may ask for more.
@@ -203,9 +203,9 @@ impl Engine {
         }
     }
 
-    /// Notes that missing entries cannot be read, because the person is not a member any more. They can only come by the
-    /// stream. When that has had time enough to bring them, the cursor rises to just below the first held entry, so that
-    /// the entry that removed the person is applied.
+    /// Notes that missing entries cannot be read, because the person is not a member any more. They can only come by
+    /// the stream. When that has had time enough to bring them, the cursor rises to just below the first held entry, so
+    /// that the entry that removed the person is applied.
     fn not_to_be_read(&mut self, chat: ChatId, now: Timestamp) {
         let waiting_sent = self.caught_up || self.caught_up_before;
         let Some(state) = self.chats.get_mut(&chat) else {

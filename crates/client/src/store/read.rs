@@ -56,6 +56,14 @@ impl Store {
         Ok(self.chat_rows()?.into_iter().map(|row| row.chat).collect())
     }
 
+    /// Returns one chat, or `None` if it is not known.
+    pub fn chat(&self, chat: ChatId) -> Result<Option<Chat>> {
+        let sql = format!("SELECT {CHAT_COLUMNS} FROM chats WHERE chat = ?1");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let row = statement.query_row([chat.as_bytes()], rows::chat).optional()?;
+        Ok(row.map(|row| row.chat))
+    }
+
     /// Returns at most `limit` entries, ascending by seq: the newest ones, or with `before` the newest ones below that
     /// seq.
     pub fn history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {

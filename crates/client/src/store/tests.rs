@@ -103,6 +103,8 @@ fn a_file_is_the_same_after_a_restart_and_belongs_to_one() {
     assert_eq!(store.credentials().unwrap(), Some(credentials()));
     assert_eq!((stored.epoch, stored.listed), (Some(epoch), true));
     assert_eq!(stored.chats, [(row(None), vec![Seq(8)])]);
+    assert_eq!(store.chat(CHAT).unwrap(), Some(row(None).chat));
+    assert_eq!(store.chat(ChatId(Uuid::from_u128(2))).unwrap(), None);
     assert_eq!(stored.outbox, [message]);
     assert_eq!(stored.receipts, [(CHAT, user(2), mark)]);
     assert_eq!(store.history(CHAT, None, 10).unwrap(), [entry(CHAT, 8)]);

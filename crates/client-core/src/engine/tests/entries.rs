@@ -138,8 +138,8 @@ fn a_large_gap_is_read_page_after_page_without_a_pause() {
     assert_eq!(fills(&last), [0; 0]);
 }
 
-/// Lets five minutes pass in which an entry is missing below the one that removes the person, and ListEntries is refused.
-/// Returns the seqs that the app is told, and the number of calls.
+/// Lets five minutes pass in which an entry is missing below the one that removes the person, and ListEntries is
+/// refused. Returns the seqs that the app is told, and the number of calls.
 fn removed_behind_a_gap(caught_up: bool) -> (Vec<u64>, usize) {
     let mut engine = connected();
     feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 1))));
