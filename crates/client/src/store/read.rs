@@ -38,7 +38,12 @@ impl Store {
     /// Returns everything that the engine starts with.
     pub fn load(&self) -> Result<Stored> {
         let mut chats = Vec::new();
-        for row in self.chat_rows()? {
+        for mut row in self.chat_rows()? {
+            if !self.keep_history {
+                // There are no entries to count. Their number up to the cursor stands for a listing at the cursor.
+                row.listed_unread = row.chat.unread;
+                row.listed_head = row.listed_head.max(row.cursor.unwrap_or_default());
+            }
             let unread = self.unread(&row)?;
             chats.push((row, unread));
         }

@@ -6,9 +6,9 @@ use tern_proto::v1::{ChatKind, Role};
 use tern_types::{ChatId, Seq, UserId};
 use uuid::Uuid;
 
-use tern_client_core::engine::{Change, ChatRow};
+use tern_client_core::engine::{Change, ChatRow, Engine, Input, Stored};
 use tern_client_core::model::{Chat, Entry, FailureCode, Mark, Outgoing, QueuedMessage, SendState, To};
-use tern_client_core::testing::{NOW, credentials, entry, user};
+use tern_client_core::testing::{NOW, credentials, entry, settings, user};
 
 use super::Store;
 use crate::config::StoreLocation;
@@ -287,6 +287,25 @@ fn without_history_nothing_is_kept_but_the_outbox_is_emptied_all_the_same() {
         (store.outbox().unwrap(), store.history(CHAT, None, 10).unwrap()),
         (vec![], vec![])
     );
+}
+
+#[test]
+fn without_history_what_was_unread_at_the_last_stop_is_unread_after_the_next_start() {
+    let mut store = Store::open(&StoreLocation::Memory, false).unwrap();
+    store.put_credentials(&credentials()).unwrap();
+    store.commit(&[Change::Chat(row(None))]).unwrap();
+    let (stored, unread) = store.load().unwrap().chats.remove(0);
+    assert_eq!((stored.listed_head, stored.listed_unread), (Seq(9), 5));
+    assert_eq!(unread, []);
+    let stored = Stored {
+        chats: vec![(stored, unread)],
+        listed: true,
+        ..Stored::default()
+    };
+    let mut engine = Engine::new(credentials(), stored, settings());
+    let read = |seq| Input::MarkRead { chat: CHAT, seq };
+    let effects = engine.apply([Input::Start, read(Seq(7)), read(Seq(9))], NOW);
+    assert!(matches!(&effects.changes[..], [Change::Chat(row)] if row.chat.unread == 0));
 }
 
 #[test]
