@@ -225,27 +225,32 @@ impl Client {
         self.read(move |store| store.history(chat, before, limit)).await
     }
 
-    /// Returns the same as [`Client::history`]. If this device has fewer than `limit` entries, it first reads up to 256
-    /// older messages from the server and stores them.
+    /// Returns the same as [`Client::history`]. If this device has fewer than `limit` entries, it reads up to 256 older
+    /// messages from the server. It stores those that join on to the stored entries, so that these have no hole: if
+    /// `before` is further back, the messages are only returned.
     pub async fn load_history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
-        let known = self.history(chat, before, limit).await?;
-        let oldest = known.first().map(|entry| entry.seq).or(before);
-        if known.len() >= limit || oldest.is_some_and(|seq| seq <= Seq(1)) {
+        let (known, oldest) = self
+            .read(move |store| Ok((store.history(chat, before, limit)?, store.oldest(chat)?)))
+            .await?;
+        let below = known.first().map(|entry| entry.seq).or(before);
+        if known.len() >= limit || below.is_some_and(|seq| seq <= Seq(1)) {
             return Ok(known);
         }
         let missing = (limit - known.len()).min(MESSAGES_PAGE);
         let request = v1::ListMessagesRequest {
             chat_id: chat.to_string(),
-            before_seq: oldest.unwrap_or_default().0,
+            before_seq: below.unwrap_or_default().0,
             page_size: u32::try_from(missing).unwrap_or(0),
             ..Default::default()
         };
-        let older = entries(self.api().list_messages(request).await?.entries)?;
-        if older.is_empty() {
-            return Ok(known);
+        let mut messages = entries(self.api().list_messages(request).await?.entries)?;
+        messages.reverse();
+        let joins = before.is_none_or(|before| oldest.is_some_and(|oldest| oldest <= before));
+        if joins && !messages.is_empty() {
+            self.apply(Input::History(messages.clone())).await?;
         }
-        self.apply(Input::History(older)).await?;
-        self.history(chat, before, limit).await
+        messages.extend(known);
+        Ok(messages)
     }
 
     /// Returns the messages written on this device that are not in the log yet, including refused ones.

@@ -84,6 +84,14 @@ impl Store {
         Ok(entries)
     }
 
+    /// Returns the seq of the oldest entry of the chat that is stored, or `None` if none is.
+    pub fn oldest(&self, chat: ChatId) -> Result<Option<Seq>> {
+        let oldest = "SELECT min(seq) FROM entries WHERE chat = ?1";
+        let mut statement = self.connection.prepare_cached(oldest)?;
+        let seq: Option<i64> = statement.query_row([chat.as_bytes()], |row| row.get(0))?;
+        Ok(seq.map(Seq::from_i64))
+    }
+
     /// Returns the messages that have no entry in the log yet, in the order of writing. Refused messages are among
     /// them.
     pub fn outbox(&self) -> Result<Vec<QueuedMessage>> {
