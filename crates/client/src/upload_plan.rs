@@ -1,6 +1,6 @@
 //! The plan of an upload, as the store keeps it so that the upload can go on after the app was killed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use tern_types::{RequestId, Timestamp};
@@ -15,7 +15,7 @@ pub type Hash = [u8; 32];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileId {
     /// The absolute path, without symbolic links.
-    pub path: String,
+    pub path: PathBuf,
     /// The size in bytes.
     pub length: u64,
     /// The time of the last change, in nanoseconds since the Unix epoch.
@@ -55,9 +55,28 @@ impl FileId {
         }
         let modified = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
-            path: path.to_string_lossy().into_owned(),
+            path,
             length: about.len(),
             modified: i64::try_from(modified.as_nanos()).unwrap_or(0),
         })
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_whose_name_is_no_text_is_found_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(OsStr::from_bytes(b"holiday \xff.jpg"));
+        // Some file systems take no such name.
+        if std::fs::write(&path, "bytes").is_ok() {
+            let file = FileId::of(&path).unwrap();
+            assert_eq!(std::fs::read(&file.path).unwrap(), b"bytes");
+        }
     }
 }

@@ -205,7 +205,7 @@ async fn put(
             Err(failed) => failed,
         };
         meter.take_back(sent);
-        if FileId::of(Path::new(&file.path)).ok().as_ref() != Some(file) {
+        if FileId::of(&file.path).ok().as_ref() != Some(file) {
             return Err(Failure::Never(MediaError::Changed));
         }
         let store = MediaError::Store(error.to_string());
@@ -268,7 +268,7 @@ async fn put_once(
 
 /// Reads and seals one part, as fast as `pieces` takes the sealed pieces.
 fn seal(
-    path: &str,
+    path: &Path,
     key: &Key,
     length: u64,
     part: u64,
