@@ -8,7 +8,8 @@
 //!                                └─ 3. items  ──▶ connection (tonic)  acknowledged and sent
 //! ```
 //!
-//! - [`client`]: the handle that an app holds; start here: [`Client::start`], send, read history, mark as read
+//! - [`client`]: the handle that an app holds; start here: [`Client::start`], send, mark as read
+//! - [`chats`]: what an app shows: chats, histories, receipts, names
 //! - [`privacy`]: blocks, contacts, and the audience of the person's presence
 //! - [`tern_client_core`]: what is decided, as pure functions: the protocol, the types that the app sees, the delays
 //!   between attempts
@@ -23,6 +24,7 @@
 mod access_token;
 pub mod api;
 pub mod backend;
+mod chats;
 pub mod client;
 mod config;
 pub mod connection;

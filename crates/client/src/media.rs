@@ -158,8 +158,8 @@ impl Client {
     /// # Errors
     ///
     /// [`MediaError::Call`] if the platform refuses the file, [`MediaError::Call`] and [`MediaError::Store`] after
-    /// several attempts in which the platform or the object store did not answer, [`MediaError::Corrupt`] if the content is not that of `file`,
-    /// [`MediaError::TooLarge`], [`MediaError::File`].
+    /// several attempts in which the platform or the object store did not answer, [`MediaError::Corrupt`] if the
+    /// content is not that of `file`, [`MediaError::TooLarge`], [`MediaError::File`].
     pub async fn download(
         &self,
         chat: ChatId,
