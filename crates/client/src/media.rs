@@ -102,8 +102,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`MediaError::Changed`] if the file changes meanwhile, [`MediaError::TooLarge`], [`MediaError::Store`] after
-    /// several attempts over some minutes.
+    /// [`MediaError::File`] if the file cannot be read, [`MediaError::Changed`] if it changes meanwhile,
+    /// [`MediaError::TooLarge`], [`MediaError::Call`] if the platform refuses the file, [`MediaError::Call`] and
+    /// [`MediaError::Store`] after several attempts over some minutes, [`MediaError::Client`].
     pub async fn upload(
         &self,
         path: &Path,
@@ -113,7 +114,8 @@ impl Client {
         upload::upload(self, path, content_type, progress).await
     }
 
-    /// Sends a message with these files. Returns when the message is durable in the outbox, as [`Client::send`] does.
+    /// Sends a message with these files, at most 32. Returns when the message is durable in the outbox, and fails, as
+    /// [`Client::send_message`] does.
     pub async fn send_files(
         &self,
         to: impl Into<To>,
@@ -127,6 +129,11 @@ impl Client {
     /// ([`FailureCode::MediaTicket`]). The message has new tickets and the same request_id. Does nothing if there is no
     /// such message. There are new tickets only for files that this user uploaded; a forwarded file has to be forwarded
     /// anew.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::Call`] if the platform gives no new ticket, [`MediaError::Client`]. The refused message then stays
+    /// in the outbox.
     ///
     /// [`FailureCode::MediaTicket`]: crate::FailureCode
     pub async fn send_files_again(&self, request: RequestId) -> Result<(), MediaError> {
@@ -171,7 +178,7 @@ impl Client {
     }
 
     /// Prepares a file of a message in `chat` for another message, and returns it with a new ticket. Its bytes are not
-    /// uploaded again.
+    /// uploaded again. Fails if the platform does not answer, or if this user may not download the file.
     pub async fn forward(&self, chat: ChatId, file: v1::AttachedFile) -> Result<Attachment, CallError> {
         let request = v1::ForwardMediaRequest {
             chat_id: chat.to_string(),

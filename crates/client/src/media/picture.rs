@@ -46,7 +46,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`MediaError::TooLarge`], and [`MediaError::Store`] after several attempts.
+    /// [`MediaError::File`] if the file cannot be read, [`MediaError::TooLarge`], [`MediaError::Call`] if the platform
+    /// refuses the picture, [`MediaError::Call`] and [`MediaError::Store`] after several attempts.
     pub async fn upload_picture(
         &self,
         path: &Path,
@@ -108,7 +109,8 @@ impl Client {
         ticket.ok_or_else(|| malformed("no ticket").into())
     }
 
-    /// Makes an uploaded image the user's own picture. `None` removes the picture.
+    /// Makes an uploaded image the user's own picture. `None` removes the picture. Fails if the platform does not
+    /// answer or refuses the image.
     pub async fn set_picture(&self, picture: Option<&v1::MediaTicket>) -> Result<(), CallError> {
         let set = v1::SetUserPictureRequest {
             media_id: picture.map(|ticket| ticket.media_id.clone()).unwrap_or_default(),
@@ -119,7 +121,8 @@ impl Client {
     }
 
     /// Makes an uploaded image a group's picture; `None` removes the picture. Returns the seq of the entry that says
-    /// so, or `None` if nothing changed.
+    /// so, or `None` if nothing changed. Fails if the platform does not answer or refuses the image, or if the user is
+    /// no admin of the group.
     pub async fn set_chat_picture(
         &self,
         chat: ChatId,
