@@ -124,7 +124,7 @@ pub enum Change {
     Entry(Entry),
     /// Stores the chat in place of what is stored of it.
     Chat(ChatRow),
-    /// Adds a message to the outbox.
+    /// Adds a message to the outbox, in place of a refused one with the same request_id.
     Queue(QueuedMessage),
     /// Notes that the server has the message. Its entry is not applied here yet.
     Sent {
@@ -139,7 +139,7 @@ pub enum Change {
         code: v1::SendErrorCode,
         message: String,
     },
-    /// Removes a message from the outbox.
+    /// Removes a refused message from the outbox. Any other stays.
     Unqueue(RequestId),
     /// Stores how far a person has received and read the chat.
     Receipt {
@@ -212,7 +212,8 @@ pub struct ChatRow {
     pub chat: Chat,
     /// The seq up to which everything is stored. `None`: the place where this device begins is not known yet.
     pub cursor: Option<Seq>,
-    /// True if kind, title and members are known. Otherwise they are placeholders, and the chat waits for a look-up.
+    /// True if kind, title and members are known. Otherwise they are placeholders, or from a membership before the
+    /// present one, and the chat waits for a look-up.
     pub known: bool,
     /// The read mark that the server has confirmed.
     pub confirmed_read: Seq,

@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use tern_proto::v1::{self, ErrorReason};
-use tokio::sync::{mpsc, oneshot, watch};
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
@@ -14,8 +13,8 @@ use tonic::{Request, Response, Status};
 use tern_client_core::CallError;
 use tern_client_core::backoff::Backoff;
 
+use crate::access_token::AccessToken;
 use crate::connection::Gateways;
-use crate::driver::command::Command;
 
 /// The time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -27,7 +26,7 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// The unary services, called as a device or as a back end. Each method makes the RPC of the same name; the files in
 /// `proto/tern/v1` document the request, the response and the errors. A call that fails for a passing reason is tried
-/// up to 7 times.
+/// up to 7 times, and once more if its token had to be renewed.
 #[derive(Debug, Clone)]
 pub struct Api {
     gateways: Gateways,
@@ -39,14 +38,44 @@ pub struct Api {
 pub(crate) enum Auth {
     /// The API key of a back end, as the value of the authorization header.
     Key(AsciiMetadataValue),
-    /// The access token of a device, which the driver renews. The driver ends when the last client is dropped, so this
-    /// must not keep it alive.
-    Device {
-        token: watch::Receiver<String>,
-        driver: mpsc::WeakSender<Command>,
-    },
+    /// The access token of a device, which the driver renews.
+    Device(AccessToken),
     /// No credentials. Only RefreshToken is called so.
     None,
+}
+
+/// The attempts of one call that have failed.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// The number of attempts, without the one that showed that the token has expired.
+    failed: u32,
+    /// True if the token was renewed.
+    renewed: bool,
+}
+
+/// The consequence of an attempt that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Renew the token, then make the call again at once.
+    Renew,
+    /// Make the call again after a pause.
+    Again,
+    GiveUp,
+}
+
+impl Attempts {
+    /// Counts an attempt that failed with `error`, and returns what to do next.
+    fn failed(&mut self, error: &CallError) -> Next {
+        if error.reason == ErrorReason::TokenExpired && !std::mem::replace(&mut self.renewed, true) {
+            return Next::Renew;
+        }
+        self.failed += 1;
+        if error.is_transient() && self.failed < ATTEMPTS {
+            Next::Again
+        } else {
+            Next::GiveUp
+        }
+    }
 }
 
 macro_rules! calls {
@@ -146,23 +175,21 @@ impl Api {
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
         let mut backoff = Backoff::new(rand::random());
-        let mut renewed = false;
-        let mut attempt = 0;
+        let mut attempts = Attempts::default();
         loop {
-            attempt += 1;
             let (channel, turn) = self.gateways.channel();
             let token = self.auth.token();
             let error = match call(channel, self.request(message.clone(), &token)?).await {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => CallError::from(status),
             };
-            if error.reason == ErrorReason::TokenExpired && !renewed {
-                renewed = true;
-                self.auth.renew(&token).await?;
-                continue;
-            }
-            if !error.is_transient() || attempt == ATTEMPTS {
-                return Err(error);
+            match attempts.failed(&error) {
+                Next::GiveUp => return Err(error),
+                Next::Renew => {
+                    self.auth.renew(&token).await?;
+                    continue;
+                }
+                Next::Again => {}
             }
             if error.reason == ErrorReason::Unspecified {
                 self.gateways.advance(turn);
@@ -177,7 +204,7 @@ impl Api {
         let value = match &self.auth {
             Auth::None => return Ok(request),
             Auth::Key(value) => value.clone(),
-            Auth::Device { .. } => bearer(token)?,
+            Auth::Device(_) => bearer(token)?,
         };
         request.metadata_mut().insert("authorization", value);
         Ok(request)
@@ -192,29 +219,17 @@ impl Auth {
 
     fn token(&self) -> String {
         match self {
-            Self::Device { token, .. } => token.borrow().clone(),
+            Self::Device(token) => token.get(),
             Self::Key(_) | Self::None => String::new(),
         }
     }
 
-    /// Waits until there is a newer token than `stale`. Does nothing without a device. Fails if the driver has ended or
-    /// the token cannot be renewed.
+    /// Waits until there is a newer token than `stale`. Does nothing without a device.
     async fn renew(&self, stale: &str) -> Result<(), CallError> {
-        let Self::Device { driver, .. } = self else {
-            return Ok(());
-        };
-        let stopped = || CallError::unavailable("the client has stopped");
-        let driver = driver.upgrade().ok_or_else(stopped)?;
-        let (reply, answer) = oneshot::channel();
-        driver
-            .send(Command::Renew {
-                stale: stale.to_owned(),
-                reply,
-            })
-            .await
-            .map_err(|_| stopped())?;
-        drop(driver);
-        answer.await.map_err(|_| stopped())?
+        match self {
+            Self::Device(token) => token.renewed(stale).await,
+            Self::Key(_) | Self::None => Ok(()),
+        }
     }
 }
 
@@ -228,4 +243,44 @@ fn bearer(token: &str) -> Result<AsciiMetadataValue, CallError> {
     let mut value = AsciiMetadataValue::try_from(format!("Bearer {token}")).map_err(malformed)?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: tonic::Code, reason: ErrorReason) -> CallError {
+        CallError {
+            code,
+            reason,
+            message: String::new(),
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn whatever_a_call_meets_its_attempts_come_to_an_end() {
+        let busy = error(tonic::Code::Unavailable, ErrorReason::Unavailable);
+        let expired = error(tonic::Code::Unauthenticated, ErrorReason::TokenExpired);
+        for expires_at in 0..=ATTEMPTS {
+            let mut attempts = Attempts::default();
+            let met = (0..).map(|attempt| if attempt == expires_at { &expired } else { &busy });
+            let next: Vec<Next> = met
+                .map(|error| attempts.failed(error))
+                .take(20)
+                .take_while(|next| *next != Next::GiveUp)
+                .collect();
+            let pauses = next.iter().filter(|next| **next == Next::Again).count();
+            assert_eq!(pauses, 6, "expired at {expires_at}");
+        }
+        let mut attempts = Attempts::default();
+        assert_eq!(attempts.failed(&expired), Next::Renew);
+        assert_eq!(
+            attempts.failed(&expired),
+            Next::GiveUp,
+            "a new token is no better"
+        );
+        let no = error(tonic::Code::PermissionDenied, ErrorReason::RoleTooLow);
+        assert_eq!(Attempts::default().failed(&no), Next::GiveUp);
+    }
 }

@@ -14,7 +14,8 @@ use crate::error::{CallError, ClientError};
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
-/// A back end of the operator. Clones share its connections.
+/// A back end of the operator. Clones share its connections. Each method that is a call fails with
+/// [`ClientError::Call`] if the server refuses it, or has not answered after the attempts that [`Api`] makes.
 #[derive(Debug, Clone)]
 pub struct BackEnd {
     api: Api,
@@ -38,7 +39,8 @@ impl BackEnd {
         &self.api
     }
 
-    /// Returns the user with this external id, and creates the user if there is none.
+    /// Returns the user with this external id, and creates the user with this display name if there is none. Fails with
+    /// [`ClientError::Call`] if one of the two texts is not valid.
     pub async fn create_user(&self, external_id: &str, display_name: &str) -> Result<UserId> {
         let request = v1::CreateUserRequest {
             external_id: external_id.to_owned(),
@@ -47,7 +49,7 @@ impl BackEnd {
         user_id(self.api.create_user(request).await?.user)
     }
 
-    /// Returns the user with this external id, or `None`.
+    /// Returns the user with this external id, or `None` if there is no such user. Fails with [`ClientError::Call`].
     pub async fn find_user(&self, external_id: &str) -> Result<Option<UserId>> {
         let request = v1::BatchGetUsersRequest {
             external_ids: vec![external_id.to_owned()],
@@ -57,7 +59,8 @@ impl BackEnd {
         user.map(|user| user_id(Some(user))).transpose()
     }
 
-    /// Links a new device to the user, and returns its credentials.
+    /// Links a new device to the user, and returns its credentials. `name` and `platform` are for lists of devices. A
+    /// user has at most 10 devices. Fails with [`ClientError::Call`].
     pub async fn link_device(&self, user: UserId, name: &str, platform: &str) -> Result<Credentials> {
         let request = v1::LinkDeviceRequest {
             user_id: user.to_string(),
@@ -77,7 +80,9 @@ impl BackEnd {
         })
     }
 
-    /// Creates a group of `owner` and the others, and returns its id.
+    /// Creates a group of `owner` and at most 1,023 others, and returns its id. The title has at most 256 bytes on one
+    /// line. Each call makes a new group. Fails with [`ClientError::Call`], with USER_NOT_FOUND if one of the people is
+    /// no user.
     pub async fn create_group(&self, owner: UserId, title: &str, others: &[UserId]) -> Result<ChatId> {
         let request = v1::CreateGroupRequest {
             request_id: RequestId::random().to_string(),
@@ -94,19 +99,25 @@ impl BackEnd {
         Ok(chat.chat_id.parse().map_err(malformed)?)
     }
 
-    /// Sends a plain message in the user's name. Returns its place in the log.
+    /// Sends a plain message of at most 262,144 bytes in the user's name. Returns its place in the log, where it is
+    /// durable.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Call`], with the reasons that `Chats.SendMessage` names in chats.proto.
     pub async fn send_as(&self, user: UserId, to: impl Into<To>, body: impl Into<Bytes>) -> Result<v1::Sent> {
         self.send_message_as(user, Outgoing::new(to, body)).await
     }
 
     /// Sends a message of any kind in the user's name, as [`BackEnd::send_as`] does for plain ones. The same request_id
-    /// again gives the same answer.
+    /// again gives the same answer. Fails as that does.
     pub async fn send_message_as(&self, user: UserId, message: Outgoing) -> Result<v1::Sent> {
         let response = self.api.send_message(unary(message, user.to_string())).await?;
         Ok(sent(response)?)
     }
 
-    /// Sends a message of the system: its entry has no sender. The API key needs the scope messages:system.
+    /// Sends a message of the system: its entry has no sender. The API key needs the scope messages:system. Fails as
+    /// [`BackEnd::send_as`] does.
     pub async fn send_as_system(&self, chat: ChatId, body: impl Into<Bytes>) -> Result<v1::Sent> {
         let message = unary(Outgoing::new(chat, body), String::new());
         Ok(sent(self.api.send_message(message).await?)?)

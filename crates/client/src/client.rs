@@ -1,41 +1,34 @@
 //! The handle that an app holds.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use tern_client_core::engine::{Engine, Input, Settings};
-use tern_client_core::model::{
-    Chat, Credentials, Entry, Event, ListedChat, Mark, MessageReceipts, Outgoing, QueuedMessage, To,
-};
+use tern_client_core::model::{Credentials, Outgoing, To};
 
+use crate::access_token;
 use crate::api::{Api, Auth};
 use crate::config::{ClientConfig, StoreLocation, Tls};
 use crate::connection::Gateways;
+use crate::driver::Driver;
 use crate::driver::command::Command;
-use crate::driver::{Driver, entries, malformed};
 use crate::error::{CallError, ClientError};
-use crate::media::http::Http;
+use crate::events::{self, EventStream};
+use crate::http::Http;
 use crate::store::Store;
 
 /// The number of commands that may wait for the driver, which takes up to 64 at a time.
 const COMMANDS: usize = 256;
-/// The number of events that the channel to the app holds; further events wait in the driver.
-const EVENTS: usize = 256;
-/// The largest number of user ids in one BatchGetUsers call.
-const USERS_PAGE: usize = 256;
-/// The largest page of GetMessageReceipts, in receipts.
-const RECEIPTS_PAGE: u32 = 1024;
-/// The largest page of ListMessages, in messages.
-const MESSAGES_PAGE: usize = 256;
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
 /// The handle of one device. Clones share it. When the last clone is dropped, the device disconnects.
+///
+/// Each method fails with [`ClientError::Stopped`] once the client has ended. Those that call the server also fail with
+/// [`ClientError::Call`], after the attempts that [`Api`] makes.
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -53,33 +46,9 @@ struct Shared {
     device: DeviceId,
 }
 
-/// The events of one client, in the order in which they happened.
-///
-/// An app may be a slow consumer. While it takes no events, up to about 4,000 wait in memory, and the client then stops
-/// reading the stream. After 10 s it gives the stream up, and it does so again after each reconnect, until the app
-/// takes events. No message is lost: the server sends again what was not acknowledged. Dropping the `EventStream` drops
-/// the events only; the client goes on.
-#[derive(Debug)]
-pub struct EventStream {
-    events: mpsc::Receiver<Event>,
-}
-
-impl EventStream {
-    /// Waits for the next event. Returns `None` when the client has ended. The last event is
-    /// [`Event::Stopped`], unless the app left events waiting at the end for more than 1 s: then those that
-    /// still wait are dropped with it.
-    pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
-    }
-
-    /// Returns an event that is ready, or `None` if there is none now.
-    pub fn try_next(&mut self) -> Option<Event> {
-        self.events.try_recv().ok()
-    }
-}
-
 impl Client {
-    /// Opens the store and begins to connect. Returns before there is a connection; [`Event::Connected`] follows.
+    /// Opens the store and begins to connect. Returns before there is a connection; [`crate::Event::Connected`]
+    /// follows.
     ///
     /// # Errors
     ///
@@ -90,13 +59,9 @@ impl Client {
         let gateways = Gateways::new(&config.gateways, &config.tls)?;
         let (store, me, stored) = open_store(&config).await?;
         let (commands, command_queue) = mpsc::channel(COMMANDS);
-        let (events, event_queue) = mpsc::channel(EVENTS);
-        let (token, token_reader) = watch::channel(me.access_token.clone());
-        let auth = Auth::Device {
-            token: token_reader,
-            driver: commands.downgrade(),
-        };
-        let api = Api::new(gateways.clone(), auth);
+        let (to_app, events) = events::channel();
+        let (keeper, token) = access_token::channel(me.access_token.clone());
+        let api = Api::new(gateways.clone(), Auth::Device(token));
         let shared = Shared {
             commands,
             api: api.clone(),
@@ -112,13 +77,13 @@ impl Client {
             seed: rand::random(),
         };
         let engine = Engine::new(me, stored, settings);
-        let driver = Driver::new(engine, store, gateways, api, token, command_queue, events);
+        let driver = Driver::new(engine, store, gateways, api, keeper, command_queue, to_app);
         tokio::spawn(driver.run());
         Ok((
             Self {
                 shared: Arc::new(shared),
             },
-            EventStream { events: event_queue },
+            events,
         ))
     }
 
@@ -146,8 +111,8 @@ impl Client {
         &self.shared.api
     }
 
-    /// Sends a plain message. Returns when the message is durable in the outbox; [`Event::Send`] then tells each new
-    /// state of the send.
+    /// Sends a plain message. Returns when the message is durable in the outbox; [`crate::Event::Send`] then tells each
+    /// new state of the send.
     ///
     /// # Errors
     ///
@@ -158,7 +123,12 @@ impl Client {
     }
 
     /// Sends a message of any kind, as [`Client::send`] does for plain ones. A second call with the same request_id
-    /// does not send a second message.
+    /// does not send a second message. If the first message was refused, the second one takes its place. Returns the
+    /// request_id of the message.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Client::send`]; the encoded envelope is limited too, to 8,192 bytes.
     pub async fn send_message(&self, message: Outgoing) -> Result<RequestId> {
         let request = message.request;
         self.apply(Input::Send(message)).await?;
@@ -166,73 +136,55 @@ impl Client {
     }
 
     /// Sends a message in place of a refused one, and returns when that is durable in the outbox. The new message may
-    /// have the request_id of the refused one. If this fails, the refused message stays in the outbox.
+    /// have the request_id of the refused one. If this fails, the refused message stays in the outbox. The errors are
+    /// those of [`Client::send_message`].
     pub async fn send_again(&self, refused: RequestId, message: Outgoing) -> Result<RequestId> {
         let request = message.request;
         self.apply(Input::SendAgain { refused, message }).await?;
         Ok(request)
     }
 
-    /// Deletes a refused message from the outbox. A message that is still queued or on its way stays.
+    /// Deletes a refused message from the outbox. A message that is still queued or on its way stays. Fails with
+    /// [`ClientError::Stopped`] only.
     pub async fn discard(&self, request: RequestId) -> Result<()> {
         self.apply(Input::Discard(request)).await
     }
 
     /// Marks everything in the chat up to `seq` as read. A lower `seq` than before changes nothing; one above the
-    /// chat's last known entry counts as that entry.
+    /// chat's last known entry counts as that entry. In a chat that is not known it does nothing. Returns when the mark
+    /// is durable on this device; the server is told on this stream or on the next one. Fails with
+    /// [`ClientError::Stopped`] only.
     pub async fn mark_read(&self, chat: ChatId, seq: Seq) -> Result<()> {
         self.apply(Input::MarkRead { chat, seq }).await
     }
 
     /// Watches the presence of these people, at most 256, in place of the people watched before.
-    /// [`Event::Presence`] tells the present state of each, then [`Event::Watching`] says that the watch has
-    /// begun, then [`Event::Presence`] tells each change. If there are more than 256, [`Event::Watching`] has
-    /// an error instead. After a reconnect the client renews the watch by itself.
+    /// [`crate::Event::Presence`] tells the present state of each, then [`crate::Event::Watching`] says that the watch
+    /// has begun, then [`crate::Event::Presence`] tells each change. If there are more than 256,
+    /// [`crate::Event::Watching`] has an error instead. After a reconnect the client renews the watch by itself. Fails
+    /// with [`ClientError::Stopped`] only.
     pub async fn watch_presence(&self, users: Vec<UserId>) -> Result<()> {
         self.apply(Input::WatchPresence(users)).await
     }
 
     /// Says that the person opened (`true`) or left (`false`) the app, which others see as online and last seen.
-    /// While the app is open the client repeats the sign to the server by itself.
+    /// While the app is open the client repeats the sign to the server by itself. Fails with [`ClientError::Stopped`]
+    /// only.
     pub async fn set_active(&self, active: bool) -> Result<()> {
         self.apply(Input::SetActive(active)).await
     }
 
     /// Says that the person is typing in a chat. An app may call this at each key press: the client tells the server at
     /// most once in 3 s. The server passes the sign on to those members who may see the person's presence (see `Typing`
-    /// in messaging.proto). Without a connection the sign is dropped.
+    /// in messaging.proto). Without a connection the sign is dropped. Fails with [`ClientError::Stopped`] only.
     pub async fn typing(&self, chat: ChatId) -> Result<()> {
         self.apply(Input::Typing { chat, stopped: false }).await
     }
 
-    /// Says that the person stopped typing without sending. Sending a message needs no such call.
+    /// Says that the person stopped typing without sending. Sending a message needs no such call. Fails with
+    /// [`ClientError::Stopped`] only.
     pub async fn stopped_typing(&self, chat: ChatId) -> Result<()> {
         self.apply(Input::Typing { chat, stopped: true }).await
-    }
-
-    /// Lists which other members received and read one own message. Reads all pages from the server.
-    pub async fn message_receipts(&self, chat: ChatId, seq: Seq) -> Result<MessageReceipts> {
-        let (mut receipts, mut page_token) = (MessageReceipts::default(), String::new());
-        loop {
-            let request = v1::GetMessageReceiptsRequest {
-                chat_id: chat.to_string(),
-                seq: seq.0,
-                page_size: RECEIPTS_PAGE,
-                page_token,
-                ..Default::default()
-            };
-            let page = self.api().get_message_receipts(request).await?;
-            page_token = receipts.add(page).map_err(malformed)?;
-            if page_token.is_empty() {
-                return Ok(receipts);
-            }
-        }
-    }
-
-    /// Asks the server how far the other members have received and read the chat. [`Event::Receipt`] tells what is
-    /// new.
-    pub async fn ask_for_receipts(&self, chat: ChatId) -> Result<()> {
-        self.apply(Input::ReceiptsWanted(chat)).await
     }
 
     /// Disconnects and ends the client. Messages without a result stay in the outbox for the next start.
@@ -242,128 +194,8 @@ impl Client {
         self.shared.commands.closed().await;
     }
 
-    /// Returns all chats, the most recently active first.
-    pub async fn chats(&self) -> Result<Vec<Chat>> {
-        self.read(|store| store.chats()).await
-    }
-
-    /// Returns at most `limit` entries of a chat that this device has, ascending by seq: the newest ones, or with
-    /// `before` the newest ones below that seq.
-    pub async fn history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
-        self.read(move |store| store.history(chat, before, limit)).await
-    }
-
-    /// Returns the same as [`Client::history`]. If this device has fewer than `limit` entries, it first reads up to 256
-    /// older messages from the server and stores them.
-    pub async fn load_history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
-        let known = self.history(chat, before, limit).await?;
-        let oldest = known.first().map(|entry| entry.seq).or(before);
-        if known.len() >= limit || oldest.is_some_and(|seq| seq <= Seq(1)) {
-            return Ok(known);
-        }
-        let missing = (limit - known.len()).min(MESSAGES_PAGE);
-        let request = v1::ListMessagesRequest {
-            chat_id: chat.to_string(),
-            before_seq: oldest.unwrap_or_default().0,
-            page_size: u32::try_from(missing).unwrap_or(0),
-            ..Default::default()
-        };
-        let older = entries(self.api().list_messages(request).await?.entries)?;
-        if older.is_empty() {
-            return Ok(known);
-        }
-        self.apply(Input::History(older)).await?;
-        self.history(chat, before, limit).await
-    }
-
-    /// Returns the messages written on this device that are not in the log yet, including refused ones.
-    pub async fn outbox(&self) -> Result<Vec<QueuedMessage>> {
-        self.read(|store| store.outbox()).await
-    }
-
-    /// Returns how far the other members of a chat have received and read it, as far as this device knows.
-    pub async fn receipts(&self, chat: ChatId) -> Result<HashMap<UserId, Mark>> {
-        self.read(move |store| store.receipts(chat)).await
-    }
-
-    /// Returns display names. Names that this device does not know are read from the server and stored. A
-    /// name that it knows is not read again, even if the user has changed it since. A user whom the server
-    /// does not know is missing in the result.
-    pub async fn names(&self, users: impl IntoIterator<Item = UserId>) -> Result<HashMap<UserId, String>> {
-        let wanted: BTreeSet<UserId> = users.into_iter().collect();
-        let mut names = self.read(|store| store.names()).await?;
-        names.retain(|user, _| wanted.contains(user));
-        let missing: Vec<UserId> = wanted
-            .into_iter()
-            .filter(|user| !names.contains_key(user))
-            .collect();
-        let mut learned = Vec::new();
-        for page in missing.chunks(USERS_PAGE) {
-            let user_ids = page.iter().map(ToString::to_string).collect();
-            let request = v1::BatchGetUsersRequest {
-                user_ids,
-                ..Default::default()
-            };
-            for user in self.api().batch_get_users(request).await?.users {
-                learned.push((
-                    user.user_id.parse::<UserId>().map_err(malformed)?,
-                    user.display_name,
-                ));
-            }
-        }
-        if !learned.is_empty() {
-            names.extend(learned.iter().cloned());
-            self.read(move |store| store.put_names(&learned)).await?;
-        }
-        Ok(names)
-    }
-
-    /// Creates a group of this person, who owns it, and the given members.
-    pub async fn create_group(&self, title: &str, members: &[UserId]) -> Result<Chat> {
-        let request = v1::CreateGroupRequest {
-            request_id: RequestId::random().to_string(),
-            title: title.to_owned(),
-            member_user_ids: members.iter().map(ToString::to_string).collect(),
-            acting_user_id: String::new(),
-        };
-        let chat = self
-            .api()
-            .create_group(request)
-            .await?
-            .chat
-            .ok_or_else(|| malformed("no chat"))?;
-        self.learn(chat).await
-    }
-
-    /// Reads a chat from the server, stores it, and returns it.
-    pub async fn fetch_chat(&self, chat: ChatId) -> Result<Chat> {
-        let request = v1::GetChatRequest {
-            chat_id: chat.to_string(),
-            ..Default::default()
-        };
-        let chat = self
-            .api()
-            .get_chat(request)
-            .await?
-            .chat
-            .ok_or_else(|| malformed("no chat"))?;
-        self.learn(chat).await
-    }
-
-    /// Stores a chat that the server has sent, and returns it.
-    async fn learn(&self, chat: v1::Chat) -> Result<Chat> {
-        let listed = ListedChat::try_from(chat).map_err(malformed)?;
-        let chat = listed.chat.clone();
-        self.apply(Input::LookedUp {
-            chat: chat.id,
-            result: Ok(listed),
-        })
-        .await?;
-        Ok(chat)
-    }
-
     /// Hands an input to the driver, and returns when the changes that follow from it are durable.
-    async fn apply(&self, input: Input) -> Result<()> {
+    pub(crate) async fn apply(&self, input: Input) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Apply { input, reply };
         self.shared
@@ -394,6 +226,11 @@ impl Client {
 
 /// Returns the credentials in a store, without starting a client, or `None` if the store has never had a device. A
 /// missing store is made.
+///
+/// # Errors
+///
+/// [`ClientError::InUse`], [`ClientError::Config`], [`ClientError::Store`] and [`ClientError::Corrupt`], as with
+/// [`Client::start`].
 pub async fn stored_credentials(location: StoreLocation) -> Result<Option<Credentials>> {
     blocking(move || Store::open(&location, true)?.credentials()).await
 }
@@ -440,11 +277,31 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 #[cfg(test)]
 mod tests {
     use tern_client_core::engine::Change;
-    use tern_client_core::model::{FailureCode, SendState};
+    use tern_client_core::model::{Event, FailureCode, QueuedMessage, SendState, StopReason};
     use tern_client_core::testing::{NOW, credentials};
     use tern_types::limits::MAX_BODY_BYTES;
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_app_that_reads_its_events_late_learns_all_the_same_why_the_client_has_ended() {
+        let config = ClientConfig::new(vec!["http://127.0.0.1:1".into()], StoreLocation::Memory);
+        let (client, mut events) = Client::start(config.credentials(credentials())).await.unwrap();
+        // Each send is an event, so more events wait than the channel to the app holds.
+        for _ in 0..2 * events::EVENTS {
+            client
+                .send(ChatId(uuid::Uuid::from_u128(1)), "hello")
+                .await
+                .unwrap();
+        }
+        client.stop().await;
+        let mut last = None;
+        while let Some(event) = events.next().await {
+            last = Some(event);
+        }
+        assert_eq!(last, Some(Event::Stopped(StopReason::ByApp)));
+        assert_eq!((events.next().await, events.try_next()), (None, None));
+    }
 
     #[tokio::test]
     async fn a_refused_message_stays_until_another_has_taken_its_place() {

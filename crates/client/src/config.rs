@@ -44,10 +44,9 @@ pub struct ClientConfig {
     pub client_version: String,
     /// True if a person looks at the app from the start.
     pub active: bool,
-    /// True if entries are stored. Without them, [`crate::Client::history`] and
-    /// [`crate::Client::load_history`] find nothing, entries that were unread at the last stop may not be
-    /// counted after the next start, and own messages are not sent again to a server's store that was
-    /// restored from a backup.
+    /// True if entries are stored. Without them, [`crate::Client::history`] finds nothing, what was unread at
+    /// the last stop counts as unread after the next start until all of it is read, and own messages are not
+    /// sent again to a server's store that was restored from a backup.
     pub keep_history: bool,
     /// The number of sends of one chat that may be without a result at a time (see [`SENDS_PER_CHAT`]). With more than
     /// one, sending is faster, and messages may change places when a node fails.

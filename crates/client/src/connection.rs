@@ -17,6 +17,12 @@ use crate::error::{CallError, ClientError};
 
 /// The time limit for TCP and TLS together. A phone on a bad network needs some seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time after which a connection that a unary call waits on is pinged if nothing comes. Together with
+/// [`KEEP_ALIVE_TIMEOUT`] it is shorter than the time limit of one attempt of a call, so that the next attempt already
+/// has a new connection.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(4);
+/// The time within which a ping has to be answered. Otherwise the connection is dead.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 /// The received bytes that may wait unread, on an HTTP/2 stream and over all HTTP/2 streams of a connection.
 /// Frames and most answers are small, so these windows are seldom full. A full one stalls the calls that
 /// share the connection.
@@ -46,7 +52,10 @@ impl Gateways {
             .iter()
             .map(|address| endpoint(address, tls))
             .collect::<Result<Arc<[Endpoint]>, _>>()?;
-        let channels = endpoints.iter().map(Endpoint::connect_lazy).collect();
+        let channels = endpoints
+            .iter()
+            .map(|endpoint| kept_alive(endpoint.clone()).connect_lazy())
+            .collect();
         Ok(Self {
             endpoints,
             channels,
@@ -97,6 +106,15 @@ fn endpoint(address: &str, tls: &Tls) -> Result<Endpoint, ClientError> {
     endpoint.tls_config(config).map_err(invalid)
 }
 
+/// Makes the connections of unary calls notice that they are dead, as after a change of network. An idle one is not
+/// pinged, and neither is that of a stream, which has heartbeats: each ping wakes a phone's radio.
+fn kept_alive(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(false)
+}
+
 /// An open stream: a sender for the client's frames and a reader of the server's.
 #[derive(Debug)]
 pub struct Stream {
@@ -135,4 +153,49 @@ fn describe(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+    use std::io;
+    use std::task::{Context, Poll};
+
+    use hyper_util::rt::TokioIo;
+    use tern_proto::v1::ListChatsRequest;
+    use tern_proto::v1::chats_client::ChatsClient;
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    /// Connects to this end of a connection, once.
+    struct Connector(Option<DuplexStream>);
+
+    impl tonic::codegen::Service<hyper::Uri> for Connector {
+        type Response = TokioIo<DuplexStream>;
+        type Error = io::Error;
+        type Future = Ready<Result<Self::Response, io::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: hyper::Uri) -> Self::Future {
+            let once = || io::Error::other("there is one connection");
+            ready(self.0.take().map(TokioIo::new).ok_or_else(once))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_on_a_dead_connection_fails_within_the_time_of_one_attempt() {
+        // The other end takes the request and stays silent.
+        let (near, _far) = tokio::io::duplex(64 * 1024);
+        let endpoint = kept_alive(endpoint("http://gateway.test", &Tls::System).unwrap());
+        let channel = endpoint.connect_with_connector_lazy(Connector(Some(near)));
+        let mut chats = ChatsClient::new(channel);
+        let call = chats.list_chats(ListChatsRequest::default());
+        let answer = tokio::time::timeout(Duration::from_secs(10), call).await;
+        let error = CallError::from(answer.expect("it is noticed").unwrap_err());
+        assert!(error.is_transient(), "{error}");
+    }
 }

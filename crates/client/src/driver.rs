@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tern_types::{Clock, Timestamp};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -26,9 +26,11 @@ use server_stream::{ServerStream, StreamStep};
 use tern_client_core::engine::{Call, Change, Effects, Engine, Input};
 use tern_client_core::model::{Event, StopReason};
 
+use crate::access_token::{Keeper, Renew};
 use crate::api::Api;
 use crate::connection::Gateways;
 use crate::error::{CallError, ClientError};
+use crate::events::ToApp;
 use crate::store::Store;
 
 /// The largest number of inputs that are applied and committed together.
@@ -38,7 +40,7 @@ const MAX_PENDING_EVENTS: usize = 4096;
 /// The time without room for events after which the driver gives the stream up, because a stream that is left unread
 /// for longer breaks its HTTP/2 connection. The server sends again what was not acknowledged.
 const SLOW_APP: Duration = Duration::from_secs(10);
-/// The time that the app has to read its last events when the client ends.
+/// The time that the app has to read the events that wait when the client ends. The last one may be read at any time.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 pub(crate) struct Driver {
@@ -48,13 +50,15 @@ pub(crate) struct Driver {
     stream: ServerStream,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
+    last_event: oneshot::Sender<StopReason>,
     /// The events for which the channel to the app has no room yet.
     pending: VecDeque<Event>,
     /// The time at which `pending` became full, or at which the stream was given up for that; `None` while it has room.
     full_since: Option<Instant>,
     calls: JoinSet<Input>,
     api: Api,
-    token: watch::Sender<String>,
+    /// The access token for the calls, and their requests for a newer one.
+    keeper: Keeper,
     /// The calls that wait for a new access token.
     renewals: Vec<oneshot::Sender<Result<(), CallError>>>,
     /// The time at which the driver started, by the wall clock and by the monotonic clock.
@@ -72,6 +76,7 @@ struct Batch {
 /// The reason why the driver woke up.
 enum Step {
     Command(Option<Command>),
+    Renew(Renew),
     Stream(StreamStep),
     Answer(Input),
     EventsTaken,
@@ -84,21 +89,22 @@ impl Driver {
         store: Store,
         gateways: Gateways,
         api: Api,
-        token: watch::Sender<String>,
+        keeper: Keeper,
         commands: mpsc::Receiver<Command>,
-        events: mpsc::Sender<Event>,
+        to_app: ToApp,
     ) -> Self {
         Self {
             engine,
             store: Some(store),
             stream: ServerStream::new(gateways),
             commands,
-            events,
+            events: to_app.events,
+            last_event: to_app.last,
             pending: VecDeque::new(),
             full_since: None,
             calls: JoinSet::new(),
             api,
-            token,
+            keeper,
             renewals: Vec::new(),
             started: (Clock::wall(), Instant::now()),
         }
@@ -118,8 +124,7 @@ impl Driver {
         };
         self.stream.close().await;
         self.calls.abort_all();
-        self.pending.push_back(Event::Stopped(reason));
-        let last = async {
+        let rest = async {
             for event in self.pending.drain(..) {
                 if self.events.send(event).await.is_err() {
                     break;
@@ -127,7 +132,9 @@ impl Driver {
             }
         };
         // An app that reads no more events finds everything in the store.
-        let _ = tokio::time::timeout(LAST_EVENTS, last).await;
+        let _ = tokio::time::timeout(LAST_EVENTS, rest).await;
+        // This fails if the app has dropped its event stream.
+        let _ = self.last_event.send(reason);
     }
 
     /// Returns the wall-clock time. It advances by the monotonic clock, so it never goes back.
@@ -144,6 +151,7 @@ impl Driver {
         let reading = self.full_since.is_none();
         tokio::select! {
             command = self.commands.recv() => Step::Command(command),
+            Some(renew) = self.keeper.requests.recv() => Step::Renew(renew),
             step = self.stream.step(reading) => Step::Stream(step),
             Some(answer) = self.calls.join_next() => Step::Answer(calls::answer(answer)),
             permit = self.events.reserve(), if !self.pending.is_empty() => {
@@ -162,6 +170,7 @@ impl Driver {
         match step {
             Step::Command(Some(command)) => self.take(command, &mut batch),
             Step::Command(None) => batch.inputs.push(Input::Stop),
+            Step::Renew(renew) => self.renew(renew, &mut batch),
             Step::Stream(StreamStep::Input(input)) | Step::Answer(input) => batch.inputs.push(input),
             Step::Stream(StreamStep::Nothing) | Step::EventsTaken => {}
             Step::Wake => batch.inputs.push(self.woken()),
@@ -208,12 +217,16 @@ impl Driver {
                 Err(error) => drop(reply.send(Err(error))),
             },
             Command::Read(read) => batch.reads.push(read),
-            Command::Renew { stale, reply } if stale == *self.token.borrow() => {
-                self.renewals.push(reply);
-                batch.inputs.push(Input::TokenRejected(stale));
-            }
-            // The token was renewed in the meantime.
-            Command::Renew { reply, .. } => drop(reply.send(Ok(()))),
+        }
+    }
+
+    /// Has the token renewed, unless that was done in the meantime.
+    fn renew(&mut self, renew: Renew, batch: &mut Batch) {
+        if renew.stale == *self.keeper.token.borrow() {
+            self.renewals.push(renew.reply);
+            batch.inputs.push(Input::TokenRejected(renew.stale));
+        } else {
+            drop(renew.reply.send(Ok(())));
         }
     }
 
@@ -312,7 +325,7 @@ impl Driver {
 
     fn perform(&mut self, effects: Effects) {
         if let Some(token) = effects.access_token {
-            self.token.send_replace(token);
+            self.keeper.token.send_replace(token);
         }
         if let Some(order) = effects.stream {
             self.stream.order(order);

@@ -8,7 +8,8 @@
 //!                                └─ 3. items  ──▶ connection (tonic)  acknowledged and sent
 //! ```
 //!
-//! - [`client`]: the handle that an app holds; start here: [`Client::start`], send, read history, mark as read
+//! - [`client`]: the handle that an app holds; start here: [`Client::start`], send, mark as read
+//! - [`chats`]: what an app shows: chats, histories, receipts, names
 //! - [`privacy`]: blocks, contacts, and the audience of the person's presence
 //! - [`tern_client_core`]: what is decided, as pure functions: the protocol, the types that the app sees, the delays
 //!   between attempts
@@ -16,27 +17,34 @@
 //! - [`driver`]: the one task that owns engine, store and stream
 //! - [`connection`]: TLS, and the list of gateways
 //! - [`api`]: the unary calls of a device or a back end; [`backend`]: shortcuts for back ends
-//! - [`media`]: files: encrypted, uploaded, downloaded
+//! - [`media`]: files: encrypted, uploaded, downloaded; [`http`]: the requests to the object store
+//! - [`access_token`], [`events`], [`upload_plan`]: what two of these have in common, so that none needs the other
 //! - [`config`], [`error`]
 
+mod access_token;
 pub mod api;
 pub mod backend;
+mod chats;
 pub mod client;
 mod config;
 pub mod connection;
 pub(crate) mod driver;
 mod error;
+mod events;
+mod http;
 pub mod media;
 mod privacy;
 #[cfg(test)]
 mod simulation;
 mod store;
+mod upload_plan;
 
 pub use api::Api;
 pub use backend::BackEnd;
-pub use client::{Client, EventStream};
+pub use client::Client;
 pub use config::{ClientConfig, StoreLocation, Tls};
 pub use error::{CallError, ClientError};
+pub use events::EventStream;
 pub use media::{Attachment, MediaError, PictureOf, Progress};
 pub use privacy::{Audience, Privacy};
 pub use tern_client_core::model::{

@@ -9,16 +9,16 @@
 //! A file is never in memory as a whole: it is read, sealed, sent and written piece by piece.
 //!
 //! - [`cipher`]: pieces of AES-256-GCM, the hashes of the parts; pure code
-//! - [`plan`]: an upload as the store remembers it
+//! - [`plan`]: makes the plan of an upload, which the store remembers ([`crate::upload_plan`])
 //! - [`upload`], [`download`]: the transfers
 //! - [`picture`]: pictures of people and groups, which are small and not encrypted
-//! - [`http`]: requests to the object store
+//!
+//! [`crate::http`] makes the requests to the object store.
 
-pub(crate) mod cipher;
+mod cipher;
 mod download;
-pub(crate) mod http;
 mod picture;
-pub(crate) mod plan;
+mod plan;
 mod upload;
 
 use std::path::Path;
@@ -33,7 +33,7 @@ use tern_client_core::model::{FailureCode, Outgoing, QueuedMessage, SendState, T
 use crate::client::Client;
 use crate::error::{CallError, ClientError};
 
-pub use http::Http;
+pub use crate::http::Http;
 pub use picture::PictureOf;
 
 /// The progress of a transfer.
@@ -83,6 +83,17 @@ pub enum MediaError {
     Corrupt(&'static str),
 }
 
+impl MediaError {
+    /// Returns whether another attempt may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(_) => true,
+            Self::Call(error) => error.is_transient(),
+            Self::File(_) | Self::Client(_) | Self::Changed | Self::TooLarge | Self::Corrupt(_) => false,
+        }
+    }
+}
+
 impl Client {
     /// Encrypts a file under a new key and uploads it. If the upload is interrupted or the app killed, the same call
     /// goes on where it was, for up to 23 hours.
@@ -91,8 +102,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`MediaError::Changed`] if the file changes meanwhile, [`MediaError::TooLarge`], [`MediaError::Store`] after
-    /// several attempts over some minutes.
+    /// [`MediaError::File`] if the file cannot be read, [`MediaError::Changed`] if it changes meanwhile,
+    /// [`MediaError::TooLarge`], [`MediaError::Call`] if the platform refuses the file, [`MediaError::Call`] and
+    /// [`MediaError::Store`] after several attempts over some minutes, [`MediaError::Client`].
     pub async fn upload(
         &self,
         path: &Path,
@@ -102,7 +114,8 @@ impl Client {
         upload::upload(self, path, content_type, progress).await
     }
 
-    /// Sends a message with these files. Returns when the message is durable in the outbox, as [`Client::send`] does.
+    /// Sends a message with these files, at most 32. Returns when the message is durable in the outbox, and fails, as
+    /// [`Client::send_message`] does.
     pub async fn send_files(
         &self,
         to: impl Into<To>,
@@ -116,6 +129,11 @@ impl Client {
     /// ([`FailureCode::MediaTicket`]). The message has new tickets and the same request_id. Does nothing if there is no
     /// such message. There are new tickets only for files that this user uploaded; a forwarded file has to be forwarded
     /// anew.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::Call`] if the platform gives no new ticket, [`MediaError::Client`]. The refused message then stays
+    /// in the outbox.
     ///
     /// [`FailureCode::MediaTicket`]: crate::FailureCode
     pub async fn send_files_again(&self, request: RequestId) -> Result<(), MediaError> {
@@ -146,9 +164,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`MediaError::Call`] if the platform refuses the file or does not answer, [`MediaError::Store`] after
-    /// several attempts at the object store, [`MediaError::Corrupt`] if the content is not that of `file`,
-    /// [`MediaError::TooLarge`], [`MediaError::File`].
+    /// [`MediaError::Call`] if the platform refuses the file, [`MediaError::Call`] and [`MediaError::Store`] after
+    /// several attempts in which the platform or the object store did not answer, [`MediaError::Corrupt`] if the
+    /// content is not that of `file`, [`MediaError::TooLarge`], [`MediaError::File`].
     pub async fn download(
         &self,
         chat: ChatId,
@@ -160,7 +178,7 @@ impl Client {
     }
 
     /// Prepares a file of a message in `chat` for another message, and returns it with a new ticket. Its bytes are not
-    /// uploaded again.
+    /// uploaded again. Fails if the platform does not answer, or if this user may not download the file.
     pub async fn forward(&self, chat: ChatId, file: v1::AttachedFile) -> Result<Attachment, CallError> {
         let request = v1::ForwardMediaRequest {
             chat_id: chat.to_string(),

@@ -1,5 +1,5 @@
 //! The blocks, contacts and privacy settings of the person. All methods are unary calls in the name of the device's own
-//! user.
+//! user. They fail with [`ClientError::Call`] if the server refuses the call or does not answer.
 
 use tern_proto::v1;
 use tern_types::UserId;
@@ -27,7 +27,7 @@ pub struct Privacy {
 
 impl Client {
     /// Blocks a user: no direct messages pass between the two any more, and neither sees the other online. The block
-    /// holds when this returns. Blocking twice changes nothing.
+    /// holds when this returns. Blocking twice changes nothing. Fails with [`ClientError::Call`].
     pub async fn block(&self, user: UserId) -> Result<()> {
         let request = v1::BlockRequest {
             user_id: String::new(),
@@ -37,7 +37,7 @@ impl Client {
         Ok(())
     }
 
-    /// Ends a block. Messages that were refused while it held stay refused.
+    /// Ends a block. Messages that were refused while it held stay refused. Fails with [`ClientError::Call`].
     pub async fn unblock(&self, user: UserId) -> Result<()> {
         let request = v1::UnblockRequest {
             user_id: String::new(),
@@ -47,7 +47,8 @@ impl Client {
         Ok(())
     }
 
-    /// Lists everybody whom the person has blocked, the most recent block first.
+    /// Lists everybody whom the person has blocked, the most recent block first. Reads all pages. Fails with
+    /// [`ClientError::Call`].
     pub async fn list_blocked(&self) -> Result<Vec<UserId>> {
         let (mut users, mut request) = (Vec::new(), v1::ListBlockedRequest::default());
         request.page_size = PAGE as u32;
@@ -64,6 +65,10 @@ impl Client {
     /// Replaces the person's contacts by `contacts`, and returns how many contacts there are; ids without a user are
     /// left out. More than 1,000 contacts take several calls; if one of them fails, the list is incomplete until this
     /// is called again.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Call`], of the first of these calls that fails.
     pub async fn set_contacts(&self, contacts: &[UserId]) -> Result<u32> {
         let (first, rest) = contacts.split_at(contacts.len().min(PAGE));
         let mut count = self.contact_call(first, &[], true).await?;
@@ -74,7 +79,7 @@ impl Client {
     }
 
     /// Adds and removes contacts, at most 1,000 each, and returns how many there are now. A user in both lists is
-    /// removed.
+    /// removed. Fails with [`ClientError::Call`], also for longer lists.
     pub async fn change_contacts(&self, add: &[UserId], remove: &[UserId]) -> Result<u32> {
         self.contact_call(add, remove, false).await
     }
@@ -90,7 +95,7 @@ impl Client {
         Ok(self.api().set_contacts(request).await?.contact_count)
     }
 
-    /// Lists all of the person's contacts, ordered by id.
+    /// Lists all of the person's contacts, ordered by id. Reads all pages. Fails with [`ClientError::Call`].
     pub async fn list_contacts(&self) -> Result<Vec<UserId>> {
         let (mut users, mut request) = (Vec::new(), v1::ListContactsRequest::default());
         request.page_size = PAGE as u32;
@@ -104,13 +109,14 @@ impl Client {
         }
     }
 
-    /// Returns the person's settings, as the server has them.
+    /// Returns the person's settings, as the server has them. Fails with [`ClientError::Call`].
     pub async fn privacy(&self) -> Result<Privacy> {
         let answer = self.api().get_privacy(v1::GetPrivacyRequest::default()).await?;
         settings(answer.privacy)
     }
 
-    /// Replaces all of the person's settings, and returns them as the server has them.
+    /// Replaces all of the person's settings, and returns them as the server has them. Fails with
+    /// [`ClientError::Call`].
     pub async fn set_privacy(&self, privacy: Privacy) -> Result<Privacy> {
         let settings_wanted = v1::PrivacySettings {
             presence_audience: privacy.audience.into(),

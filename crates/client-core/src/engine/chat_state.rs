@@ -20,6 +20,9 @@ pub(super) enum LookUp {
     Idle,
     /// The call is under way.
     Running,
+    /// The call is under way, and since it was made, an entry has added the person to the chat. If the answer says that
+    /// the person is no member, it is older than that entry, and the call is made again.
+    Outdated,
     /// The call failed, and may be made again at this time.
     Again(Timestamp),
 }
@@ -29,8 +32,8 @@ pub(super) enum LookUp {
 pub struct ChatState {
     pub(super) row: ChatRow,
     pub(super) cursor: Cursor,
-    /// The time since which entries are held because earlier ones are missing, and none was applied. `None`: there is
-    /// no gap.
+    /// The time since which entries are held because earlier ones are missing, and none was applied, or if that is
+    /// later, the time at which the present stream was opened. `None`: there is no gap.
     pub(super) gap_since: Option<Timestamp>,
     /// The state of the call that reads the chat's properties.
     pub(super) look_up: LookUp,
@@ -38,6 +41,9 @@ pub struct ChatState {
     pub(super) fill: LookUp,
     /// The seqs of the unread entries above the last listing, ascending.
     pub(super) unread: VecDeque<Seq>,
+    /// The seq of the last entry applied since the start that is no message. It may have changed title, role or
+    /// members. Every answer of the server is newer than the entries that were applied before the start.
+    changed: Seq,
 }
 
 impl ChatState {
@@ -50,6 +56,7 @@ impl ChatState {
             look_up: LookUp::Idle,
             fill: LookUp::Idle,
             unread: unread.into(),
+            changed: Seq::ZERO,
         }
     }
 
@@ -88,6 +95,41 @@ impl ChatState {
         self.row.known = true;
     }
 
+    /// Takes what the server says of the chat. If entries above its head were applied already and are not all messages,
+    /// they may have changed title, role and members. These then stay as the entries left them, and the chat is known
+    /// only with the next answer.
+    pub(super) fn learn(&mut self, chat: Chat) {
+        let unread = self.unread_of(&chat);
+        let row = &mut self.row;
+        row.known = self.changed <= chat.head;
+        (row.listed_head, row.listed_unread) = (chat.head, unread);
+        row.confirmed_read = row.confirmed_read.max(chat.read);
+        self.unread.retain(|seq| *seq > chat.head);
+        let before = std::mem::replace(&mut row.chat, chat);
+        let chat = &mut row.chat;
+        chat.head = chat.head.max(before.head);
+        chat.active_at = chat.active_at.max(before.active_at);
+        chat.read = chat.read.max(before.read);
+        if !row.known {
+            (chat.title, chat.role) = (before.title, before.role);
+            (chat.member_count, chat.left) = (before.member_count, before.left);
+        }
+        self.read_up_to(self.row.chat.read);
+    }
+
+    /// Returns the number of unread entries after an answer of the server. The server counts from the read mark that it
+    /// knows. If the one here is higher, because it is still on its way, the answer counts too many: at most the entries
+    /// that are unread here and those that are still to come are unread. Example: 9 of 10 entries are read here, and the
+    /// server, which does not know it, says that 10 are unread. Then 1 is.
+    fn unread_of(&self, chat: &Chat) -> u32 {
+        if !self.row.known || chat.read >= self.row.chat.read {
+            return chat.unread;
+        }
+        let at = self.cursor.at().unwrap_or_default();
+        let coming = u32::try_from(chat.head.0.saturating_sub(at.0)).unwrap_or(u32::MAX);
+        chat.unread.min(self.unread().saturating_add(coming))
+    }
+
     /// Updates the chat from an applied entry. `me` is this person. Entries of one chat come in ascending order.
     pub(super) fn absorb(&mut self, entry: &Entry, me: UserId) {
         self.row.chat.head = self.row.chat.head.max(entry.seq);
@@ -111,6 +153,9 @@ impl ChatState {
                 "unread entries are not ascending"
             );
             self.unread.push_back(entry.seq);
+        }
+        if entry.message().is_none() {
+            self.changed = entry.seq;
         }
         self.absorb_content(entry, me);
     }
@@ -146,7 +191,14 @@ impl ChatState {
             Some(Content::MembersAdded(added)) => {
                 let count = u32::try_from(added.user_ids.len()).unwrap_or(u32::MAX);
                 chat.member_count = chat.member_count.saturating_add(count);
-                chat.left &= !added.user_ids.contains(&my_id);
+                if added.user_ids.contains(&my_id) {
+                    // What is known of the chat is from an earlier membership, or placeholders.
+                    (chat.role, chat.left) = (Role::Member, false);
+                    self.row.known = false;
+                    if self.look_up == LookUp::Running {
+                        self.look_up = LookUp::Outdated;
+                    }
+                }
             }
             Some(Content::MemberRemoved(removed)) => {
                 chat.member_count = chat.member_count.saturating_sub(1);
@@ -189,10 +241,15 @@ impl ChatState {
         self.cursor.at()
     }
 
+    /// Returns the number of unread entries that are known here.
+    fn unread(&self) -> u32 {
+        let new = u32::try_from(self.unread.len()).unwrap_or(u32::MAX);
+        self.row.listed_unread.saturating_add(new)
+    }
+
     /// Returns the chat as the store is to keep it, with the present cursor and unread count.
     pub(super) fn row(&mut self) -> ChatRow {
-        let new = u32::try_from(self.unread.len()).unwrap_or(u32::MAX);
-        self.row.chat.unread = self.row.listed_unread.saturating_add(new);
+        self.row.chat.unread = self.unread();
         self.row.cursor = self.cursor.at();
         self.row.clone()
     }

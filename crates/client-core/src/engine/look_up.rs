@@ -1,5 +1,5 @@
-//! This module asks the server for what the device misses: all chats once, then each chat that turns up unknown, and
-//! entries that do not come.
+//! This module asks the server for what the device misses: all chats once, then each chat that turns up unknown or to
+//! which the person is added again, and entries that do not come.
 
 use std::time::Duration;
 
@@ -15,6 +15,10 @@ use crate::model::{ChatList, Entry, ListedChat};
 /// entries within some seconds, so after this time they will not come by themselves. Example: the device acknowledged
 /// entries that its own store then lost, because a backup of it was restored.
 const GAP_TIMEOUT: Duration = Duration::from_secs(15);
+/// The time after which entries are given up that are missing from a chat that the person has left, where ListEntries
+/// is refused. The gateway reads the inbox of each of its devices about once a minute, so it has sent by then whatever
+/// waits for the device.
+const GIVE_UP: Duration = Duration::from_secs(120);
 /// The shortest time before a call that failed is made again. The server may ask for more.
 const CALL_RETRY: Duration = Duration::from_secs(2);
 
@@ -45,7 +49,7 @@ impl Engine {
     pub(super) fn list_chats_if_needed(&mut self, now: Timestamp) {
         let may = match self.listing.state {
             LookUp::Idle => true,
-            LookUp::Running => false,
+            LookUp::Running | LookUp::Outdated => false,
             LookUp::Again(at) => at <= now,
         };
         if !self.listing.done && may {
@@ -81,24 +85,20 @@ impl Engine {
 
     /// Takes what the server says about a chat. An unknown cursor starts at the answer's `resume`.
     fn learn(&mut self, listed: ListedChat, now: Timestamp) {
-        let (mut chat, resume) = (listed.chat, listed.resume);
+        let (chat, resume) = (listed.chat, listed.resume);
         let id = chat.id;
         let state = self.chats.entry(id).or_insert_with(|| ChatState::unknown(id));
-        state.look_up = LookUp::Idle;
         let at = state.cursor.at().unwrap_or(resume);
-        // The answer may be older than entries that this device has applied already.
-        if chat.head >= at {
-            let row = &mut state.row;
-            (row.listed_head, row.listed_unread) = (chat.head, chat.unread);
-            row.confirmed_read = row.confirmed_read.max(chat.read);
-            chat.read = chat.read.max(row.chat.read);
-            chat.active_at = chat.active_at.max(row.chat.active_at);
-            row.chat = chat;
-            let read = row.chat.read;
-            state.unread.clear();
-            state.read_up_to(read);
+        // The answer may be older than entries that this device has applied already. Of a chat that is known it then
+        // says nothing new.
+        if chat.head >= at || !state.row.known {
+            state.learn(chat);
         }
-        state.row.known = true;
+        state.look_up = if state.row.known {
+            LookUp::Idle
+        } else {
+            LookUp::Again(now + CALL_RETRY)
+        };
         if state.cursor.at().is_none() {
             let entries = state.cursor.start(resume);
             self.applied(id, entries, now);
@@ -121,12 +121,16 @@ impl Engine {
     }
 
     /// Notes that the person is not a member any more. Nothing more will come for the chat, so an unknown cursor begins
-    /// just below the first held entry. At least the entry that removed the person is held.
+    /// just below the first held entry. At least the entry that removed the person is held. The chat stays as it is
+    /// known until an entry adds the person again.
     fn not_a_member(&mut self, chat: ChatId, now: Timestamp) {
         let Some(state) = self.chats.get_mut(&chat) else {
             return;
         };
-        state.look_up = LookUp::Idle;
+        // An answer that an entry or another answer has overtaken says nothing.
+        if std::mem::replace(&mut state.look_up, LookUp::Idle) != LookUp::Running {
+            return;
+        }
         state.row.known = true;
         state.row.chat.left = true;
         let first = state.cursor.first_held().map_or(Seq::ZERO, Seq::previous);
@@ -134,12 +138,22 @@ impl Engine {
         self.applied(chat, entries, now);
     }
 
-    /// Asks for chats that turned up unknown, and for entries that are missing. It asks for nothing before all chats
-    /// have been listed, since the listing may answer.
+    /// Starts the times of all gaps anew on a new stream, because the server first sends on it what waits.
+    pub(super) fn restart_gaps(&mut self, now: Timestamp) {
+        for chat in &self.waiting {
+            if let Some(state) = self.chats.get_mut(chat) {
+                state.gap_since = state.gap_since.map(|_| now);
+            }
+        }
+    }
+
+    /// Asks for chats that turned up unknown, and for entries that are missing although there is a stream. It asks for
+    /// nothing before all chats have been listed, since the listing may answer.
     pub(super) fn look_up_unknown(&mut self, now: Timestamp) {
         if !self.listing.done {
             return;
         }
+        let open = self.session.open();
         for chat in &self.waiting {
             let Some(state) = self.chats.get_mut(chat) else {
                 continue;
@@ -148,7 +162,8 @@ impl Engine {
                 state.look_up = LookUp::Running;
                 self.effects.calls.push(Call::GetChat(*chat));
             }
-            if state.gap_since.is_some_and(|since| since + GAP_TIMEOUT <= now) && state.fill == LookUp::Idle {
+            let due = open && state.gap_since.is_some_and(|since| since + GAP_TIMEOUT <= now);
+            if due && state.fill == LookUp::Idle {
                 state.fill = LookUp::Running;
                 let from = state.cursor.at().unwrap_or_default().next();
                 tracing::warn!(%chat, %from, "entries missing, reading them");
@@ -157,15 +172,15 @@ impl Engine {
         }
     }
 
-    /// Takes the answer to the call that reads missing entries.
+    /// Takes the answer to the call that reads one page of missing entries.
     pub(super) fn filled(&mut self, chat: ChatId, result: Result<Vec<Entry>, CallError>, now: Timestamp) {
         let Some(state) = self.chats.get_mut(&chat) else {
             return;
         };
         match result {
             Ok(entries) => {
+                let (since, before) = (state.gap_since, state.cursor.at());
                 state.fill = LookUp::Idle;
-                state.gap_since = None;
                 // ListEntries leaves out entries that this person may not see, so the cursor may rise to just below the
                 // first entry of its answer.
                 if let Some(first) = entries.first() {
@@ -176,11 +191,36 @@ impl Engine {
                     self.offer(entry, now);
                 }
                 if let Some(state) = self.chats.get_mut(&chat) {
-                    state.watch_gap(true, now);
+                    // A page that brings entries is followed by the next one at once. After one that brings none, the
+                    // gap has to last as long as before the first one.
+                    state.gap_since = since.filter(|_| state.cursor.at() > before);
+                    state.watch_gap(false, now);
                 }
                 self.watch(chat);
             }
+            Err(error) if error.reason == ErrorReason::ChatNotFound => self.not_to_be_read(chat, now),
             Err(error) => state.fill = LookUp::Again(again(&error, now)),
+        }
+    }
+
+    /// Notes that missing entries cannot be read, because the person is not a member any more. They can only come by
+    /// the stream. When that has had time enough to bring them, the cursor rises to just below the first held entry, so
+    /// that the entry that removed the person is applied.
+    fn not_to_be_read(&mut self, chat: ChatId, now: Timestamp) {
+        let waiting_sent = self.caught_up || self.caught_up_before;
+        let Some(state) = self.chats.get_mut(&chat) else {
+            return;
+        };
+        let over = waiting_sent && state.gap_since.is_some_and(|since| since + GIVE_UP <= now);
+        state.fill = if over {
+            LookUp::Idle
+        } else {
+            LookUp::Again(now + GAP_TIMEOUT)
+        };
+        if let Some(first) = state.cursor.first_held().filter(|_| over) {
+            tracing::warn!(%chat, below = %first, "missing entries given up, the person has left");
+            let entries = state.cursor.skip(first.previous());
+            self.applied(chat, entries, now);
         }
     }
 
@@ -213,6 +253,7 @@ impl Engine {
 
     /// Returns the time at which the next call about chats is due.
     pub(super) fn chats_wake(&self) -> Option<Timestamp> {
+        let reads = self.listing.done && self.session.open();
         let again = |look_up: LookUp| {
             if let LookUp::Again(at) = look_up {
                 Some(at)
@@ -225,7 +266,7 @@ impl Engine {
             .iter()
             .filter_map(|chat| self.chats.get(chat))
             .flat_map(|state| {
-                let idle = self.listing.done && state.fill == LookUp::Idle;
+                let idle = reads && state.fill == LookUp::Idle;
                 let gap = state.gap_since.filter(|_| idle).map(|since| since + GAP_TIMEOUT);
                 [again(state.look_up), again(state.fill), gap]
             });

@@ -22,8 +22,8 @@ impl Engine {
         }
     }
 
-    /// Takes a new message from the app. It is ignored if a message with its request_id is in the outbox or waits to be
-    /// applied.
+    /// Takes a new message from the app. It is ignored if a message with its request_id has no result yet or waits to
+    /// be applied. A refused one with its request_id gives way to it.
     pub(super) fn queue(&mut self, message: Outgoing, now: Timestamp) {
         if self.outbox.contains(message.request) || self.unapplied.contains_key(&message.request) {
             return;

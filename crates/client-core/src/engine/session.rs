@@ -281,6 +281,7 @@ impl Engine {
         self.presence_opened(opened.activity_interval_ms, now);
         self.store_epoch(&opened.store_epoch, now);
         self.outbox.restart(self.session.max_in_flight);
+        self.restart_gaps(now);
         self.list_chats_if_needed(now);
         self.send_reads_again();
     }

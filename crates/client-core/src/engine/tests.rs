@@ -1,6 +1,7 @@
 //! These tests hold the protocol's rules one by one.
 
 mod entries;
+mod known;
 mod listing;
 mod presence;
 mod reading;

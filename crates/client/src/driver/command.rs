@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use tern_client_core::engine::Input;
 
-use crate::error::{CallError, ClientError};
+use crate::error::ClientError;
 use crate::store::Store;
 
 /// The sender of the reply to an input.
@@ -12,16 +12,10 @@ pub(super) type Reply = oneshot::Sender<Result<(), ClientError>>;
 /// A function that works on the store. It sends its result itself.
 pub(super) type Read = Box<dyn FnOnce(&mut Store) + Send>;
 
-/// A request of a [`crate::Client`] or a [`crate::api::Api`] to the driver.
+/// A request of a [`crate::Client`] to the driver.
 pub(crate) enum Command {
     /// Applies an input. The reply comes when the changes are durable.
     Apply { input: Input, reply: Reply },
     /// Works on the store.
     Read(Read),
-    /// Gets a newer token than `stale`. The reply comes when there is one, or is an error if it cannot be
-    /// renewed.
-    Renew {
-        stale: String,
-        reply: oneshot::Sender<Result<(), CallError>>,
-    },
 }

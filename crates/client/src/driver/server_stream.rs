@@ -99,8 +99,10 @@ impl ServerStream {
 
     /// Waits for the next step of the stream: a stream is opened or lost, a frame comes, or a waiting frame is written.
     /// Reads frames only if `reading` is set. It is safe to drop this future at any point.
+    ///
+    /// Only the reader says that a stream is lost. Once the server has ended it, nothing more can be written, but its
+    /// last frame may still wait to be read, and that says whether to reconnect.
     pub(super) async fn step(&mut self, reading: bool) -> StreamStep {
-        let blocked = !self.waiting.is_empty();
         match &mut self.state {
             State::Down => std::future::pending().await,
             State::Opening(opening) => match opening.await {
@@ -114,16 +116,15 @@ impl ServerStream {
                 }
             },
             State::Up(stream) => {
+                let writes = !self.waiting.is_empty() && !stream.writer.is_closed();
                 let frame = tokio::select! {
                     frame = stream.frames.message(), if reading => frame,
-                    permit = stream.writer.reserve(), if blocked => match permit {
-                        Ok(permit) => {
+                    permit = stream.writer.reserve(), if writes => {
+                        if let Ok(permit) = permit {
                             permit.send(next_frame(&mut self.waiting));
-                            return StreamStep::Nothing;
                         }
-                        // The connection is gone.
-                        Err(_) => Ok(None),
-                    },
+                        return StreamStep::Nothing;
+                    }
                     else => std::future::pending().await,
                 };
                 StreamStep::Input(self.input(frame))
@@ -189,9 +190,72 @@ fn next_frame(waiting: &mut VecDeque<Item>) -> ClientFrame {
 
 #[cfg(test)]
 mod tests {
-    use tern_proto::v1::{Ack, SendMessage};
+    use bytes::{BufMut as _, Bytes, BytesMut};
+    use tern_proto::v1::server_event::Event;
+    use tern_proto::v1::{Ack, CloseCode, Closing, SendMessage, ServerEvent, ServerFrame};
+    use tokio::sync::mpsc;
+    use tonic::codec::{DecodeBuf, Decoder};
+    use tonic::{Status, Streaming};
 
     use super::*;
+    use crate::config::Tls;
+
+    /// Decodes the frames of a stream.
+    struct Frames;
+
+    impl Decoder for Frames {
+        type Item = ServerFrame;
+        type Error = Status;
+
+        fn decode(&mut self, frame: &mut DecodeBuf<'_>) -> Result<Option<ServerFrame>, Status> {
+            let frame = ServerFrame::decode(frame);
+            frame
+                .map(Some)
+                .map_err(|error| Status::internal(error.to_string()))
+        }
+    }
+
+    /// Makes a stream that the server has ended with this event.
+    fn ended(event: Event) -> Stream {
+        let frame = ServerFrame {
+            events: vec![ServerEvent { event: Some(event) }],
+        };
+        // The prefix of a gRPC message says that it is not compressed, and how long it is.
+        let mut body = BytesMut::new();
+        body.put_u8(0);
+        body.put_u32(u32::try_from(frame.encoded_len()).unwrap());
+        body.put(frame.encode_to_vec().as_slice());
+        let body = http_body_util::Full::new(Bytes::from(body));
+        let frames = Streaming::new_response(Frames, body, hyper::StatusCode::OK, None, None);
+        // The connection has dropped its end of the queue.
+        let (writer, _) = mpsc::channel(1);
+        Stream { writer, frames }
+    }
+
+    #[tokio::test]
+    async fn the_last_word_of_the_server_is_read_before_the_stream_counts_as_lost() {
+        let gateways = Gateways::new(&["http://127.0.0.1:1".into()], &Tls::System).unwrap();
+        let replaced = Closing {
+            code: CloseCode::SessionReplaced.into(),
+            ..Default::default()
+        };
+        // What is ready first is a matter of chance.
+        for _ in 0..64 {
+            let mut stream = ServerStream::new(gateways.clone());
+            stream.state = State::Up(Box::new(ended(Event::Closing(replaced.clone()))));
+            stream.write(vec![Item::Ack(Ack::default())]);
+            let mut inputs = Vec::new();
+            while stream.is_up() {
+                if let StreamStep::Input(input) = stream.step(true).await {
+                    inputs.push(input);
+                }
+            }
+            let [Input::Frame(last), Input::StreamLost(_)] = &inputs[..] else {
+                panic!("{inputs:?}")
+            };
+            assert_eq!(last.events[0].event, Some(Event::Closing(replaced.clone())));
+        }
+    }
 
     #[test]
     fn frames_keep_the_order_and_the_limits() {

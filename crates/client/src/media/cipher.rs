@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use tern_types::limits::MEDIA_PART_BYTES;
 
 use super::MediaError;
+use crate::upload_plan::{Hash, Key};
 
 /// The size of a sealed piece in bytes. A part of an upload is a whole number of pieces; only a file's last piece is
 /// shorter.
@@ -20,11 +21,6 @@ const TAG: usize = 16;
 pub const PLAIN: usize = SEALED - TAG;
 /// The number of pieces in a part.
 const PIECES_OF_PART: u64 = MEDIA_PART_BYTES / SEALED as u64;
-
-/// The AES-256 key of one file.
-pub type Key = [u8; 32];
-/// A SHA-256 digest.
-pub type Hash = [u8; 32];
 
 /// Returns the number of pieces of a file of `length` bytes. An empty file has one piece.
 fn pieces(length: u64) -> u64 {

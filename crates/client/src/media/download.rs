@@ -11,14 +11,15 @@ use tokio::io::AsyncWriteExt as _;
 
 use tern_client_core::backoff::Backoff;
 
-use super::cipher::{self, Key, Opener};
-use super::http::HttpError;
+use super::cipher::{self, Opener};
 use super::{MediaError, OnProgress, Progress};
 use crate::client::Client;
+use crate::http::HttpError;
+use crate::upload_plan::Key;
 
 /// The number of attempts without a single new byte after which a download fails. The delays between them add
-/// up to about half a minute, in which the object store may be away. A GetDownload that fails ends the
-/// download, because the call has had attempts of its own.
+/// up to about half a minute, in which the object store may be away. While the platform does not answer, each
+/// attempt takes longer, because GetDownload has attempts of its own, so that the download bridges some minutes.
 const TRIES: u32 = 8;
 /// The time without a byte after which a connection is taken for dead.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -44,23 +45,11 @@ pub async fn download(
         progress,
     };
     let mut backoff = Backoff::new(rand::random());
-    let mut tries = 0;
+    let mut tries = Tries::default();
     while !transfer.opener.is_complete() {
-        let before = transfer.opener.came();
-        match transfer.attempt(&mut out).await {
-            Ok(()) => {}
-            Err(MediaError::Store(why)) => {
-                tries = if transfer.opener.came() > before {
-                    1
-                } else {
-                    tries + 1
-                };
-                if tries == TRIES {
-                    return Err(MediaError::Store(why));
-                }
-                tokio::time::sleep(backoff.next(None)).await;
-            }
-            Err(error) => return Err(error),
+        if let Err(error) = transfer.attempt(&mut out).await {
+            tries.failed(error, transfer.opener.came())?;
+            tokio::time::sleep(backoff.next(None)).await;
         }
     }
     if transfer.opener.finish()? != *file.sha256 {
@@ -71,6 +60,30 @@ pub async fn download(
     drop(out);
     tokio::fs::rename(&partial.0, to).await?;
     Ok(())
+}
+
+/// The attempts of a download that have failed.
+#[derive(Debug, Default)]
+struct Tries {
+    /// The number of attempts since the last one that brought a new byte.
+    in_vain: u32,
+    /// The number of bytes that have come.
+    came: u64,
+}
+
+impl Tries {
+    /// Counts an attempt that failed, after which `came` bytes are here. Returns the error if no other attempt is to be
+    /// made.
+    fn failed(&mut self, error: MediaError, came: u64) -> Result<(), MediaError> {
+        self.in_vain = if came > self.came { 1 } else { self.in_vain + 1 };
+        self.came = came;
+        if error.is_transient() && self.in_vain < TRIES {
+            tracing::debug!(%error, came, "a download goes on later");
+            Ok(())
+        } else {
+            Err(error)
+        }
+    }
 }
 
 /// A download under way.
@@ -84,8 +97,7 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Downloads from the first byte that has not come yet until the file is complete. [`MediaError::Store`] means that
-    /// another attempt may help.
+    /// Downloads from the first byte that has not come yet until the file is complete.
     async fn attempt(&mut self, out: &mut File) -> Result<(), MediaError> {
         let request = v1::GetDownloadRequest {
             chat_id: self.chat.to_string(),
@@ -138,5 +150,43 @@ impl Drop for Partial {
     fn drop(&mut self) {
         // After the rename there is no such file.
         let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_client_core::CallError;
+    use tern_proto::v1::ErrorReason;
+
+    use super::*;
+
+    fn away() -> MediaError {
+        CallError::unavailable("the node is away").into()
+    }
+
+    #[test]
+    fn a_download_outlasts_what_passes_and_ends_at_what_stays() {
+        let mut tries = Tries::default();
+        for attempt in 1..TRIES {
+            let error = if attempt % 2 == 0 {
+                MediaError::Store("503".into())
+            } else {
+                away()
+            };
+            assert!(tries.failed(error, 10).is_ok(), "{attempt}");
+        }
+        assert!(tries.failed(away(), 11).is_ok(), "a byte came");
+        assert!((2..TRIES).all(|_| tries.failed(away(), 11).is_ok()));
+        let last = tries.failed(away(), 11);
+        assert!(matches!(last, Err(MediaError::Call(_))), "{last:?}");
+
+        let gone = CallError {
+            code: tonic::Code::NotFound,
+            reason: ErrorReason::MediaNotFound,
+            ..CallError::unavailable("no such media")
+        };
+        for lasting in [gone.into(), MediaError::Corrupt("another length")] {
+            assert!(Tries::default().failed(lasting, 0).is_err());
+        }
     }
 }

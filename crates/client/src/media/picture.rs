@@ -17,14 +17,14 @@ use tern_client_core::CallError;
 use tern_client_core::backoff::Backoff;
 
 use super::MediaError;
-use super::http::HttpError;
 use super::upload::Failure;
 use crate::client::Client;
 use crate::driver::malformed;
+use crate::http::HttpError;
 
-/// The number of attempts to transfer a picture. With the delays between them an upload bridges a minute
-/// without a network, and a download some seconds in which the object store is away. A person waits for the
-/// picture, so there are not more of them.
+/// The number of attempts to transfer a picture. With the delays between them they bridge some seconds in which the
+/// object store is away, or a minute without a network, because the calls have attempts of their own. A person waits
+/// for the picture, so there are not more of them.
 const TRIES: u32 = 6;
 /// The number of bytes that are handed to the connection at once.
 const CHUNK: usize = 64 * 1024;
@@ -46,7 +46,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`MediaError::TooLarge`], and [`MediaError::Store`] after several attempts.
+    /// [`MediaError::File`] if the file cannot be read, [`MediaError::TooLarge`], [`MediaError::Call`] if the platform
+    /// refuses the picture, [`MediaError::Call`] and [`MediaError::Store`] after several attempts.
     pub async fn upload_picture(
         &self,
         path: &Path,
@@ -108,7 +109,8 @@ impl Client {
         ticket.ok_or_else(|| malformed("no ticket").into())
     }
 
-    /// Makes an uploaded image the user's own picture. `None` removes the picture.
+    /// Makes an uploaded image the user's own picture. `None` removes the picture. Fails if the platform does not
+    /// answer or refuses the image.
     pub async fn set_picture(&self, picture: Option<&v1::MediaTicket>) -> Result<(), CallError> {
         let set = v1::SetUserPictureRequest {
             media_id: picture.map(|ticket| ticket.media_id.clone()).unwrap_or_default(),
@@ -119,7 +121,8 @@ impl Client {
     }
 
     /// Makes an uploaded image a group's picture; `None` removes the picture. Returns the seq of the entry that says
-    /// so, or `None` if nothing changed.
+    /// so, or `None` if nothing changed. Fails if the platform does not answer or refuses the image, or if the user is
+    /// no admin of the group.
     pub async fn set_chat_picture(
         &self,
         chat: ChatId,
@@ -138,16 +141,21 @@ impl Client {
         Ok((seq > 0).then_some(Seq(seq)))
     }
 
-    /// Downloads a picture of at most 16 MiB, and checks its hash. Fails with [`MediaError::Corrupt`] if the hash is
-    /// another, and with [`MediaError::Store`] after several attempts.
+    /// Downloads a picture of at most 16 MiB, and checks its hash.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::Corrupt`] if the hash is another, [`MediaError::Call`] if the platform refuses the picture,
+    /// [`MediaError::Call`] and [`MediaError::Store`] after several attempts in which the platform or the object store
+    /// did not answer.
     pub async fn download_picture(&self, of: PictureOf, media: MediaId) -> Result<Bytes, MediaError> {
         let mut backoff = Backoff::new(rand::random());
         let mut tries = 0;
         loop {
             tries += 1;
             match self.try_download(of, media).await {
-                Err(MediaError::Store(why)) if tries < TRIES => {
-                    tracing::debug!(why, tries, "a picture is read again");
+                Err(why) if why.is_transient() && tries < TRIES => {
+                    tracing::debug!(%why, tries, "a picture is read again");
                 }
                 done => return done,
             }

@@ -16,11 +16,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tern_client_core::backoff::Backoff;
 
 use super::cipher::{self, PartSealer};
-use super::http::HttpError;
-use super::plan::{self, FileId, Plan};
+use super::plan;
 use super::{Attachment, MediaError, OnProgress, Progress};
 use crate::client::Client;
 use crate::driver::malformed;
+use crate::http::HttpError;
+use crate::upload_plan::{FileId, Key, Plan};
 
 /// The number of parts that are sent at the same time, which is enough to use a fast connection with long round trips.
 const PARALLEL: usize = 3;
@@ -204,7 +205,7 @@ async fn put(
             Err(failed) => failed,
         };
         meter.take_back(sent);
-        if FileId::of(Path::new(&file.path)).ok().as_ref() != Some(file) {
+        if FileId::of(&file.path).ok().as_ref() != Some(file) {
             return Err(Failure::Never(MediaError::Changed));
         }
         let store = MediaError::Store(error.to_string());
@@ -267,8 +268,8 @@ async fn put_once(
 
 /// Reads and seals one part, as fast as `pieces` takes the sealed pieces.
 fn seal(
-    path: &str,
-    key: &cipher::Key,
+    path: &Path,
+    key: &Key,
     length: u64,
     part: u64,
     pieces: &mpsc::Sender<std::io::Result<Bytes>>,

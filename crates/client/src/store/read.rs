@@ -38,7 +38,12 @@ impl Store {
     /// Returns everything that the engine starts with.
     pub fn load(&self) -> Result<Stored> {
         let mut chats = Vec::new();
-        for row in self.chat_rows()? {
+        for mut row in self.chat_rows()? {
+            if !self.keep_history {
+                // There are no entries to count. Their number up to the cursor stands for a listing at the cursor.
+                row.listed_unread = row.chat.unread;
+                row.listed_head = row.listed_head.max(row.cursor.unwrap_or_default());
+            }
             let unread = self.unread(&row)?;
             chats.push((row, unread));
         }
@@ -56,6 +61,14 @@ impl Store {
         Ok(self.chat_rows()?.into_iter().map(|row| row.chat).collect())
     }
 
+    /// Returns one chat, or `None` if it is not known.
+    pub fn chat(&self, chat: ChatId) -> Result<Option<Chat>> {
+        let sql = format!("SELECT {CHAT_COLUMNS} FROM chats WHERE chat = ?1");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let row = statement.query_row([chat.as_bytes()], rows::chat).optional()?;
+        Ok(row.map(|row| row.chat))
+    }
+
     /// Returns at most `limit` entries, ascending by seq: the newest ones, or with `before` the newest ones below that
     /// seq.
     pub fn history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
@@ -69,6 +82,14 @@ impl Store {
         let mut entries = rows.collect::<rusqlite::Result<Vec<_>>>()?;
         entries.reverse();
         Ok(entries)
+    }
+
+    /// Returns the seq of the oldest entry of the chat that is stored, or `None` if none is.
+    pub fn oldest(&self, chat: ChatId) -> Result<Option<Seq>> {
+        let oldest = "SELECT min(seq) FROM entries WHERE chat = ?1";
+        let mut statement = self.connection.prepare_cached(oldest)?;
+        let seq: Option<i64> = statement.query_row([chat.as_bytes()], |row| row.get(0))?;
+        Ok(seq.map(Seq::from_i64))
     }
 
     /// Returns the messages that have no entry in the log yet, in the order of writing. Refused messages are among

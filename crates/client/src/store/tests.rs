@@ -6,9 +6,9 @@ use tern_proto::v1::{ChatKind, Role};
 use tern_types::{ChatId, Seq, UserId};
 use uuid::Uuid;
 
-use tern_client_core::engine::{Change, ChatRow};
+use tern_client_core::engine::{Change, ChatRow, Engine, Input, Stored};
 use tern_client_core::model::{Chat, Entry, FailureCode, Mark, Outgoing, QueuedMessage, SendState, To};
-use tern_client_core::testing::{NOW, credentials, entry, user};
+use tern_client_core::testing::{NOW, credentials, entry, settings, user};
 
 use super::Store;
 use crate::config::StoreLocation;
@@ -103,6 +103,8 @@ fn a_file_is_the_same_after_a_restart_and_belongs_to_one() {
     assert_eq!(store.credentials().unwrap(), Some(credentials()));
     assert_eq!((stored.epoch, stored.listed), (Some(epoch), true));
     assert_eq!(stored.chats, [(row(None), vec![Seq(8)])]);
+    assert_eq!(store.chat(CHAT).unwrap(), Some(row(None).chat));
+    assert_eq!(store.chat(ChatId(Uuid::from_u128(2))).unwrap(), None);
     assert_eq!(stored.outbox, [message]);
     assert_eq!(stored.receipts, [(CHAT, user(2), mark)]);
     assert_eq!(store.history(CHAT, None, 10).unwrap(), [entry(CHAT, 8)]);
@@ -176,6 +178,35 @@ fn a_refused_message_stays_until_it_is_discarded() {
     );
     store.commit(&[Change::Unqueue(request)]).unwrap();
     assert_eq!(store.outbox().unwrap(), []);
+}
+
+#[test]
+fn a_message_with_the_request_id_of_a_refused_one_is_kept_in_its_place_until_its_entry_comes() {
+    let mut store = memory();
+    let (refused, other) = (queued("refused"), queued("other"));
+    let mut again = queued("again");
+    again.message.request = refused.message.request;
+    let failed = Change::Failed {
+        request: refused.message.request,
+        code: FailureCode::NotAMember,
+        message: "no".into(),
+    };
+    store
+        .commit(&[
+            Change::Queue(refused),
+            failed,
+            Change::Queue(other.clone()),
+            Change::Queue(again.clone()),
+        ])
+        .unwrap();
+    assert_eq!(store.outbox().unwrap(), [other.clone(), again.clone()]);
+    let mut second = again.clone();
+    second.message.body = "a second time".into();
+    store.commit(&[Change::Queue(second)]).unwrap();
+    assert_eq!(store.outbox().unwrap(), [other.clone(), again.clone()]);
+    // The result is lost, and the entry comes.
+    store.commit(&[Change::Entry(own(&again, 1))]).unwrap();
+    assert_eq!(store.outbox().unwrap(), [other]);
 }
 
 #[test]
@@ -256,6 +287,25 @@ fn without_history_nothing_is_kept_but_the_outbox_is_emptied_all_the_same() {
         (store.outbox().unwrap(), store.history(CHAT, None, 10).unwrap()),
         (vec![], vec![])
     );
+}
+
+#[test]
+fn without_history_what_was_unread_at_the_last_stop_is_unread_after_the_next_start() {
+    let mut store = Store::open(&StoreLocation::Memory, false).unwrap();
+    store.put_credentials(&credentials()).unwrap();
+    store.commit(&[Change::Chat(row(None))]).unwrap();
+    let (stored, unread) = store.load().unwrap().chats.remove(0);
+    assert_eq!((stored.listed_head, stored.listed_unread), (Seq(9), 5));
+    assert_eq!(unread, []);
+    let stored = Stored {
+        chats: vec![(stored, unread)],
+        listed: true,
+        ..Stored::default()
+    };
+    let mut engine = Engine::new(credentials(), stored, settings());
+    let read = |seq| Input::MarkRead { chat: CHAT, seq };
+    let effects = engine.apply([Input::Start, read(Seq(7)), read(Seq(9))], NOW);
+    assert!(matches!(&effects.changes[..], [Change::Chat(row)] if row.chat.unread == 0));
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Stores the plans of uploads that have not ended.
 
+use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, params};
 use tern_types::{RequestId, Timestamp};
 
 use super::{Store, rows};
 use crate::error::ClientError;
-use crate::media::cipher::{Hash, Key};
-use crate::media::plan::{FileId, Plan};
+use crate::upload_plan::{FileId, Hash, Key, Plan};
 
 /// The statement that makes the table of uploads. It is apart from the schema because it was added later.
 pub(super) const TABLE: &str = include_str!("uploads.sql");
@@ -19,7 +19,7 @@ impl Store {
         let find = "SELECT request, key, parts, created_at FROM uploads \
              WHERE path = ?1 AND length = ?2 AND modified = ?3";
         let mut statement = self.connection.prepare_cached(find)?;
-        let of = params![file.path, length(file), file.modified];
+        let of = params![path(file), length(file), file.modified];
         let found = statement.query_row(of, |row| {
             let (key, parts): (Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(2)?);
             Ok((RequestId(rows::id(row, 0)?), key, parts, Timestamp(row.get(3)?)))
@@ -45,7 +45,7 @@ impl Store {
         let put = "INSERT OR REPLACE INTO uploads (path, length, modified, request, key, parts, created_at) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         self.connection.prepare_cached(put)?.execute(params![
-            file.path,
+            path(file),
             length(file),
             file.modified,
             plan.request.as_bytes(),
@@ -59,8 +59,16 @@ impl Store {
     /// Deletes the plan for the file's path.
     pub fn forget_upload_plan(&mut self, file: &FileId) -> Result<()> {
         let forget = "DELETE FROM uploads WHERE path = ?1";
-        self.connection.prepare_cached(forget)?.execute([&file.path])?;
+        self.connection.prepare_cached(forget)?.execute([path(file)])?;
         Ok(())
+    }
+}
+
+/// Returns the path as the store has it: a text, or bytes if it is none.
+fn path(file: &FileId) -> Value {
+    match file.path.to_str() {
+        Some(text) => Value::Text(text.to_owned()),
+        None => Value::Blob(file.path.as_os_str().as_encoded_bytes().to_vec()),
     }
 }
 
@@ -75,7 +83,7 @@ mod tests {
 
     fn file(length: u64, modified: i64) -> FileId {
         FileId {
-            path: "/home/alice/film.mp4".to_owned(),
+            path: "/home/alice/film.mp4".into(),
             length,
             modified,
         }
@@ -109,6 +117,31 @@ mod tests {
         assert_eq!(store.upload_plan(&file(10, 1)).unwrap(), None, "one a path");
         store.forget_upload_plan(&file(11, 2)).unwrap();
         assert_eq!(store.upload_plan(&file(11, 2)).unwrap(), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_that_is_no_text_is_a_path_of_its_own() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let named = |name: &[u8]| FileId {
+            path: std::ffi::OsStr::from_bytes(name).into(),
+            ..file(1, 1)
+        };
+        let mut store = Store::open(&StoreLocation::Memory, true).unwrap();
+        let plan = |key| Plan {
+            request: RequestId::random(),
+            key,
+            parts: vec![[1; 32]],
+            created_at: Timestamp(5),
+        };
+        let plans = [plan([1; 32]), plan([2; 32])];
+        let files = [named(b"/a/\xfe"), named(b"/a/\xff")];
+        for (file, plan) in files.iter().zip(&plans) {
+            store.put_upload_plan(file, plan).unwrap();
+        }
+        for (file, plan) in files.iter().zip(plans) {
+            assert_eq!(store.upload_plan(file).unwrap(), Some(plan));
+        }
     }
 
     /// An older version of the program made stores without this table.

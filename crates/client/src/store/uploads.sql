@@ -1,5 +1,6 @@
 -- The uploads that have not ended: the state of the file, and the plan from which its upload goes on.
 CREATE TABLE IF NOT EXISTS uploads (
+    -- A text, or the bytes of a path that is none.
     path TEXT PRIMARY KEY,
     length INTEGER NOT NULL,
     -- The time of the file's last change, in nanoseconds since the Unix epoch.

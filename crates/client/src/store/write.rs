@@ -2,7 +2,7 @@
 
 use prost::Message;
 use rusqlite::{Connection, params};
-use tern_types::{Timestamp, UserId};
+use tern_types::{RequestId, Timestamp, UserId};
 
 use tern_client_core::engine::{Change, ChatRow};
 use tern_client_core::model::{Credentials, Entry, QueuedMessage, SendState, StoreEpoch};
@@ -22,7 +22,10 @@ pub(super) fn change(db: &Connection, change: &Change, keep_history: bool) -> Re
     match change {
         Change::Entry(entry) => put_entry(db, entry, keep_history),
         Change::Chat(row) => put_chat(db, row),
-        Change::Queue(message) => put_queued(db, message),
+        Change::Queue(message) => {
+            discard(db, message.message.request)?;
+            put_queued(db, message)
+        }
         Change::Sent {
             request,
             chat,
@@ -42,10 +45,7 @@ pub(super) fn change(db: &Connection, change: &Change, keep_history: bool) -> Re
             "UPDATE outbox SET state = ?1, code = ?2, reason = ?3 WHERE request = ?4",
             params![FAILED, i32::from(*code), message, request.as_bytes()],
         ),
-        Change::Unqueue(request) => {
-            let discard = "DELETE FROM outbox WHERE request = ?1 AND state = ?2";
-            run(db, discard, params![request.as_bytes(), FAILED])
-        }
+        Change::Unqueue(request) => discard(db, *request),
         Change::Receipt { chat, user, mark } => run(
             db,
             "INSERT OR REPLACE INTO receipts (chat, user, delivered, read) VALUES (?1, ?2, ?3, ?4)",
@@ -171,6 +171,13 @@ fn put_chat(db: &Connection, row: &ChatRow) -> Result {
     )
 }
 
+/// Deletes a message from the outbox if it was refused.
+fn discard(db: &Connection, request: RequestId) -> Result {
+    let discard = "DELETE FROM outbox WHERE request = ?1 AND state = ?2";
+    run(db, discard, params![request.as_bytes(), FAILED])
+}
+
+/// Adds a message to the end of the outbox, unless one with its request_id is there.
 fn put_queued(db: &Connection, queued: &QueuedMessage) -> Result {
     let message = &queued.message;
     let peer = match message.to {

@@ -214,6 +214,22 @@ impl State {
         let (request_id, outcome) = (send.request_id.clone(), Some(Outcome::Sent(sent)));
         (Event::SendResult(v1::SendResult { request_id, outcome }), seq)
     }
+
+    fn messages(&self, request: &v1::ListMessagesRequest) -> v1::ListMessagesResponse {
+        let below = match request.before_seq {
+            0 => self.log.len() as u64 + 1,
+            before => before,
+        };
+        let seqs = (1..below).rev().take(request.page_size as usize);
+        let messages = seqs.map(|seq| {
+            let (request, body) = &self.log[usize::try_from(seq - 1).unwrap()];
+            entry(seq, request, body)
+        });
+        v1::ListMessagesResponse {
+            entries: messages.collect(),
+            ..Default::default()
+        }
+    }
 }
 
 /// Makes a message of another person.
@@ -289,6 +305,13 @@ macro_rules! chats {
                 Ok(Response::new(v1::ListChatsResponse::default()))
             }
 
+            async fn list_messages(
+                &self,
+                request: Request<v1::ListMessagesRequest>,
+            ) -> Result<Response<v1::ListMessagesResponse>, Status> {
+                Ok(Response::new(self.state().messages(request.get_ref())))
+            }
+
             $(
                 async fn $method(&self, _: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
                     Err(ApiError::new(ErrorReason::ChatNotFound, "not here").into())
@@ -310,7 +333,6 @@ chats! {
     set_role(SetRoleRequest) -> SetRoleResponse;
     list_members(ListMembersRequest) -> ListMembersResponse;
     list_entries(ListEntriesRequest) -> ListEntriesResponse;
-    list_messages(ListMessagesRequest) -> ListMessagesResponse;
     get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
     get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;
     mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;

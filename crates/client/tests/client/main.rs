@@ -7,8 +7,9 @@ mod common;
 use std::time::Duration;
 
 use common::{CHAT, World, config};
-use tern_client::{Client, ClientError, Event, EventStream, SendState, StopReason};
+use tern_client::{Client, ClientError, Entry, Event, EventStream, SendState, StopReason};
 use tern_proto::v1::{self, ErrorReason};
+use tern_types::Seq;
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -213,4 +214,29 @@ async fn an_app_that_takes_no_events_blocks_nothing() {
         );
     }
     assert_eq!(told, (1..=3001).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_jump_back_in_the_log_leaves_no_hole_in_what_is_stored() {
+    let world = World::new();
+    for number in 1..=300 {
+        let message = (uuid::Uuid::new_v4().to_string(), number.to_string());
+        world.state().log.push(message);
+    }
+    // The device was linked after the first 200 messages.
+    world.state().acked = 200;
+    let gateway = world.gateway();
+    let (client, _events) = Client::start(config(&[&gateway])).await.unwrap();
+    tokio::time::timeout(BOUND, world.until(|state| state.acked == 300))
+        .await
+        .unwrap();
+    let seqs = |entries: Vec<Entry>| entries.iter().map(|entry| entry.seq.0).collect::<Vec<_>>();
+    let jump = client.load_history(CHAT, Some(Seq(50)), 10).await.unwrap();
+    assert_eq!(seqs(jump), (40..50).collect::<Vec<_>>());
+    let stored = client.history(CHAT, None, 1000).await.unwrap();
+    assert_eq!(seqs(stored), (201..=300).collect::<Vec<_>>());
+    let more = client.load_history(CHAT, None, 150).await.unwrap();
+    assert_eq!(seqs(more), (151..=300).collect::<Vec<_>>());
+    let stored = client.history(CHAT, None, 1000).await.unwrap();
+    assert_eq!(seqs(stored), (151..=300).collect::<Vec<_>>());
 }

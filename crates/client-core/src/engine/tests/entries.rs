@@ -1,15 +1,17 @@
 //! These tests hold how entries are applied and acknowledged, how gaps are closed, and where a chat's cursor begins.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::server_event::Event as Wire;
 use tern_proto::v1::{self, ErrorReason};
 use tern_types::Seq;
 
-use super::{acks, chat, connected, feed, refused, told};
-use crate::engine::{Call, Input};
+use super::{acks, chat, connected, feed, lost, refused, told};
+use crate::engine::{Call, Effects, Input};
 use crate::model::Event;
-use crate::testing::{NOW, entry, frame, wire};
+use crate::testing::{NOW, entry, frame, opened, user, wire};
 
 #[test]
 fn one_acknowledgement_a_chat_stands_for_all_that_came_together() {
@@ -97,6 +99,107 @@ fn a_missing_entry_that_does_not_come_is_read() {
         NOW,
     );
     assert_eq!(told(&effects), [3], "the server has no 2 for this device");
+}
+
+/// Returns the seqs from which missing entries are read.
+fn fills(effects: &Effects) -> Vec<u64> {
+    let from = |call: &Call| match call {
+        Call::Fill { from, .. } => Some(from.0),
+        _ => None,
+    };
+    effects.calls.iter().filter_map(from).collect()
+}
+
+#[test]
+fn a_large_gap_is_read_page_after_page_without_a_pause() {
+    let mut engine = connected();
+    for seq in [1, 600] {
+        feed(&mut engine, Wire::Entry(wire(&entry(chat(1), seq))));
+    }
+    let later = NOW + Duration::from_secs(20);
+    assert_eq!(fills(&engine.apply([Input::Tick], later)), [2]);
+    let page = |seqs: RangeInclusive<u64>| Input::Filled {
+        chat: chat(1),
+        result: Ok(seqs.map(|seq| entry(chat(1), seq)).collect()),
+    };
+    assert_eq!(fills(&engine.apply([page(2..=257)], later)), [258]);
+    assert_eq!(fills(&engine.apply([page(258..=513)], later)), [514]);
+    let empty = RangeInclusive::new(1, 0);
+    let vain = engine.apply([page(empty)], later);
+    assert_eq!(
+        fills(&vain),
+        [0; 0],
+        "a page without entries is not followed by another"
+    );
+    let again = later + Duration::from_secs(15);
+    assert_eq!(fills(&engine.apply([Input::Tick], again)), [514]);
+    let last = engine.apply([page(514..=599)], again);
+    assert_eq!(told(&last), (514..=600).collect::<Vec<_>>());
+    assert_eq!(fills(&last), [0; 0]);
+}
+
+/// Lets five minutes pass in which an entry is missing below the one that removes the person, and ListEntries is
+/// refused. Returns the seqs that the app is told, and the number of calls.
+fn removed_behind_a_gap(caught_up: bool) -> (Vec<u64>, usize) {
+    let mut engine = connected();
+    feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 1))));
+    let user_id = user(1).to_string();
+    let mut removed = entry(chat(1), 3);
+    removed.content.content = Some(Content::MemberRemoved(v1::MemberRemoved { user_id, left: false }));
+    feed(&mut engine, Wire::Entry(wire(&removed)));
+    if caught_up {
+        feed(&mut engine, Wire::CaughtUp(v1::CaughtUp {}));
+    }
+    let (mut seqs, mut calls) = (Vec::new(), 0);
+    let end = NOW + Duration::from_secs(300);
+    while let Some(at) = engine.next_wake().filter(|at| *at <= end) {
+        let alive = v1::HeartbeatAck {
+            heartbeat_interval_ms: 45_000,
+            ..Default::default()
+        };
+        let alive = Input::Frame(frame(Wire::HeartbeatAck(alive)));
+        for _ in fills(&engine.apply([Input::Tick, alive], at)) {
+            calls += 1;
+            let refused = Input::Filled {
+                chat: chat(1),
+                result: Err(refused(tern_proto::Code::NotFound, ErrorReason::ChatNotFound)),
+            };
+            seqs.extend(told(&engine.apply([refused], at)));
+        }
+    }
+    (seqs, calls)
+}
+
+#[test]
+fn what_is_missing_of_a_chat_that_the_person_has_left_is_given_up_once_the_server_would_have_sent_it() {
+    assert_eq!(
+        removed_behind_a_gap(true),
+        (vec![3], 8),
+        "every 15 s for two minutes"
+    );
+    let (seqs, _) = removed_behind_a_gap(false);
+    assert_eq!(seqs, [0; 0], "it may still wait at the server");
+}
+
+#[test]
+fn a_new_stream_has_the_time_to_close_a_gap_before_the_missing_entries_are_read() {
+    let mut engine = connected();
+    for seq in [1, 3] {
+        feed(&mut engine, Wire::Entry(wire(&entry(chat(1), seq))));
+    }
+    engine.apply([lost()], NOW);
+    let later = NOW + Duration::from_secs(60);
+    assert_eq!(
+        fills(&engine.apply([Input::Tick], later)),
+        [0; 0],
+        "there is no stream"
+    );
+    assert_eq!(
+        fills(&engine.apply([Input::Frame(frame(opened(1)))], later)),
+        [0; 0]
+    );
+    let still = later + Duration::from_secs(15);
+    assert_eq!(fills(&engine.apply([Input::Tick], still)), [2]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tern_types::Seq;
 use super::{chat, connected, feed};
 use crate::engine::{Call, Effects, Input};
 use crate::error::CallError;
-use crate::model::{Event, Mark};
+use crate::model::{Event, ListedChat, Mark};
 use crate::testing::{NOW, entry, message_content, user, wire};
 
 #[test]
@@ -165,6 +165,42 @@ fn receipts_that_could_not_be_asked_for_are_asked_for_again() {
         "{:?}",
         again.calls
     );
+}
+
+#[test]
+fn an_answer_that_does_not_know_of_a_read_mark_on_its_way_makes_nothing_unread_again() {
+    let mut engine = connected();
+    for seq in 1..=3 {
+        feed(&mut engine, Wire::Entry(wire(&entry(chat(1), seq))));
+    }
+    // The server has `head` messages of others, and knows of a read mark at `read`.
+    let mut answered = |head: u64, read| {
+        let listed = v1::Chat {
+            chat_id: chat(1).to_string(),
+            head_seq: head,
+            unread_count: head - read,
+            read_seq: read,
+            ..Default::default()
+        };
+        let answer = Input::LookedUp {
+            chat: chat(1),
+            result: Ok(ListedChat::try_from(listed).unwrap()),
+        };
+        let mark = Input::MarkRead {
+            chat: chat(1),
+            seq: Seq(2),
+        };
+        let told = engine.apply([mark, answer], NOW).events;
+        told.iter().rev().find_map(|event| match event {
+            Event::Chat(chat) => Some(chat.unread),
+            _ => None,
+        })
+    };
+    // The first answer makes the chat known.
+    assert_eq!(answered(3, 2), Some(1));
+    assert_eq!(answered(3, 0), Some(1));
+    assert_eq!(answered(5, 0), Some(3), "two are still to come");
+    assert_eq!(answered(5, 2), Some(3));
 }
 
 /// An own message does not mark waiting messages as read, and is never unread itself.
