@@ -1,5 +1,5 @@
-//! What an app shows: chats and their histories, receipts, the names of people. It comes from the store, or from the
-//! server and is then stored.
+//! Gives an app what it shows: chats and their histories, receipts, the names of people. All of it comes from the store,
+//! or from the server and is then stored.
 
 use std::collections::{BTreeSet, HashMap};
 
