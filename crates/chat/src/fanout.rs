@@ -60,11 +60,13 @@ pub struct Outgoing {
     pub span: Option<Span>,
 }
 
-/// The starter of the fan-out tasks.
+/// The starter of the fan-out tasks. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Fanout {
     /// The look-up of the recipients' sessions.
     pub lookup: Lookup,
+    /// The users that each task has noted.
+    unreached: Arc<Mutex<Vec<Unreached>>>,
 }
 
 /// A handle of one fan-out task.
@@ -119,14 +121,23 @@ impl Unreached {
         }
     }
 
-    /// Notes that these sessions of the user have had a receipt. Of several receipts that of the fewest sessions counts.
-    fn have(&self, user: UserId, sessions: &[SessionId]) {
-        let mut unreached = self.lock();
-        match unreached.entry(user) {
-            Entry::Occupied(mut before) => before.get_mut().retain(|session| sessions.contains(session)),
-            Entry::Vacant(first) => {
-                first.insert(sessions.to_vec());
+    /// Notes that these sessions of each user have had a receipt. Of several receipts that of the fewest sessions counts.
+    /// If there is no room, it tells all gateways instead that any of their sessions may have missed receipts.
+    fn have(&self, gateways: &Gateways, users: impl IntoIterator<Item = (UserId, Vec<SessionId>)>) {
+        let (mut unreached, mut lost) = (self.lock(), false);
+        for (user, sessions) in users {
+            let room = unreached.len() < UNREACHED;
+            match unreached.entry(user) {
+                Entry::Occupied(mut before) => before.get_mut().retain(|session| sessions.contains(session)),
+                Entry::Vacant(first) if room => {
+                    first.insert(sessions);
+                }
+                Entry::Vacant(_) => lost = true,
             }
+        }
+        drop(unreached);
+        if lost {
+            gateways.missed_any();
         }
     }
 
@@ -153,7 +164,7 @@ impl Unreached {
             }
         }
         if found.failed {
-            users.into_iter().for_each(|(user, had)| self.have(user, &had));
+            self.have(gateways, users);
         }
     }
 
@@ -168,6 +179,10 @@ impl Fanout {
     pub fn spawn(&self, gateways: Gateways) -> Pushes {
         let (pushes, mut queue) = mpsc::channel(QUEUE);
         let (lookup, unreached) = (self.lookup.clone(), Unreached::default());
+        self.unreached
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(unreached.clone());
         let handle = Pushes {
             queue: pushes,
             unreached: unreached.clone(),
@@ -227,7 +242,7 @@ async fn deliver(
     }
     let receipts = outgoing.iter().filter(|event| event.kind == Kind::Receipt);
     if has_receipt {
-        note_known(&found, receipts.clone(), unreached);
+        note_known(&found, receipts.clone(), gateways, unreached);
     }
     let again = receipts.filter(|_| found.failed).cloned().collect();
     group(&found.sessions, outgoing, |gateway, kind, push| {
@@ -239,7 +254,15 @@ async fn deliver(
 
 /// Notes the recipients of receipts whose sessions were known and not looked up. A settle looks up again whom an entry
 /// missed, but nothing does so for a receipt.
-fn note_known<'a>(found: &Live, receipts: impl Iterator<Item = &'a Outgoing>, unreached: &Unreached) {
+fn note_known<'a>(
+    found: &Live,
+    receipts: impl Iterator<Item = &'a Outgoing>,
+    gateways: &Gateways,
+    unreached: &Unreached,
+) {
+    if found.followed.is_empty() {
+        return;
+    }
     let recipients: IdSet<UserId> = receipts
         .flat_map(|receipt| receipt.users.iter().copied())
         .collect();
@@ -250,9 +273,7 @@ fn note_known<'a>(found: &Live, receipts: impl Iterator<Item = &'a Outgoing>, un
             sessions.push(session.session);
         }
     }
-    for (user, sessions) in have {
-        unreached.have(user, &sessions);
-    }
+    unreached.have(gateways, have);
 }
 
 /// Calls `push` once for each event and each gateway that has sessions of the event's users. It is a pure function.

@@ -64,7 +64,7 @@ pub struct Found {
     pub user: UserId,
     pub device: DeviceId,
     /// The node name of the gateway that has the session.
-    pub gateway: String,
+    pub gateway: Arc<str>,
     pub session: SessionId,
 }
 
@@ -147,7 +147,7 @@ impl Lookup {
     /// Returns the sessions of the users whom this node follows at the owners of their slots, and the other users.
     fn known(&self, users: Vec<UserId>) -> (Live, Vec<UserId>) {
         let (mut live, mut unknown) = (Live::default(), Vec::new());
-        let (map, links) = (self.map.current(), lock(&self.links));
+        let (map, links) = (self.map.current(), lock(&self.links).clone());
         for user in users {
             let known = map
                 .owner(Role::Presence, Slot::of_user(user))
@@ -224,7 +224,8 @@ impl Lookup {
             return Err(users);
         }
         let link = lock(&self.links).get(&node.name).cloned();
-        let Some(mut answer) = link.and_then(|link| link.ask(users.clone(), follow)) else {
+        let Some(link) = link else { return Err(users) };
+        let Some(mut answer) = link.ask(users.clone(), follow) else {
             return Err(users);
         };
         if ask == Ask::Probe {
@@ -240,6 +241,7 @@ impl Lookup {
                     presence = node.name,
                     "no answer to a look-up: asking the gateways"
                 );
+                link.forget();
                 self.silent()
                     .fell_silent(Role::Presence, node.clone(), Instant::now());
                 self.listen(Role::Presence, node, async move { answer.await.is_ok() });
@@ -350,7 +352,7 @@ fn found(user: &[u8], device: &[u8], gateway: &str, session: u64) -> Option<Foun
     Some(Found {
         user: UserId::from_slice(user).ok()?,
         device: DeviceId::from_slice(device).ok()?,
-        gateway: gateway.to_owned(),
+        gateway: gateway.into(),
         session: SessionId(session),
     })
 }

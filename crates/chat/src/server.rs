@@ -62,7 +62,12 @@ pub async fn start(config: Config, ctx: NodeContext, routes: &mut RoutesBuilder)
     } = node;
     Ok(Running {
         name: "chat",
-        done: Box::pin(drained(ctx, ownership, shards, effects.gateways)),
+        done: Box::pin(drained(
+            ctx,
+            ownership,
+            shards,
+            (effects.fanout, effects.gateways),
+        )),
     })
 }
 
@@ -198,9 +203,7 @@ fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership) -> Effects {
         loader,
         calls: Arc::new(Calls::default()),
         gateways: gateways.clone(),
-        fanout: Fanout {
-            lookup: Lookup::start(ctx, gateways, Patience::default()),
-        },
+        fanout: Fanout::new(Lookup::start(ctx, gateways, Patience::default())),
         ownership,
         shedding: ctx.shedding.clone(),
     }
@@ -208,7 +211,12 @@ fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership) -> Effects {
 
 /// Waits until a drain has begun, all slots are handed over, and the shards have answered everything. It gives up at
 /// the drain's deadline.
-async fn drained(ctx: NodeContext, ownership: Ownership, shards: Shards, gateways: Gateways) {
+async fn drained(
+    ctx: NodeContext,
+    ownership: Ownership,
+    shards: Shards,
+    (fanout, gateways): (Fanout, Gateways),
+) {
     ctx.drain.wait().await;
     let mut map = ctx.map.clone();
     let handed_over = async {
@@ -218,6 +226,7 @@ async fn drained(ctx: NodeContext, ownership: Ownership, shards: Shards, gateway
             current = map.changed().await;
         }
         shards.quiet().await;
+        fanout.tell_unreached(&gateways).await;
         gateways.end_live();
     };
     if tokio::time::timeout(ctx.drain.deadline(), handed_over)

@@ -401,9 +401,7 @@ mod tests {
             loader: loader::Loader::new(pools, master, 1),
             calls: Arc::default(),
             gateways: gateways.clone(),
-            fanout: Fanout {
-                lookup: Lookup::start(&ctx, gateways, Patience::default()),
-            },
+            fanout: Fanout::new(Lookup::start(&ctx, gateways, Patience::default())),
             ownership: Ownership::new(ctx),
             shedding: Shedding::off(),
         }

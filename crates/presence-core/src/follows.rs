@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use tern_types::{IdMap, UserId};
+use tern_types::{IdMap, IdSet, UserId};
 
 /// The most users who are followed on one stream: 65,536. A chat node looks up the others each time.
 pub const MAX_FOLLOWED: usize = 65_536;
@@ -26,8 +26,8 @@ pub struct Follows {
 /// One stream.
 #[derive(Debug, Default)]
 struct Line {
-    /// The number of users who are followed on the stream.
-    followed: usize,
+    /// The users who are followed on the stream.
+    followed: IdSet<UserId>,
     ended: Ended,
 }
 
@@ -55,48 +55,42 @@ impl Follows {
 
     /// Closes a stream, and ends what is followed on it.
     pub fn close(&mut self, link: FollowLink) {
-        let followed = self.links.remove(&link).map_or(0, |line| line.followed);
-        if followed > 0 {
-            self.followers.retain(|_, links| {
-                links.retain(|follower| *follower != link);
-                !links.is_empty()
-            });
-        }
+        self.unfollow_all(link);
+        self.links.remove(&link);
     }
 
-    /// Follows the user on this stream. Returns false if the user is not followed: the stream is not open, or
-    /// [`MAX_FOLLOWED`] others are.
-    pub fn follow(&mut self, link: FollowLink, user: UserId) -> bool {
+    /// Follows these users on this stream, or none of them. Returns whether they are followed: they are not if the stream
+    /// is not open, or has no room for all of them beside [`MAX_FOLLOWED`].
+    pub fn follow(&mut self, link: FollowLink, users: &[UserId]) -> bool {
         let Some(line) = self.links.get_mut(&link) else {
             return false;
         };
-        if let Some(links) = self.followers.get(&user)
-            && links.contains(&link)
-        {
-            return true;
-        }
-        if line.followed >= MAX_FOLLOWED {
+        // A chat node that is told that not all are followed would never give up those who are.
+        if line.followed.len() + users.len() > MAX_FOLLOWED {
             return false;
         }
-        line.followed += 1;
-        self.followers.entry(user).or_default().push(link);
+        for user in users {
+            if line.followed.insert(*user) {
+                self.followers.entry(*user).or_default().push(link);
+            }
+        }
         true
     }
 
-    /// Stops following the user on this stream, because its chat node does not need to know any more.
-    pub fn unfollow(&mut self, link: FollowLink, user: UserId) {
-        let Some(links) = self.followers.get_mut(&user) else {
-            return;
-        };
-        let before = links.len();
-        links.retain(|follower| *follower != link);
-        if links.len() < before
-            && let Some(line) = self.links.get_mut(&link)
+    /// Stops following all users on this stream, because its chat node begins anew.
+    pub fn unfollow_all(&mut self, link: FollowLink) {
+        let line = self.links.get_mut(&link);
+        for user in line
+            .map(|line| std::mem::take(&mut line.followed))
+            .unwrap_or_default()
         {
-            line.followed -= 1;
-        }
-        if links.is_empty() {
-            self.followers.remove(&user);
+            if let Some(links) = self.followers.get_mut(&user) {
+                debug_assert!(links.contains(&link), "both indexes have the user");
+                links.retain(|follower| *follower != link);
+                if links.is_empty() {
+                    self.followers.remove(&user);
+                }
+            }
         }
     }
 
@@ -115,7 +109,10 @@ impl Follows {
     /// Ends everything that is followed. Returns the streams that have something to take now.
     pub fn end_all(&mut self) -> Vec<FollowLink> {
         self.followers.clear();
-        let followed = self.links.iter_mut().filter(|(_, line)| line.followed > 0);
+        let followed = self
+            .links
+            .iter_mut()
+            .filter(|(_, line)| !line.followed.is_empty());
         followed
             .map(|(link, line)| {
                 line.end_all();
@@ -140,8 +137,8 @@ impl Follows {
 impl Line {
     /// Notes that the user is not followed any more. A stream for which too many users wait is told that nobody is.
     fn end(&mut self, user: UserId) {
-        debug_assert!(self.followed > 0, "the user was counted");
-        self.followed -= 1;
+        let was_followed = self.followed.remove(&user);
+        debug_assert!(was_followed, "both indexes have the user");
         self.ended.users.push(user);
         if self.ended.users.len() > MAX_FOLLOWED {
             self.ended = Ended {
@@ -152,7 +149,7 @@ impl Line {
     }
 
     fn end_all(&mut self) {
-        self.followed = 0;
+        self.followed.clear();
         self.ended = Ended {
             users: Vec::new(),
             all: true,
@@ -184,12 +181,14 @@ mod tests {
     #[test]
     fn the_first_change_is_told_to_each_follower_and_the_next_to_who_follows_again() {
         let (mut follows, user) = two();
-        assert!(follows.follow(ONE, user) && follows.follow(OTHER, user) && follows.follow(ONE, user));
+        assert!(
+            follows.follow(ONE, &[user]) && follows.follow(OTHER, &[user]) && follows.follow(ONE, &[user])
+        );
         assert_eq!(follows.changed(user), [ONE, OTHER]);
         assert!(follows.changed(user).is_empty(), "nobody follows any more");
         assert_eq!(follows.take(ONE), changed(&[user]));
         assert!(follows.take(ONE).is_empty());
-        assert!(follows.follow(ONE, user));
+        assert!(follows.follow(ONE, &[user]));
         assert_eq!(follows.changed(user), [ONE]);
         assert_eq!(follows.take(OTHER), changed(&[user]));
     }
@@ -197,19 +196,19 @@ mod tests {
     #[test]
     fn who_stops_following_or_has_gone_is_not_told() {
         let (mut follows, user) = two();
-        assert!(follows.follow(ONE, user) && follows.follow(OTHER, user));
-        follows.unfollow(ONE, user);
-        follows.unfollow(ONE, user);
+        assert!(follows.follow(ONE, &[user]) && follows.follow(OTHER, &[user]));
+        follows.unfollow_all(ONE);
+        follows.unfollow_all(ONE);
         follows.close(OTHER);
         assert_eq!(follows.users(), 0);
         assert!(follows.changed(user).is_empty() && follows.take(ONE).is_empty());
-        assert!(!follows.follow(OTHER, user), "the stream is closed");
+        assert!(!follows.follow(OTHER, &[user]), "the stream is closed");
     }
 
     #[test]
     fn when_the_map_has_changed_all_are_told_who_follow_anybody() {
         let (mut follows, user) = two();
-        assert!(follows.follow(ONE, user));
+        assert!(follows.follow(ONE, &[user]));
         assert_eq!(follows.end_all(), [ONE]);
         assert!(follows.take(ONE).all);
         assert!(follows.changed(user).is_empty());
@@ -219,13 +218,13 @@ mod tests {
     #[test]
     fn a_stream_follows_a_bounded_number_and_a_change_makes_room() {
         let (mut follows, first) = two();
-        assert!(follows.follow(ONE, first));
+        assert!(follows.follow(ONE, &[first]));
         let others = (1..MAX_FOLLOWED).map(|_| UserId::random());
-        assert!(others.into_iter().all(|user| follows.follow(ONE, user)));
+        assert!(others.into_iter().all(|user| follows.follow(ONE, &[user])));
         let next = UserId::random();
-        assert!(!follows.follow(ONE, next));
-        assert!(follows.follow(OTHER, next), "the other stream has room");
+        assert!(!follows.follow(ONE, &[next]));
+        assert!(follows.follow(OTHER, &[next]), "the other stream has room");
         follows.changed(first);
-        assert!(follows.follow(ONE, next));
+        assert!(follows.follow(ONE, &[next]));
     }
 }

@@ -183,15 +183,16 @@ impl People {
         self.follows.close(link);
     }
 
-    /// Follows these users on the stream, if this node is sure to know all their sessions. Returns false if not all of
-    /// them are followed.
+    /// Follows these users on the stream, or none of them. This node has to be sure to know all their sessions. Returns
+    /// whether they are followed.
     pub fn follow(&mut self, link: FollowLink, users: &[UserId]) -> bool {
-        self.registry.is_sure(users) && users.iter().all(|user| self.follows.follow(link, *user))
+        debug_assert!(self.registry.is_sure(users), "others may be live");
+        self.follows.follow(link, users)
     }
 
-    /// Stops following these users on the stream.
-    pub fn unfollow(&mut self, link: FollowLink, users: &[UserId]) {
-        users.iter().for_each(|user| self.follows.unfollow(link, *user));
+    /// Stops following all users on the stream.
+    pub fn unfollow_all(&mut self, link: FollowLink) {
+        self.follows.unfollow_all(link);
     }
 
     /// Takes what waits for the stream: the users who are not followed any more.

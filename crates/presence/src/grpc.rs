@@ -317,7 +317,9 @@ fn lookup(
             let mut replies = Vec::new();
             let mut sessions = 0;
             for frame in with_those_at_hand(frame, &mut inbound) {
-                follows.unfollow(&ids(&frame.unfollow)?);
+                if frame.unfollow_all {
+                    follows.unfollow_all();
+                }
                 for request in frame.requests {
                     let asked = (&follows, frame.map_version);
                     let reply = answer(&hub, &standing, asked, request, &mut patience).await?;

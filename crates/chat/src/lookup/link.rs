@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tern_cluster::context::NodeContext;
 use tern_cluster::links::{self, Peer, gather};
 use tern_proto::internal::presence_client::PresenceClient;
@@ -26,11 +25,12 @@ use crate::metrics;
 const QUEUE: usize = 1024;
 /// The most look-ups in one frame.
 const GATHER: usize = 64;
-/// The time after which a user whom nobody needed to know is followed no more; twice that at most.
-const SWEEP: Duration = Duration::from_secs(60);
+/// The time after which a node follows nobody any more and begins anew. So users of whom nobody writes any more are given
+/// up; the others are looked up once more.
+const BEGIN_ANEW: Duration = Duration::from_secs(600);
 
-/// The open links to presence nodes, by node name.
-pub type Links = Arc<Mutex<HashMap<String, Link>>>;
+/// The open links to presence nodes, by node name. The table is copied when a link opens or ends.
+pub type Links = Arc<Mutex<Arc<HashMap<String, Link>>>>;
 
 /// The node's end of an open link.
 #[derive(Debug, Clone)]
@@ -71,6 +71,11 @@ impl Link {
         Some(answered)
     }
 
+    /// Forgets all sessions that are known: the presence node does not answer, so it may not tell of changes either.
+    pub fn forget(&self) {
+        lock(&self.known).forget_all();
+    }
+
     /// Appends the sessions of a user whom this node follows over this link, if it leads to this incarnation of the
     /// presence node. Returns false if they are not known: they have to be looked up.
     pub fn known(&self, incarnation: u64, user: UserId, sessions: &mut Vec<Found>) -> bool {
@@ -95,42 +100,38 @@ pub async fn run(ctx: NodeContext, links: Links, presence: Peer, channel: Channe
     };
     let _open = Open::new(links, presence.name, link);
     let mut waiting: IdMap<u64, Asked> = IdMap::default();
-    let mut sweep = interval_at(Instant::now() + SWEEP, SWEEP);
+    let mut begin_anew = interval_at(Instant::now() + BEGIN_ANEW, BEGIN_ANEW);
+    // A frame that waits for room. Replies are read meanwhile: the presence node may read nothing until they are.
+    let mut out = None::<LookupRequests>;
     loop {
-        let mut frame = LookupRequests {
-            map_version: ctx.map.current().version(),
-            ..LookupRequests::default()
-        };
         tokio::select! {
-            asked = gather(&mut queue, GATHER) => {
+            room = frames.reserve(), if out.is_some() => match (room, out.take()) {
+                (Ok(room), Some(frame)) => room.send(frame),
+                _ => return Ok(()),
+            },
+            asked = gather(&mut queue, GATHER), if out.is_none() => {
                 let Some(asked) = asked else { return Ok(()) };
                 waiting.retain(|_, asked| !asked.answer.is_closed());
-                frame.map_version = ctx.map.current().version();
-                for Question { users, follow, answer } in asked {
+                let map_version = ctx.map.current().version();
+                let requests = asked.into_iter().map(|question| {
                     let reference = REFERENCE.fetch_add(1, Ordering::Relaxed);
-                    frame.requests.push(LookupRequest {
-                        r#ref: reference,
-                        user_ids: ids(&users),
-                        follow,
-                    });
-                    waiting.insert(reference, Asked { map_version: frame.map_version, users, answer });
-                }
+                    let Question { users, follow, answer } = question;
+                    let user_ids = users.iter().map(|user| user.to_vec().into()).collect();
+                    waiting.insert(reference, Asked { map_version, users, answer });
+                    LookupRequest { r#ref: reference, user_ids, follow }
+                });
+                let requests = requests.collect();
+                out = Some(LookupRequests { map_version, requests, ..LookupRequests::default() });
             }
             reply = replies.message() => {
                 let Some(reply) = reply? else { return Ok(()) };
                 take(reply, &mut waiting, &known);
-                continue;
             }
-            _ = sweep.tick() => {
-                let unused = lock(&known).sweep(REFERENCE.load(Ordering::Relaxed));
-                if unused.is_empty() {
-                    continue;
-                }
-                frame.unfollow = ids(&unused);
+            _ = begin_anew.tick(), if out.is_none() => {
+                lock(&known).begin_anew(REFERENCE.load(Ordering::Relaxed));
+                let map_version = ctx.map.current().version();
+                out = Some(LookupRequests { map_version, unfollow_all: true, ..LookupRequests::default() });
             }
-        }
-        if frames.send(frame).await.is_err() {
-            return Ok(());
         }
     }
 }
@@ -143,7 +144,7 @@ fn take(frame: LookupReplies, waiting: &mut IdMap<u64, Asked>, known: &Mutex<Kno
         };
         // A node with an older map may believe in slots whose new owner has been told of sessions since.
         reply.unsure |= frame.map_version < asked.map_version;
-        if reply.followed && !reply.unsure && !reply.not_owner {
+        if reply.followed && !reply.unsure {
             lock(known).learn(reply.r#ref, &asked.users, found(&reply));
         }
         let _gone = asked.answer.send(reply);
@@ -170,10 +171,6 @@ pub fn found(reply: &LookupReply) -> impl Iterator<Item = Found> {
     })
 }
 
-fn ids(users: &[UserId]) -> Vec<Bytes> {
-    users.iter().map(|user| user.to_vec().into()).collect()
-}
-
 /// The registration of an open link. The link takes questions until this is dropped.
 struct Open {
     links: Links,
@@ -183,7 +180,7 @@ struct Open {
 
 impl Open {
     fn new(links: Links, name: String, link: Link) -> Self {
-        lock(&links).insert(name.clone(), link.clone());
+        Arc::make_mut(&mut lock(&links)).insert(name.clone(), link.clone());
         metrics::presence_link_up(&name, true);
         Self { links, name, link }
     }
@@ -196,7 +193,7 @@ impl Drop for Open {
             .get(&self.name)
             .is_some_and(|current| current.questions.same_channel(&self.link.questions))
         {
-            links.remove(&self.name);
+            Arc::make_mut(&mut links).remove(&self.name);
             metrics::presence_link_up(&self.name, false);
         }
     }

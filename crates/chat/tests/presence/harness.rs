@@ -50,9 +50,7 @@ impl Chat {
         let gateways = Gateways::default();
         let ctx = NodeContext::alone("chat-0", 1, MapHandle::fixed(map.clone()));
         Self {
-            fanout: Fanout {
-                lookup: Lookup::start(&ctx, gateways.clone(), LOOK_UP_PATIENCE),
-            },
+            fanout: Fanout::new(Lookup::start(&ctx, gateways.clone(), LOOK_UP_PATIENCE)),
             gateways,
             chat: ChatId(uuid::Uuid::nil()),
             map,

@@ -39,6 +39,8 @@ pub struct ChatState {
     pub(super) look_up: LookUp,
     /// The state of the call that reads missing entries.
     pub(super) fill: LookUp,
+    /// The number of refusals in a row to read them on this stream, because the person is not a member.
+    pub(super) refusals: u32,
     /// The seqs of the unread entries above the last listing, ascending.
     pub(super) unread: VecDeque<Seq>,
     /// The seq of the last entry applied since the start that is no message. It may have changed title, role or
@@ -55,6 +57,7 @@ impl ChatState {
             gap_since: None,
             look_up: LookUp::Idle,
             fill: LookUp::Idle,
+            refusals: 0,
             unread: unread.into(),
             changed: Seq::ZERO,
         }
@@ -258,6 +261,9 @@ impl ChatState {
     /// the time of the gap starts anew.
     pub(super) fn watch_gap(&mut self, progress: bool, now: Timestamp) {
         let gap = self.cursor.at().is_some() && self.cursor.first_held().is_some();
+        if progress || !gap {
+            self.refusals = 0;
+        }
         self.gap_since = if gap {
             self.gap_since.filter(|_| !progress).or(Some(now))
         } else {

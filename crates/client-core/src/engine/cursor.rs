@@ -53,6 +53,11 @@ impl Cursor {
         self.held.keys().next().copied()
     }
 
+    /// Returns whether an entry of which `is` holds is held.
+    pub(super) fn holds(&self, is: impl Fn(&Entry) -> bool) -> bool {
+        self.held.values().any(is)
+    }
+
     /// Takes an entry from the server, or one that was made from the result of an own send. Example: the cursor is at 4
     /// and 6 is held. The entry 5 is applied, and 6 with it.
     pub fn offer(&mut self, entry: Entry) -> Offered {

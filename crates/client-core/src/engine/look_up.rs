@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use tern_proto::v1::ErrorReason;
-use tern_types::{ChatId, Seq, Timestamp};
+use tern_proto::v1::entry_content::Content;
+use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::chat_state::{ChatState, LookUp};
 use super::{Call, Change, Engine};
@@ -15,10 +16,14 @@ use crate::model::{ChatList, Entry, ListedChat};
 /// entries within some seconds, so after this time they will not come by themselves. Example: the device acknowledged
 /// entries that its own store then lost, because a backup of it was restored.
 const GAP_TIMEOUT: Duration = Duration::from_secs(15);
-/// The time after which entries are given up that are missing from a chat that the person has left, where ListEntries
-/// is refused. The gateway reads the inbox of each of its devices about once a minute, so it has sent by then whatever
-/// waits for the device.
-const GIVE_UP: Duration = Duration::from_secs(120);
+/// The number of refusals by ListEntries, [`GAP_TIMEOUT`] apart, after which entries are given up that are missing from a
+/// chat that the person has left: two minutes. The gateway reads the inbox of each of its devices about once a minute, so
+/// it has sent by then whatever waits for the device. Time alone would not do: a device that slept, or whose stream is
+/// dead, has got nothing meanwhile.
+const GIVE_UP: u32 = 8;
+/// The same if the entry that removed the person has not come: an hour. Perhaps the server cannot read the log at
+/// present. If it never comes, the device had acknowledged it, and its store was restored from a backup.
+const GIVE_UP_BEFORE_REMOVAL: u32 = 240;
 /// The shortest time before a call that failed is made again. The server may ask for more.
 const CALL_RETRY: Duration = Duration::from_secs(2);
 
@@ -143,6 +148,7 @@ impl Engine {
         for chat in &self.waiting {
             if let Some(state) = self.chats.get_mut(chat) {
                 state.gap_since = state.gap_since.map(|_| now);
+                state.refusals = 0;
             }
         }
     }
@@ -180,7 +186,7 @@ impl Engine {
         match result {
             Ok(entries) => {
                 let (since, before) = (state.gap_since, state.cursor.at());
-                state.fill = LookUp::Idle;
+                (state.fill, state.refusals) = (LookUp::Idle, 0);
                 // ListEntries leaves out entries that this person may not see, so the cursor may rise to just below the
                 // first entry of its answer.
                 if let Some(first) = entries.first() {
@@ -199,7 +205,7 @@ impl Engine {
                 self.watch(chat);
             }
             Err(error) if error.reason == ErrorReason::ChatNotFound => self.not_to_be_read(chat, now),
-            Err(error) => state.fill = LookUp::Again(again(&error, now)),
+            Err(error) => (state.fill, state.refusals) = (LookUp::Again(again(&error, now)), 0),
         }
     }
 
@@ -207,11 +213,14 @@ impl Engine {
     /// the stream. When that has had time enough to bring them, the cursor rises to just below the first held entry, so
     /// that the entry that removed the person is applied.
     fn not_to_be_read(&mut self, chat: ChatId, now: Timestamp) {
-        let waiting_sent = self.caught_up || self.caught_up_before;
+        let (waiting_sent, me) = (self.caught_up || self.caught_up_before, self.me.user);
         let Some(state) = self.chats.get_mut(&chat) else {
             return;
         };
-        let over = waiting_sent && state.gap_since.is_some_and(|since| since + GIVE_UP <= now);
+        state.refusals += 1;
+        let removed = state.cursor.holds(|entry| removes(entry, me));
+        let refusals = if removed { GIVE_UP } else { GIVE_UP_BEFORE_REMOVAL };
+        let over = waiting_sent && state.refusals >= refusals;
         state.fill = if over {
             LookUp::Idle
         } else {
@@ -279,4 +288,12 @@ pub(super) fn again(error: &CallError, now: Timestamp) -> Timestamp {
     let at = now + error.retry_after.unwrap_or_default().max(CALL_RETRY);
     debug_assert!(at > now, "a call that failed is not made again at once");
     at
+}
+
+/// Returns whether the entry removed this person from the chat.
+fn removes(entry: &Entry, me: UserId) -> bool {
+    match &entry.content.content {
+        Some(Content::MemberRemoved(removed)) => removed.user_id == me.to_string(),
+        _ => false,
+    }
 }

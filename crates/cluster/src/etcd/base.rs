@@ -3,14 +3,19 @@
 //!
 //! A version is a revision of etcd plus the base. The base is a number that etcd has in a key of its own, beside the
 //! nodes' records, and 0 while there is no such key. A node that finds a sum below the version that it knows raises the
-//! base to that version, by compare-and-set, and so all versions of the new etcd are above those of the old one. Example:
-//! the map has version 5000 when etcd loses its data. The first node that reads the empty etcd, at revision 1, writes the
-//! base 5000, which is revision 2. All nodes then have version 5002, and so has a node that starts later.
+//! base above that version, by compare-and-set, by more than other nodes may know beyond it. So all versions of the new
+//! etcd are above those of the old one. Example: the map has version 5000 when etcd loses its data. The first node that
+//! reads the empty etcd, at revision 1, writes the base 1,005,000, which is revision 2. All nodes then have version
+//! 1,005,002, and so has a node that starts later.
 
 use etcd_client::{Compare, CompareOp, KeyValue, Txn, TxnOp, TxnOpResponse};
 
 use super::{EtcdError, Store, timely};
 use crate::membership::{Listed, version};
+
+/// How far above the version that the node knows the base is raised. No other node knows a version so much later: etcd
+/// would have had to take a million writes in the time in which one watch was late.
+const AHEAD: i64 = 1_000_000;
 
 /// One record of etcd, with what tells its version.
 pub(super) struct Read {
@@ -18,6 +23,8 @@ pub(super) struct Read {
     pub record: Option<KeyValue>,
     /// The base.
     pub base: i64,
+    /// The revision of etcd at which the base was written last. 0 if it never was.
+    pub base_written: i64,
     /// The revision of etcd at which both were read.
     revision: i64,
 }
@@ -63,7 +70,7 @@ impl Store {
         let key = self.base_key.as_str();
         let raise = Txn::new()
             .when([Compare::mod_revision(key, CompareOp::Equal, written)])
-            .and_then([TxnOp::put(key, known.to_string(), None)]);
+            .and_then([TxnOp::put(key, known.saturating_add(AHEAD).to_string(), None)]);
         let raised = timely(self.client.kv_client().txn(raise)).await?;
         if raised.succeeded() {
             Ok(())
@@ -93,6 +100,7 @@ impl Store {
         Ok(Read {
             record,
             base: base.as_ref().map_or(0, parse),
+            base_written: base.as_ref().map_or(0, KeyValue::mod_revision),
             revision: answer.header().map_or(0, etcd_client::ResponseHeader::revision),
         })
     }

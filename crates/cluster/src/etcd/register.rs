@@ -282,7 +282,11 @@ impl Registrar {
         let value = serde_json::to_vec(&wanted.node).unwrap_or_default();
         let put = TxnOp::put(path.clone(), value, Some(PutOptions::new().with_lease(lease)));
         let txn = Txn::new()
-            .when([Compare::mod_revision(path, CompareOp::Equal, revision)])
+            .when([
+                Compare::mod_revision(path, CompareOp::Equal, revision),
+                // With another base the write would have another version than is noted here.
+                Compare::mod_revision(self.store.base_key.as_str(), CompareOp::Equal, read.base_written),
+            ])
             .and_then([put]);
         let written = timely(self.store.client.kv_client().txn(txn)).await?;
         if !written.succeeded() {

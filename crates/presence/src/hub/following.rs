@@ -56,15 +56,15 @@ impl FollowGuard {
     ) -> Result<LookedUp, NotOwner> {
         let mut state = self.hub.lock();
         let sure = state.look_up(users, found)?;
-        let followed = follow && state.people.follow(self.id, users);
+        let followed = follow && sure && state.people.follow(self.id, users);
         metrics::followed(state.people.followed());
         Ok(LookedUp { sure, followed })
     }
 
-    /// Stops following these users.
-    pub fn unfollow(&self, users: &[UserId]) {
+    /// Stops following all users.
+    pub fn unfollow_all(&self) {
         let mut state = self.hub.lock();
-        state.people.unfollow(self.id, users);
+        state.people.unfollow_all(self.id);
         metrics::followed(state.people.followed());
     }
 

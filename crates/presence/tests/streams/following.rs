@@ -88,7 +88,7 @@ async fn when_slots_move_or_a_gateway_leaves_followers_hear_of_it() {
 }
 
 #[tokio::test]
-async fn users_who_are_followed_no_more_are_not_told_of() {
+async fn users_who_were_followed_before_a_chat_node_began_anew_are_not_told_of() {
     let presence = Presence::start(map(1, &["p1"], &["g1"])).await;
     let (user, kept) = (UserId::random(), UserId::random());
     let (mut g1, mut chat) = (presence.gateway("g1").await, presence.chat("c1").await);
@@ -96,7 +96,7 @@ async fn users_who_are_followed_no_more_are_not_told_of() {
     chat.follow(1, user).await;
     let frame = tern_proto::internal::LookupRequests {
         map_version: 1,
-        unfollow: vec![user.to_vec().into()],
+        unfollow_all: true,
         ..Default::default()
     };
     chat.out.send(frame).await.unwrap();
