@@ -33,6 +33,8 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Turns {
     free: Arc<Semaphore>,
     circuit: Arc<Circuit>,
+    /// The longest time that work may take in its turn.
+    within: Duration,
 }
 
 impl Turns {
@@ -41,7 +43,14 @@ impl Turns {
         Self {
             free: Arc::new(Semaphore::new(at_a_time as usize)),
             circuit: Arc::default(),
+            within: WORK_TIMEOUT,
         }
+    }
+
+    /// Sets the longest time that work may take in its turn. Without this it is 5 s.
+    #[must_use]
+    pub fn within(self, within: Duration) -> Self {
+        Self { within, ..self }
     }
 
     /// Returns whether the store was found away, and is not to be asked before somebody has found out whether it is
@@ -78,7 +87,7 @@ impl Turns {
             attempt.was_not_made();
             return Err(LoadError::Away);
         }
-        match timeout(WORK_TIMEOUT, work).await {
+        match timeout(self.within, work).await {
             Ok(Ok(done)) => {
                 attempt.succeeded();
                 Ok(done)

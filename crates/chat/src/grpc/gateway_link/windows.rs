@@ -2,6 +2,7 @@
 //! gets a share of a link only, and its windows fail soon.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -29,6 +30,10 @@ const WINDOWS_OF_CELL: usize = WINDOWS / 2;
 /// The bound of one window in bytes: a few of the largest bodies.
 const WINDOW_BYTES: usize = 2 << 20;
 
+/// The longest time that the reading of a window may take: more than the waits for a connection (3 s) and for a
+/// statement (5 s). So one window that is slow fails alone, and its cell does not count as away.
+const WINDOW_TIMEOUT: Duration = Duration::from_secs(9);
+
 /// The sender of the answers on one link.
 type Replies = mpsc::Sender<Result<WindowReplies, Status>>;
 
@@ -47,7 +52,11 @@ impl Windows {
     pub fn new(ownership: Ownership, pools: Pools, master: MasterKey) -> Self {
         let turns = (pools.cell_connections() / 2).max(1);
         Self {
-            reads: pools.count().all().map(|_| Turns::new(turns)).collect(),
+            reads: pools
+                .count()
+                .all()
+                .map(|_| Turns::new(turns).within(WINDOW_TIMEOUT))
+                .collect(),
             ownership,
             pools,
             master,
