@@ -245,7 +245,7 @@ async fn an_offline_device_gets_what_was_settled_without_it(world: &World) {
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let (hers, his) = (world.phone(&alice).await, world.device(&bob).await);
     let sent = hers.say(bob.id, "for later").await;
-    let chat: ChatId = sent.chat_id.parse().unwrap();
+    let chat: ChatId = sent.chat_id.parse().expect("an id");
     let store = world.store().await;
     until::holds("it is settled", BOUND, || async {
         let open: i64 = sqlx::query_scalar("SELECT count(*) FROM unsettled")
@@ -254,7 +254,7 @@ async fn an_offline_device_gets_what_was_settled_without_it(world: &World) {
         Ok(open == 0)
     })
     .await
-    .unwrap();
+    .expect("it is settled");
     store.close().await;
     let his = world.phone_of(&his).await;
     his.has(chat, sent.seq).await;

@@ -201,7 +201,7 @@ impl Store {
         let response = timely(self.client.kv_client().get(self.prefix.clone(), Some(options))).await?;
         let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
         let kvs = response.kvs();
-        let (bases, records): (Vec<_>, Vec<_>) = kvs.iter().partition(|kv| self.is_base(kv));
+        let (bases, records): (Vec<&KeyValue>, Vec<&KeyValue>) = kvs.iter().partition(|kv| self.is_base(kv));
         Ok(Listed {
             base: bases.first().map_or(0, |kv| base::parse(kv)),
             revision,

@@ -52,7 +52,7 @@ pub async fn run(people: &People, every: Duration, within: Duration, readiness: 
     let mut ticks = interval(every);
     // After a slow round, wait for the next tick; rounds that were missed are not made up for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut pair = None;
+    let mut pair: Option<Pair> = None;
     loop {
         let idle = match &mut pair {
             Some(pair) => pair.idle_until(&mut ticks).await,
