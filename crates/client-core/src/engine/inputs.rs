@@ -18,17 +18,22 @@ pub enum Input {
     /// A time that [`super::Engine::next_wake`] named has come.
     Tick,
     // These inputs come from the app.
+    /// The app sends a message.
     Send(Outgoing),
     /// The app sends this message in place of a refused one.
     SendAgain {
+        /// The id of the send that was refused.
         refused: RequestId,
+        /// The message that takes its place.
         message: Outgoing,
     },
     /// The app discards a refused message.
     Discard(RequestId),
     /// The person has read the chat up to `seq`.
     MarkRead {
+        /// The chat.
         chat: ChatId,
+        /// The seq up to which the person has read everything.
         seq: Seq,
     },
     /// The person is at this device (true), or not.
@@ -37,7 +42,9 @@ pub enum Input {
     WatchPresence(Vec<UserId>),
     /// The person is typing, or stopped without sending.
     Typing {
+        /// The chat in which the person is typing.
         chat: ChatId,
+        /// True if the person stopped without sending.
         stopped: bool,
     },
     /// A unary call with this access token was answered TOKEN_EXPIRED.
@@ -46,31 +53,46 @@ pub enum Input {
     History(Vec<Entry>),
     /// The app wants to know how far the other members have received and read the chat.
     ReceiptsWanted(ChatId),
+    /// The app ends the client.
     Stop,
     // These inputs come from the stream.
+    /// A frame of the server came.
     Frame(v1::ServerFrame),
     /// The stream ended or could not be opened.
     StreamLost(CallError),
-    /// The answer to a call about the content of the server's store, and the [`super::Engine::generation`] in which the call
-    /// was made. It is ignored if the store was replaced since.
+    /// The answer to a call about the content of the server's store. It is ignored if the store was replaced since the
+    /// call was made.
     Answered {
+        /// The [`super::Engine::generation`] in which the call was made.
         generation: u64,
+        /// The answer, one of the inputs below except [`Self::Refreshed`].
         answer: Box<Input>,
     },
     // These inputs are the answers to calls.
+    /// The answer to [`Call::ListChats`].
     Listed(Result<ChatList, CallError>),
+    /// The answer to [`Call::GetChat`].
     LookedUp {
+        /// The chat that was looked up.
         chat: ChatId,
+        /// The chat as the server has it, or the failure of the call.
         result: Result<ListedChat, CallError>,
     },
+    /// The answer to [`Call::Fill`].
     Filled {
+        /// The chat whose entries were read.
         chat: ChatId,
+        /// The entries, ascending by seq, or the failure of the call.
         result: Result<Vec<Entry>, CallError>,
     },
+    /// The answer to [`Call::Receipts`].
     ReceiptsRead {
+        /// The chat whose watermarks were read.
         chat: ChatId,
+        /// The watermarks of the members, or the failure of the call.
         result: Result<Vec<v1::Receipt>, CallError>,
     },
+    /// The answer to [`Call::Refresh`]: the new tokens, or the failure of the call.
     Refreshed(Result<v1::TokenPair, CallError>),
     /// The outbox was read from the store after [`Change::Reset`].
     Outbox(Vec<QueuedMessage>),
@@ -97,32 +119,45 @@ pub enum Change {
     Queue(QueuedMessage),
     /// Notes that the server has the message. Its entry is not applied here yet.
     Sent {
+        /// The id of the send.
         request: RequestId,
+        /// The chat whose log has the message.
         chat: ChatId,
+        /// The message's place in the log.
         seq: Seq,
+        /// The time at which the server took the message, by the server's clock.
         sent_at: Timestamp,
     },
     /// Notes that the message was refused for good.
     Failed {
+        /// The id of the send.
         request: RequestId,
+        /// The reason, for the program.
         code: v1::SendErrorCode,
+        /// The reason, for a developer to read.
         message: String,
     },
     /// Removes a refused message from the outbox. Any other stays.
     Unqueue(RequestId),
     /// Stores how far a person has received and read the chat.
     Receipt {
+        /// The chat.
         chat: ChatId,
+        /// The person.
         user: UserId,
+        /// The person's watermarks as they are now.
         mark: Mark,
     },
+    /// Stores the identity and the tokens of this device.
     Credentials(Credentials),
     /// Stores the epoch of the server's store, to which all cursors belong.
     Epoch(StoreEpoch),
     /// Deletes all cursors, chats, entries and receipts. Own messages that were sent at `since` or later go
     /// back into the outbox; if there are very many, the newest of them.
     Reset {
+        /// The epoch of the server's present store.
         epoch: StoreEpoch,
+        /// The time from which on own messages are sent again, by this device's clock.
         since: Timestamp,
     },
     /// Notes that all chats have been listed once.
@@ -138,11 +173,19 @@ pub enum Call {
     /// Read one chat. The answer is [`Input::LookedUp`].
     GetChat(ChatId),
     /// Read one page of the chat's entries, beginning with `from`. The answer is [`Input::Filled`].
-    Fill { chat: ChatId, from: Seq },
+    Fill {
+        /// The chat.
+        chat: ChatId,
+        /// The first seq to read.
+        from: Seq,
+    },
     /// Read the watermarks of the chat's members. The answer is [`Input::ReceiptsRead`].
     Receipts(ChatId),
     /// Get new tokens. The answer is [`Input::Refreshed`].
-    Refresh { refresh_token: String },
+    Refresh {
+        /// The refresh token that the server is given.
+        refresh_token: String,
+    },
     /// Read the outbox from the store, which is no call to a server. The answer is [`Input::Outbox`].
     ReloadOutbox,
 }
@@ -178,6 +221,7 @@ pub struct Effects {
 /// A chat as the store keeps it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatRow {
+    /// The chat as the app sees it.
     pub chat: Chat,
     /// The seq up to which everything is stored. `None`: the place where this device begins is not known yet.
     pub cursor: Option<Seq>,
