@@ -44,12 +44,15 @@ pub use shard::{Effect, Event, Job, JobDone, ShardState};
 /// its kind: an acknowledgement that cannot be written is refused only to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// An item of a gateway's link: the link's number, the item's `reference` on it, and the session that sent it.
-    /// `request` is nil for acknowledgements and read marks.
+    /// An item of a gateway's link.
     Link {
+        /// The number that this node has given the link.
         link: u64,
+        /// The item's `reference` on the link, which the answer repeats.
         reference: u64,
+        /// The session that sent the item.
         session: SessionId,
+        /// The request_id of a send. It is nil for acknowledgements and read marks.
         request: RequestId,
     },
     /// A unary call, or a task of this node, by the number under which the node keeps it until the answer comes.
@@ -80,20 +83,25 @@ pub struct Making {
 /// The answer to one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The entry is committed at `seq`. A repeated request gets the same answer as the first time.
+    /// The entry is committed. A repeated request gets the same answer as the first time.
     Placed {
+        /// The chat whose log has the entry.
         chat: ChatId,
+        /// The entry's place in the log.
         seq: Seq,
+        /// The time at which the entry got its seq, by the wall clock.
         sent_at: Timestamp,
     },
     /// The command made no entry, for example because the group has that title already. It is also the answer to a
     /// read mark that is noted, and to [`Event::BlocksChanged`] once the chat is as the store has it.
     Unchanged,
-    /// The acknowledgement is written. `row` is the seq at which the device's inbox row begins now, and `None` if it
-    /// has no row any more.
+    /// The acknowledgement is written.
     AckWritten {
+        /// The chat.
         chat: ChatId,
+        /// The seq up to which the device has stored every entry.
         seq: Seq,
+        /// The seq at which the device's inbox row begins now. `None` if it has no row any more.
         row: Option<Seq>,
     },
     /// The command was refused. Nothing of it is stored, but after [`Refusal::STORE_AWAY`] and
@@ -120,9 +128,12 @@ pub enum Refusal {
     #[error("this chat takes no messages")]
     NotAccepted,
     /// The request would reach more new strangers than its sender may reach in a day. The caller should send it again
-    /// after `retry_after`.
+    /// later.
     #[error("too many people that the sender had nothing to do with before, for one day")]
-    StrangersLimited { retry_after: Duration },
+    StrangersLimited {
+        /// The time from now after which there is room for one more stranger.
+        retry_after: Duration,
+    },
     /// The request_id belongs to an earlier request with another content (rule 5).
     #[error("the request_id was used for something else")]
     RequestIdReused,
@@ -144,17 +155,24 @@ pub enum Refusal {
     /// A field is not valid: the name of the field, and the fault.
     #[error("{0} {1}")]
     Invalid(&'static str, &'static str),
-    /// A field has more than `most` items.
+    /// A field has too many items.
     #[error("{field} must be at most {most}")]
-    TooMany { field: &'static str, most: usize },
+    TooMany {
+        /// The name of the field, with the fields that it is in, such as `envelope.attachments`.
+        field: &'static str,
+        /// The largest number of items that the field may have.
+        most: usize,
+    },
     /// The store has the chat, but this node cannot read it: its key does not open with the node's master key, or it
     /// has a value that this version does not know. No caller can change that, but an operator can, or another version.
     #[error("the chat cannot be read")]
     Unreadable,
-    /// The caller should send the same request again after `retry_after`.
+    /// The command cannot be carried out now. The caller should send the same request again later.
     #[error("{reason}")]
     Unavailable {
+        /// The reason, for people.
         reason: &'static str,
+        /// The time that the caller should wait.
         retry_after: Duration,
     },
 }

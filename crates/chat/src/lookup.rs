@@ -61,10 +61,13 @@ const LATE: Duration = Duration::from_secs(2);
 /// A live session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
+    /// The user who has the session.
     pub user: UserId,
+    /// The device that has the session.
     pub device: DeviceId,
     /// The node name of the gateway that has the session.
     pub gateway: Arc<str>,
+    /// The session's id on its gateway.
     pub session: SessionId,
 }
 

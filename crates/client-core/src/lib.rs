@@ -6,6 +6,7 @@
 //! - [`model`]: the types that the app sees: entries, chats, events
 //! - [`error`]: the failure of a call; [`backoff`]: the delays between attempts
 
+#![warn(missing_docs)]
 #![cfg_attr(
     test,
     allow(clippy::disallowed_methods, reason = "tests draw ids and read a clock")

@@ -14,7 +14,9 @@ use uuid::Uuid;
 /// One item of a chat's log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
+    /// The chat whose log has the entry.
     pub chat: ChatId,
+    /// The entry's place in the log, from 1 on.
     pub seq: Seq,
     /// The time at which the server took the entry, by the server's clock.
     pub sent_at: Timestamp,
@@ -28,6 +30,7 @@ pub struct Entry {
     /// The number of the chat's entries up to and with this one that count as unread for those who did not send them.
     /// It is 0 in an entry that was made from the result of an own send, which does not say it.
     pub ordinal: u64,
+    /// The content: a message, a reaction, or a change of the chat. It is empty if this version does not know the kind.
     pub content: v1::EntryContent,
 }
 
@@ -67,8 +70,10 @@ impl Entry {
 /// The reason why an entry that came over the wire is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EntryError {
+    /// An id is malformed.
     #[error("an id of the entry is {0}")]
     Id(#[from] IdError),
+    /// The content is no encoded `EntryContent`.
     #[error("the content of the entry does not decode: {0}")]
     Content(#[from] prost::DecodeError),
 }
@@ -102,12 +107,15 @@ pub(crate) fn optional<T: std::str::FromStr<Err = IdError>>(text: &str) -> Resul
 /// A chat as this device sees it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chat {
+    /// The chat's id.
     pub id: ChatId,
+    /// The kind: a direct chat or a group.
     pub kind: v1::ChatKind,
     /// The title of a group. It is empty for a direct chat.
     pub title: String,
     /// The other person of a direct chat.
     pub peer: Option<UserId>,
+    /// The number of members, with this person. 0 while it is not known.
     pub member_count: u32,
     /// The role of this person in the chat.
     pub role: v1::Role,
@@ -149,8 +157,11 @@ impl From<UserId> for To {
 pub struct Outgoing {
     /// The id of the send: the same id never makes two entries.
     pub request: RequestId,
+    /// The address.
     pub to: To,
+    /// The part that the server reads: kind, mentions, attachments and the like.
     pub envelope: v1::Envelope,
+    /// The body, which the server does not parse.
     pub body: Bytes,
 }
 
@@ -190,11 +201,13 @@ impl Outgoing {
 /// A message in the outbox: its entry is not stored here yet, or it was refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueuedMessage {
+    /// The message.
     pub message: Outgoing,
     /// The chat whose log it will enter.
     pub chat: ChatId,
     /// The time at which the app handed it over, by this device's clock.
     pub created_at: Timestamp,
+    /// The state of the send.
     pub state: SendState,
 }
 
@@ -204,9 +217,19 @@ pub enum SendState {
     /// The message is durable on this device; the server has not confirmed it yet.
     Queued,
     /// The message is durable at the server, at this place of the chat's log.
-    Sent { seq: Seq, sent_at: Timestamp },
-    /// The message was refused for good. `message` is for a developer to read.
-    Failed { code: FailureCode, message: String },
+    Sent {
+        /// The message's place in the log.
+        seq: Seq,
+        /// The time at which the server took the message, by the server's clock.
+        sent_at: Timestamp,
+    },
+    /// The message was refused for good.
+    Failed {
+        /// The reason, for the program.
+        code: FailureCode,
+        /// The reason, for a developer to read.
+        message: String,
+    },
 }
 
 /// The reason for which a send was refused.
@@ -239,6 +262,7 @@ impl Mark {
 pub enum Presence {
     /// The other person's presence may not be seen.
     Hidden,
+    /// The other person is online.
     Online,
     /// The other person is offline and was last active at this time. Zero: the time is not known.
     LastSeen(Timestamp),
@@ -279,11 +303,15 @@ impl MessageReceipts {
 /// The identity of a device, and its tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
+    /// The user whose device it is.
     pub user: UserId,
+    /// The device.
     pub device: DeviceId,
+    /// The token that every stream and call is opened with.
     pub access_token: String,
     /// The time at which the access token expires, by the wall clock.
     pub access_expires_at: Timestamp,
+    /// The token for which the server gives new tokens.
     pub refresh_token: String,
 }
 
@@ -305,41 +333,74 @@ pub enum Event {
     Entry(Entry),
     /// The new state of a send of this device.
     Send {
+        /// The id of the send.
         request: RequestId,
+        /// The chat whose log has the message or will have it.
         chat: ChatId,
+        /// The new state.
         state: SendState,
     },
     /// Somebody received or read more of a chat.
-    Receipt { chat: ChatId, user: UserId, mark: Mark },
+    Receipt {
+        /// The chat.
+        chat: ChatId,
+        /// The person.
+        user: UserId,
+        /// The person's watermarks as they are now.
+        mark: Mark,
+    },
     /// The presence of a person whom the app watches. It comes again after a reconnect.
-    Presence { user: UserId, presence: Presence },
+    Presence {
+        /// The person.
+        user: UserId,
+        /// The presence as it is now.
+        presence: Presence,
+    },
     /// The answer to a watch, after the presence of each person. The error UNSPECIFIED says that everybody is watched
     /// except `limited`, who may be asked for again after `retry_after`.
     Watching {
+        /// UNSPECIFIED if the people are watched, and otherwise the reason why they are not.
         error: v1::WatchErrorCode,
+        /// The people who are not watched because of the day's limit of strangers.
         limited: Vec<UserId>,
+        /// The time from now after which the app may ask again.
         retry_after: Duration,
     },
     /// Somebody began or stopped typing in a chat. Typing ends with their message, when they stop, or when nothing
     /// was heard of it for 6 s.
     Typing {
+        /// The chat.
         chat: ChatId,
+        /// The person who is typing.
         user: UserId,
+        /// True if the person began, false if they stopped.
         typing: bool,
     },
     /// A chat is new or has changed: title, unread count, membership.
     Chat(Chat),
     /// Entries up to `to` will not come: they are from before the person joined, or were trimmed.
-    Skipped { chat: ChatId, to: Seq },
+    Skipped {
+        /// The chat.
+        chat: ChatId,
+        /// The last seq that will not come.
+        to: Seq,
+    },
     /// Everything that waited at the server when the stream was opened has been told. This comes once at most after
     /// each [`Self::Connected`].
     CaughtUp,
-    /// A stream is open. `session` names it in the server's logs. `gateway` is the address of its gateway:
-    /// the engine leaves it empty, and the driver, which knows the address, fills it in.
-    Connected { session: String, gateway: String },
-    /// There is no stream. The client tries again after `retry_in`. `None`: it does not try again by itself.
+    /// A stream is open.
+    Connected {
+        /// The id of the stream in the server's logs.
+        session: String,
+        /// The address of the gateway. The engine leaves it empty, and the driver, which knows the address, fills it
+        /// in.
+        gateway: String,
+    },
+    /// There is no stream.
     Disconnected {
+        /// The reason, for a developer to read.
         reason: String,
+        /// The time from now after which the client tries again. `None`: it does not try again by itself.
         retry_in: Option<Duration>,
     },
     /// The server's store was replaced by another one, such as a restored backup. The local store was emptied and
@@ -371,6 +432,7 @@ pub enum StopReason {
 /// The user's chats as the server lists them, from all pages.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ChatList {
+    /// The chats.
     pub chats: Vec<ListedChat>,
     /// True if the server said that chats are missing.
     pub partial: bool,
@@ -379,6 +441,7 @@ pub struct ChatList {
 /// A chat as the server lists it, with a field that only the engine needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedChat {
+    /// The chat.
     pub chat: Chat,
     /// The seq at which the cursor of a new device starts.
     pub resume: Seq,

@@ -95,7 +95,8 @@ impl Cluster {
         Self::connect_among(args, None).await
     }
 
-    /// Does what [`Self::connect`] does, and asks `peers` for the map while etcd does not answer.
+    /// Does what [`Self::connect`] does, and asks `peers` for the map while etcd does not answer. Returns `Err` in the
+    /// same case.
     pub async fn connect_among(args: &EtcdArgs, peers: Option<Peers>) -> anyhow::Result<Self> {
         let store = Store::connect(args).await?;
         let mut back_off = BackOff::default();

@@ -63,6 +63,7 @@ pub(crate) fn version(base: i64, revision: i64) -> i64 {
 pub struct Recorded {
     /// The version of the last change of the records.
     pub version: i64,
+    /// The nodes, each with the role in which it is registered.
     pub nodes: Vec<(Role, Node)>,
     /// The time until which every node that vanishes is held, because etcd was out of sight. `None`: etcd was
     /// in sight all the time.

@@ -33,9 +33,11 @@ pub type Recipient = (SessionId, UserId);
 /// A notice, and the sessions that are told if their users may see it.
 #[derive(Debug, Clone)]
 pub struct Said {
+    /// The chat whose members are to be told.
     pub chat: ChatId,
     /// The user who gives the notice.
     pub giver: UserId,
+    /// The kind of the notice.
     pub kind: NoticeKind,
     /// The notice as an encoded ServerEvent.
     pub event: Bytes,

@@ -7,6 +7,7 @@
 //!   answered that
 //! - [`gcra`]: the rate limiter
 
+#![warn(missing_docs)]
 #![cfg_attr(
     test,
     allow(clippy::disallowed_methods, reason = "tests draw ids and read a clock")

@@ -31,6 +31,7 @@ const COMPLETE_WITHIN: Duration = Duration::from_secs(3);
 pub enum State {
     /// The watcher may not see the user.
     Hidden,
+    /// The user is online.
     Online,
     /// The user is offline and was last active at this time, by the wall clock. Zero: the time is not known.
     Offline(Timestamp),
@@ -46,13 +47,18 @@ pub enum Effect {
     /// Tell these sessions the user's state, and call [`Table::came`] for each that was told. If the telling waits before
     /// that, [`Table::to_tell`] says what each session is to be told then.
     Tell {
+        /// The user whose state it is.
         user: UserId,
+        /// The state of now.
         state: State,
+        /// The sessions to be told.
         sessions: Vec<SessionId>,
     },
     /// Answer the session's WatchPresence: the states of its users were told, or did not come in time.
     Complete {
+        /// The session to be answered.
         session: SessionId,
+        /// The users who are not watched, of whom the answer tells.
         limited: Limited,
         /// The count of WatchPresence that this answers: more than 1 if some were replaced before accounts were asked.
         answers: u32,
@@ -62,6 +68,7 @@ pub enum Effect {
 /// The users who are not watched because they are strangers beyond the day's limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limited {
+    /// The users.
     pub users: Vec<UserId>,
     /// The time from now after which the first of the day's strangers no longer counts, and one more may be watched.
     pub retry_after: Duration,
@@ -74,6 +81,7 @@ pub struct Seen {
     pub visible: Vec<UserId>,
     /// The users whom the session may not see.
     pub hidden: Vec<UserId>,
+    /// The users who are not watched because of the day's limit.
     pub limited: Limited,
     /// The count of WatchPresence that this answers. 0: the set was only checked again.
     pub answers: u32,

@@ -7,7 +7,9 @@
 //!
 //! The queue of each node is bounded ([`queues`]). What does not fit is dropped, and all sessions of the node's slots
 //! are announced again; if it was the end of a session, over a new link, on which the node misses that session.
+//! What these links have in common with those of [`crate::watches`] is in [`dialogue`].
 
+pub mod dialogue;
 pub mod queues;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -15,21 +17,20 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::Stream;
-use tern_cluster::links::identify;
-use tern_cluster::{ClusterMap, Node, NodeContext, Role, links};
+use futures::stream::BoxStream;
+use tern_cluster::{ClusterMap, NodeContext, Role};
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{Activity, AnnounceReplies, Announcement, Announcements, OpenedStream};
 use tern_types::{Clock, SLOTS, SessionId, Slot};
 use tokio::sync::Notify;
 use tonic::transport::Channel;
-use tonic::{Request, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use tern_gateway_core::session::CloseRequest;
 
-use self::queues::{Item, Queue, Queues};
-use crate::metrics;
+use self::dialogue::Dialogue;
+use self::queues::{Item, Queues};
 use crate::redrain::redrain;
 use crate::registry::{Handle, Registry};
 
@@ -52,10 +53,13 @@ pub struct PresenceLinks {
     some_refused: Notify,
 }
 
-/// One thing that a node is told: a session, a user's activity, or that a session's stream is open.
-enum Said {
+/// One thing that a node is told.
+pub enum Said {
+    /// A session has begun or ended, or is announced again.
     Session(Announcement),
+    /// A user was or is active.
     Sign(Activity),
+    /// A session's stream is open.
     Opened(OpenedStream),
 }
 
@@ -63,6 +67,14 @@ impl Item for Said {
     fn ends(&self) -> bool {
         matches!(self, Self::Session(announcement) if announcement.ended)
     }
+}
+
+/// The sessions that are still to be announced anew to a node.
+#[derive(Default)]
+pub struct Anew {
+    sessions: VecDeque<SessionId>,
+    /// The slots of the node and the map's version, while not all sessions of these slots are announced.
+    slots: Option<(Vec<u8>, i64)>,
 }
 
 /// The slots that a map of `version` took from a node.
@@ -79,13 +91,9 @@ impl PresenceLinks {
     pub fn start(ctx: &NodeContext, registry: Arc<Registry>, spread: Duration) -> Arc<Self> {
         let links = Arc::new(Self::new(ctx, registry, spread));
         let span = tracing::info_span!("presence_links");
-        tokio::spawn(links.clone().follow().instrument(span.clone()));
+        tokio::spawn(dialogue::follow(links.clone()).instrument(span.clone()));
         tokio::spawn(links.clone().announce_refused().instrument(span));
-        let context = ctx.clone();
-        let these = links.clone();
-        links::maintain(ctx, Role::Presence, move |node, channel| {
-            these.clone().run(context.clone(), node, channel)
-        });
+        dialogue::maintain(&links);
         links
     }
 
@@ -165,152 +173,6 @@ impl PresenceLinks {
         self.queues.of(&node.name).push_if_linked(Said::Opened(opened));
     }
 
-    async fn run(self: Arc<Self>, ctx: NodeContext, node: Node, channel: Channel) -> Result<(), Status> {
-        let taker = self.queues.begin(&node.name);
-        let frames = self
-            .clone()
-            .frames(taker.queue.clone(), taker.link, node.name.clone());
-        let mut request = Request::new(frames);
-        identify(&mut request, &ctx);
-        let replies = PresenceClient::new(channel).announce(request).await?.into_inner();
-        let _up = metrics::LinkUp::new("presence", &node.name);
-        self.read(&node.name, replies).await
-    }
-
-    /// Returns the frames for the node, until the link is to end or there is a newer one: what waits in its queue first,
-    /// then all sessions of its slots if that is due.
-    fn frames(
-        self: Arc<Self>,
-        queue: Arc<Queue<Said>>,
-        link: u64,
-        node: String,
-    ) -> impl Stream<Item = Announcements> {
-        async_stream::stream! {
-            let mut rest: VecDeque<SessionId> = VecDeque::new();
-            // The slots of the node and the map's version, while not all sessions of these slots are
-            // announced.
-            let mut slots: Option<(Vec<u8>, i64)> = None;
-            loop {
-                let Some((said, all)) = queue.take(link, GATHER) else { return };
-                // The map is read after `all`, so it is at least as new as the one that gave the node its
-                // slots.
-                let map = self.ctx.map.current();
-                let (mut items, mut activities, mut opened) = (Vec::new(), Vec::new(), Vec::new());
-                for said in said {
-                    match said {
-                        Said::Session(announcement) => items.push(announcement),
-                        Said::Sign(activity) => activities.push(activity),
-                        Said::Opened(stream) => opened.push(stream),
-                    }
-                }
-                if all {
-                    let of_node = |session: &Handle| map.owns(Role::Presence, &node, session.slot());
-                    rest = self.registry.sessions(of_node).iter().map(|session| session.id).collect();
-                    let of_node = Slot::all().filter(|slot| map.owns(Role::Presence, &node, *slot));
-                    slots = Some((bitmap(of_node), map.version()));
-                }
-                while items.len() < GATHER && let Some(id) = rest.pop_front() {
-                    // The session is looked up now: its end may have been announced meanwhile, and must not be
-                    // followed by its beginning.
-                    items.extend(self.registry.get(id).map(|session| announcement(&session, false)));
-                }
-                let (said_slots, said_map_version) = slots.take_if(|_| rest.is_empty()).unwrap_or_default();
-                let says_nothing = items.is_empty() && activities.is_empty() && opened.is_empty();
-                if !says_nothing || !said_slots.is_empty() {
-                    let (map_version, now_ms) = (map.version(), Clock::monotonic().0);
-                    let said_slots = said_slots.into();
-                    yield Announcements {
-                        map_version,
-                        items,
-                        activities,
-                        opened,
-                        now_ms,
-                        said_slots,
-                        said_map_version,
-                    };
-                } else if rest.is_empty() {
-                    queue.news.notified().await;
-                }
-            }
-        }
-    }
-
-    async fn read(&self, node: &str, mut replies: Streaming<AnnounceReplies>) -> Result<(), Status> {
-        while let Some(frame) = replies.message().await? {
-            self.confirmed_map(node, frame.map_version);
-            let mut again = Vec::new();
-            for item in frame.items {
-                if item.replaced_session != 0 {
-                    if let Some(session) = self.registry.get(SessionId(item.replaced_session)) {
-                        self.end(&session, CloseRequest::Replaced);
-                    }
-                } else if item.not_owner {
-                    lock(&self.refused).push(SessionId(item.r#ref));
-                    self.some_refused.notify_one();
-                } else if let Some(session) = self.registry.get(SessionId(item.r#ref)) {
-                    if session.first_announced() {
-                        session.mailbox.announced();
-                    } else {
-                        again.push(session);
-                    }
-                }
-            }
-            redrain(again, self.spread, "announced_again");
-        }
-        Ok(())
-    }
-
-    /// Follows the map: announces all sessions to new owners, and remembers which slots left an owner until that owner
-    /// knows.
-    async fn follow(self: Arc<Self>) {
-        let mut map = self.ctx.map.clone();
-        let mut old = map.current();
-        loop {
-            let new = tokio::select! {
-                new = map.changed() => new,
-                () = self.ctx.drain.ended() => return,
-            };
-            self.moved(&old, &new);
-            self.forget_gone(&new);
-            old = new;
-        }
-    }
-
-    /// Makes the links announce all sessions to nodes that gained slots, and notes the slots that left each node.
-    fn moved(&self, old: &ClusterMap, new: &ClusterMap) {
-        let mut gained = HashSet::new();
-        let mut left: HashMap<(&str, u64), HashSet<Slot>> = HashMap::new();
-        for (slot, before, now) in new.moved_since(old, Role::Presence) {
-            gained.extend(now.map(|node| node.name.as_str()));
-            if let Some(before) = before {
-                left.entry((&before.name, before.incarnation))
-                    .or_default()
-                    .insert(slot);
-            }
-        }
-        for node in gained {
-            self.queues.of(node).say_all();
-        }
-        let leaving = left.into_iter().map(|((node, incarnation), slots)| Leaving {
-            node: node.to_owned(),
-            incarnation,
-            version: new.version(),
-            slots,
-        });
-        lock(&self.leaving).extend(leaving);
-    }
-
-    /// Forgets the slots that left nodes which are gone: such a node answers no chat node any more, so it is not waited
-    /// for.
-    fn forget_gone(&self, map: &ClusterMap) {
-        let there = |node: &str, incarnation: u64| {
-            map.node(Role::Presence, node)
-                .is_some_and(|node| node.incarnation == incarnation)
-        };
-        self.drain_left(|leaving| !there(&leaving.node, leaving.incarnation));
-        self.queues.keep(|node| map.node(Role::Presence, node).is_some());
-    }
-
     /// Takes note that the node answers by a map of this version from now on, or by a newer one.
     fn confirmed_map(&self, node: &str, version: i64) {
         self.drain_left(|leaving| leaving.node == node && leaving.version <= version);
@@ -344,6 +206,120 @@ impl PresenceLinks {
                 self.announce(&session);
             }
         }
+    }
+}
+
+impl Dialogue for PresenceLinks {
+    type Said = Said;
+    type Anew = Anew;
+    type Frame = Announcements;
+    type Reply = AnnounceReplies;
+
+    const NAME: &'static str = "presence";
+    const GATHER: usize = GATHER;
+
+    fn ctx(&self) -> &NodeContext {
+        &self.ctx
+    }
+
+    fn queues(&self) -> &Queues<Said> {
+        &self.queues
+    }
+
+    async fn open(
+        mut node: PresenceClient<Channel>,
+        frames: Request<BoxStream<'static, Announcements>>,
+    ) -> Result<Response<Streaming<AnnounceReplies>>, Status> {
+        node.announce(frames).await
+    }
+
+    fn everything(&self, map: &ClusterMap, node: &str) -> Anew {
+        let of_node = |session: &Handle| map.owns(Role::Presence, node, session.slot());
+        let sessions = self.registry.sessions(of_node);
+        let slots = Slot::all().filter(|slot| map.owns(Role::Presence, node, *slot));
+        Anew {
+            sessions: sessions.iter().map(|session| session.id).collect(),
+            slots: Some((bitmap(slots), map.version())),
+        }
+    }
+
+    fn frame(&self, map: &ClusterMap, said: Vec<Said>, anew: &mut Anew) -> Option<Announcements> {
+        let (mut items, mut activities, mut opened) = (Vec::new(), Vec::new(), Vec::new());
+        for said in said {
+            match said {
+                Said::Session(announcement) => items.push(announcement),
+                Said::Sign(activity) => activities.push(activity),
+                Said::Opened(stream) => opened.push(stream),
+            }
+        }
+        while items.len() < GATHER
+            && let Some(id) = anew.sessions.pop_front()
+        {
+            // The session is looked up now: its end may have been announced meanwhile, and must not be followed by its
+            // beginning.
+            items.extend(self.registry.get(id).map(|session| announcement(&session, false)));
+        }
+        let all_said = anew.sessions.is_empty();
+        let (said_slots, said_map_version) = anew.slots.take_if(|_| all_said).unwrap_or_default();
+        if items.is_empty() && activities.is_empty() && opened.is_empty() && said_slots.is_empty() {
+            return None;
+        }
+        Some(Announcements {
+            map_version: map.version(),
+            items,
+            activities,
+            opened,
+            now_ms: Clock::monotonic().0,
+            said_slots: said_slots.into(),
+            said_map_version,
+        })
+    }
+
+    fn hear(self: &Arc<Self>, node: &str, reply: AnnounceReplies) {
+        self.confirmed_map(node, reply.map_version);
+        let mut again = Vec::new();
+        for item in reply.items {
+            if item.replaced_session != 0 {
+                if let Some(session) = self.registry.get(SessionId(item.replaced_session)) {
+                    self.end(&session, CloseRequest::Replaced);
+                }
+            } else if item.not_owner {
+                lock(&self.refused).push(SessionId(item.r#ref));
+                self.some_refused.notify_one();
+            } else if let Some(session) = self.registry.get(SessionId(item.r#ref)) {
+                if session.first_announced() {
+                    session.mailbox.announced();
+                } else {
+                    again.push(session);
+                }
+            }
+        }
+        redrain(again, self.spread, "announced_again");
+    }
+
+    /// Notes the slots that left each node, until that node knows. A node that is gone answers no chat node any more,
+    /// so it is not waited for.
+    fn moved(&self, old: &ClusterMap, new: &ClusterMap) {
+        let mut left: HashMap<(&str, u64), HashSet<Slot>> = HashMap::new();
+        for (slot, before, _) in new.moved_since(old, Role::Presence) {
+            if let Some(before) = before {
+                left.entry((&before.name, before.incarnation))
+                    .or_default()
+                    .insert(slot);
+            }
+        }
+        let leaving = left.into_iter().map(|((node, incarnation), slots)| Leaving {
+            node: node.to_owned(),
+            incarnation,
+            version: new.version(),
+            slots,
+        });
+        lock(&self.leaving).extend(leaving);
+        let there = |node: &str, incarnation: u64| {
+            new.node(Role::Presence, node)
+                .is_some_and(|node| node.incarnation == incarnation)
+        };
+        self.drain_left(|leaving| !there(&leaving.node, leaving.incarnation));
     }
 }
 

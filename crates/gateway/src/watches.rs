@@ -45,6 +45,7 @@ use tern_gateway_core::session::Settings;
 use tern_gateway_core::watches::{Asked, Effect, Limited, Seen, Table};
 use turns::{CHECKS, Next, Turns};
 
+use crate::presence_links::dialogue;
 use crate::presence_links::queues::Queues;
 use crate::registry::{Handle, Registry};
 use crate::{metrics, nodes};
@@ -123,11 +124,11 @@ impl Watches {
             Box::pin(watches.clone().tell_all(telling)),
             Box::pin(watches.clone().keep_time()),
             Box::pin(watches.clone().check_all()),
-            Box::pin(watches.clone().follow()),
+            Box::pin(dialogue::follow(watches.clone())),
         ] {
             tokio::spawn(task.instrument(span.clone()));
         }
-        watches.clone().maintain();
+        dialogue::maintain(&watches);
         watches
     }
 

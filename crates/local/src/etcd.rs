@@ -14,8 +14,6 @@ use crate::{Process, ports, until};
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The time that the server has to end before it is killed.
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
-/// The number of starts with new ports. Another process may take a port between the choice and the start of the server.
-const PORT_TRIES: usize = 5;
 
 /// A running server, which is killed when dropped unless it was started detached.
 #[derive(Debug)]
@@ -38,7 +36,7 @@ impl Etcd {
     }
 
     async fn launch(dir: &Path, dies_with_us: bool) -> anyhow::Result<Self> {
-        for _ in 0..PORT_TRIES {
+        for _ in 0..ports::STARTS {
             let local = || anyhow::Ok(format!("http://127.0.0.1:{}", ports::free()?));
             let (endpoint, peer) = (local()?, local()?);
             let server = Self {
@@ -47,15 +45,8 @@ impl Etcd {
                 endpoint,
                 peer,
             };
-            let ready = tokio::select! {
-                ready = server.ready() => ready,
-                status = server.process.wait() => Err(anyhow::anyhow!("it ended: {status}")),
-            };
-            match ready {
-                Ok(()) => return Ok(server),
-                Err(_) if server.process.exited().is_some() && server.process.tail(20).contains("in use") => {
-                }
-                Err(error) => return Err(error.context(format!("etcd: {}", server.process.tail(10)))),
+            if server.process.serves(server.ready()).await? {
+                return Ok(server);
             }
         }
         anyhow::bail!("etcd found no free port")
@@ -95,7 +86,9 @@ impl Etcd {
     pub async fn lose_all(&mut self) -> anyhow::Result<()> {
         self.process.kill().await?;
         self.process = spawn(&self.dir, &self.endpoint, &self.peer, true)?;
-        self.ready().await
+        let serves = self.process.serves(self.ready()).await?;
+        anyhow::ensure!(serves, "another process has taken etcd's port");
+        Ok(())
     }
 
     /// Ends the server with SIGTERM, and kills it after 5 s.

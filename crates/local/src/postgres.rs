@@ -25,9 +25,6 @@ use crate::{Process, ports, secrets, until};
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// The time limit for a shutdown. A fast shutdown first writes a checkpoint.
 pub(crate) const STOPS_WITHIN: Duration = Duration::from_secs(20);
-/// The number of starts with a new port. Another process may take a port between the choice and the start of the
-/// server.
-const PORT_TRIES: usize = 5;
 /// The name of the file in the data directory with the password for other servers, in libpq's format.
 const PASSWORDS: &str = "passwords";
 /// The settings of a node of a Citus cluster. Its schemas are moved by logical replication, and the nodes are on the
@@ -102,7 +99,7 @@ impl Postgres {
             )
         })?;
         let log = dir.join("postgres.log");
-        for _ in 0..PORT_TRIES {
+        for _ in 0..ports::STARTS {
             let port = ports::free()?;
             let process = spawn(&account, &data, &log, port, mode)?;
             let server = Self {
@@ -112,26 +109,20 @@ impl Postgres {
                 password: password.clone(),
                 mode,
             };
-            match server.ready().await {
-                Ok(()) => return Ok(server),
-                Err(_) if server.process.exited().is_some() && server.process.tail(20).contains("in use") => {
-                }
-                Err(error) => return Err(error.context(format!("postgres: {}", server.process.tail(10)))),
+            if server.process.serves(server.ready()).await? {
+                return Ok(server);
             }
         }
         anyhow::bail!("postgres found no free port")
     }
 
-    /// Waits until the server accepts connections. Fails if it ends, or after [`READY_WITHIN`].
+    /// Waits until the server accepts connections. Fails after [`READY_WITHIN`].
     async fn ready(&self) -> anyhow::Result<()> {
         let url = self.url("postgres");
-        let ready = until::some("postgres accepts connections", READY_WITHIN, || async {
+        until::some("postgres accepts connections", READY_WITHIN, || async {
             Ok(PgConnection::connect(&url).await?.close().await?)
-        });
-        tokio::select! {
-            ready = ready => ready,
-            status = self.process.wait() => anyhow::bail!("it ended: {status}"),
-        }
+        })
+        .await
     }
 
     /// Returns the `postgres://…` URL of a database.
@@ -181,7 +172,9 @@ impl Postgres {
         anyhow::ensure!(self.process.exited().is_some(), "postgres is running");
         let log = self.process.log().to_owned();
         self.process = spawn(&Account::find()?, &self.data, &log, self.port, self.mode)?;
-        self.ready().await
+        let serves = self.process.serves(self.ready()).await?;
+        anyhow::ensure!(serves, "another process has taken the port of postgres");
+        Ok(())
     }
 
     /// Copies the data to `backup`, which must not exist. The server has to be shut down.

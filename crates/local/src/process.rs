@@ -160,6 +160,24 @@ impl Process {
         .await
     }
 
+    /// Waits until the server that the process runs is ready, as `ready` says. Returns false if the process has ended
+    /// because another one had taken its port: the caller then starts it again with other ports. Any other end, and any
+    /// error of `ready`, is an error with the last lines of the log.
+    pub(crate) async fn serves(
+        &self,
+        ready: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<bool> {
+        let outcome = tokio::select! {
+            ready = ready => ready,
+            status = self.wait() => Err(anyhow::anyhow!("it ended: {status}")),
+        };
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(_) if self.exited().is_some() && self.tail(20).to_lowercase().contains("in use") => Ok(false),
+            Err(error) => Err(error.context(format!("{}: {}", self.name, self.tail(10)))),
+        }
+    }
+
     /// Returns the last lines of the log.
     pub fn tail(&self, lines: usize) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
@@ -221,6 +239,26 @@ mod tests {
         until::holds("gone", BOUND, || async { Ok(!alive(pid)) })
             .await
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_server_is_ready_or_finds_its_port_taken_or_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |script| Process::spawn("server", shell(script), &dir.path().join("log")).unwrap();
+        let up = run("exec sleep 3600");
+        assert!(up.serves(std::future::ready(Ok(()))).await.unwrap());
+        let never = std::future::pending;
+        let broken = run("echo cannot; exit 3").serves(never()).await.unwrap_err();
+        let text = format!("{broken:#}");
+        assert!(
+            text.starts_with("server: cannot") && text.contains("it ended"),
+            "{text}"
+        );
+        let late = run("echo Address already in Use; exec sleep 3600");
+        let late = late.serves(std::future::ready(Err(anyhow::anyhow!("not within 1 s"))));
+        assert!(late.await.is_err(), "it runs");
+        let taken = run("echo Address already in Use; exit 1");
+        assert!(!taken.serves(never()).await.unwrap());
     }
 
     #[tokio::test]

@@ -20,9 +20,6 @@ use crate::{Process, ports, until};
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// The time that the server has to end before it is killed.
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
-/// The number of starts, each with another port. Another process may take a port between the choice and the start of
-/// the server.
-const PORT_TRIES: usize = 5;
 
 /// The name of the only bucket.
 pub const BUCKET: &str = "tern-media";
@@ -66,17 +63,10 @@ impl S3 {
         // A web page under development knows the last address, so the same port is used again if it is free.
         let remembered = std::fs::read_to_string(dir.join("s3-port"));
         let mut port = remembered.ok().and_then(|port| port.trim().parse().ok());
-        for _ in 0..PORT_TRIES {
+        for _ in 0..ports::STARTS {
             let server = spawn(program, dir, port.take().map_or_else(ports::free, Ok)?)?;
-            let ready = tokio::select! {
-                ready = server.ready() => ready,
-                status = server.process.wait() => Err(anyhow::anyhow!("it ended: {status}")),
-            };
-            match ready {
-                Ok(()) => return Ok(server),
-                Err(_) if server.process.exited().is_some() && server.process.tail(20).contains("in use") => {
-                }
-                Err(error) => return Err(error.context(format!("s3: {}", server.process.tail(10)))),
+            if server.process.serves(server.ready()).await? {
+                return Ok(server);
             }
         }
         anyhow::bail!("the S3 server found no free port")

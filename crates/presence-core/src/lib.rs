@@ -7,6 +7,7 @@
 //!   - [`watches`]: which gateways are told of which people
 //!   - [`follows`]: which chat nodes are told that a user's sessions have changed
 
+#![warn(missing_docs)]
 #![cfg_attr(
     test,
     allow(clippy::disallowed_methods, reason = "tests draw ids and read a clock")

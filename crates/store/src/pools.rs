@@ -217,7 +217,8 @@ impl Pools {
         cells.map(move |(cell, reached)| reached.ask(cell, ask(reached.pool.clone())))
     }
 
-    /// Begins a transaction for people, which may enter cells one after the other: see [`enter`].
+    /// Begins a transaction for people, which may enter cells one after the other: see [`enter`]. Returns `Err` if no
+    /// connection is free in time or the server does not answer.
     pub async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
         postgres::begin(&self.people).await
     }
@@ -290,7 +291,7 @@ impl Found {
 }
 
 /// Makes the transaction's next statements be about this cell. A transaction locks people first and then enters cells
-/// in ascending order, so that no two of them wait for each other.
+/// in ascending order, so that no two of them wait for each other. Returns `Err` if the statement fails.
 pub async fn enter(tx: &mut Transaction<'_, Postgres>, cell: Cell) -> sqlx::Result<()> {
     let path = postgres::cell_path(cell);
     sqlx::query(ENTER_CELL).bind(path).execute(&mut **tx).await?;

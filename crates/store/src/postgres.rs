@@ -137,7 +137,8 @@ const KEEP_PLANS: &str = "
 SELECT set_config('plan_cache_mode', 'force_generic_plan', false)
 WHERE to_regclass('pg_catalog.pg_dist_partition') IS NULL";
 
-/// Opens a connection with these options, which are those of a hot connection.
+/// Opens a connection with these options, which are those of a hot connection. Returns `Err` if the server does not
+/// answer or refuses the connection.
 pub async fn connect_hot(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {
     let mut connection = options.connect().await?;
     keep_plans(&mut connection).await?;
@@ -181,7 +182,8 @@ pub(crate) fn cell_path(cell: Cell) -> String {
 }
 
 /// Begins a transaction on a connection of the pool. It is rolled back when the returned value is dropped, and also
-/// when the caller's future is dropped while it waits for this function.
+/// when the caller's future is dropped while it waits for this function. Returns `Err` if no connection is free in time
+/// or the server does not answer.
 ///
 /// `Pool::begin` and `Pool::begin_with` are banned (clippy.toml) because they do not keep the second promise: when
 /// their future is dropped after BEGIN was sent, sqlx 0.9 puts the connection back into the pool with the transaction
@@ -197,8 +199,8 @@ pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>
     begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
-/// Begins a transaction that only reads, and whose statements all see the same moment. It is rolled back as [`begin`]
-/// says.
+/// Begins a transaction that only reads, and whose statements all see the same moment. It is rolled back, and fails, as
+/// [`begin`] says.
 pub async fn snapshot(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
     let pool = pool.clone();
     #[expect(

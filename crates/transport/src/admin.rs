@@ -118,7 +118,8 @@ impl Drop for Hold {
     }
 }
 
-/// Serves the paths on `listener` until the returned future is dropped. It also runs the recorder's upkeep.
+/// Serves the paths on `listener` until the returned future is dropped. It also runs the recorder's upkeep. It returns no
+/// error: a connection that fails ends alone.
 pub async fn serve(
     listener: TcpListener,
     metrics: PrometheusHandle,

@@ -15,77 +15,120 @@ use crate::{Change, Making, Missing, Origin, Outcome, Refusal};
 /// Something that happens to a shard.
 #[derive(Debug)]
 pub enum Event {
-    /// Somebody sends a message. `peer` is the other person if it is sent to a person and not to a chat. The chat is
-    /// then made if it does not exist.
+    /// Somebody sends a message.
     Send {
+        /// The caller that waits for the answer.
         origin: Origin,
+        /// The chat. For a message to a person it is the direct chat of the two.
         chat: ChatId,
+        /// The other person if the message is sent to a person and not to a chat. The chat is then made if it does not
+        /// exist.
         peer: Option<UserId>,
+        /// The message.
         entry: NewEntry,
     },
     /// Somebody asks for a change of a group.
     Change {
+        /// The caller that waits for the answer.
         origin: Origin,
+        /// The group.
         chat: ChatId,
+        /// The change, with the user who makes it.
         change: Change,
     },
-    /// A device has stored every entry up to `seq`. With `write` the device has an inbox row, so the acknowledgement is
-    /// written, and `origin` gets an answer then. Otherwise there is no answer.
+    /// A device has stored every entry up to `seq`.
     Ack {
+        /// The caller. It is answered if `write` is set.
         origin: Origin,
+        /// The chat.
         chat: ChatId,
+        /// The user of the device.
         user: UserId,
+        /// The device that acknowledges.
         device: DeviceId,
+        /// The seq up to which the device has stored every entry.
         seq: Seq,
+        /// True if the device has an inbox row. The acknowledgement is then written, and `origin` gets an answer.
+        /// Otherwise there is no answer.
         write: bool,
     },
     /// An acknowledgement of `from..=seq` was written while the chat was not loaded. The load that follows includes it
     /// in the watermark, and so does not show that others have not been told of it.
     Delivered {
+        /// The chat.
         chat: ChatId,
+        /// The user whose device acknowledged.
         user: UserId,
+        /// The first seq that the acknowledgement covers.
         from: Seq,
+        /// The last seq that the acknowledgement covers.
         seq: Seq,
     },
-    /// The user has read every entry up to `seq`, with read receipts turned off if `off`.
+    /// The user has read every entry up to `seq`. Nobody is answered.
     Read {
+        /// The chat.
         chat: ChatId,
+        /// The user who has read.
         user: UserId,
+        /// The seq up to which the user has read every entry.
         seq: Seq,
+        /// True if the user has turned read receipts off.
         off: bool,
     },
     /// A unary call says the same as [`Self::Read`], and is answered once the mark is noted here.
     MarkRead {
+        /// The call that waits for the answer.
         origin: Origin,
+        /// The chat.
         chat: ChatId,
+        /// The user who has read.
         user: UserId,
+        /// The seq up to which the user has read every entry.
         seq: Seq,
+        /// True if the user has turned read receipts off.
         off: bool,
     },
-    /// The user gives a notice to the others of a chat. `at` is the monotonic time at which it arrived. It is
-    /// dropped if it would have to wait long.
+    /// The user gives a notice to the others of a chat. It is dropped if it would have to wait long.
     Notice {
+        /// The chat.
         chat: ChatId,
+        /// The user who gives the notice.
         user: UserId,
+        /// The notice.
         notice: Notice,
+        /// The time at which the notice arrived at this node, by the monotonic clock.
         at: Timestamp,
     },
     /// One of two people has blocked or unblocked the other. Their direct chat is loaded anew, and `origin`
     /// is answered then.
-    BlocksChanged { origin: Origin, chat: ChatId },
-    /// A load has ended. `number` is that of its [`Effect::Load`]. The result is `Ok(None)` if there is no such chat.
-    Loaded {
+    BlocksChanged {
+        /// The caller that is answered once the chat is loaded.
+        origin: Origin,
+        /// The direct chat of the two.
         chat: ChatId,
+    },
+    /// A load has ended.
+    Loaded {
+        /// The chat.
+        chat: ChatId,
+        /// The number of the [`Effect::Load`] that this ends.
         number: u64,
+        /// The chat as the store has it, or `Ok(None)` if there is no such chat.
         result: Result<Option<Snapshot>, LoadError>,
     },
     /// A writer has done its job, and is free again.
     JobDone(JobDone),
     /// An [`Effect::Wake`] has been performed.
     WakesDone(WakesDone),
-    /// The store has unsettled entries of this chat. `low` and `high` are the lowest and the highest seq at which an
-    /// unsettled commit begins.
-    Recover { chat: ChatId, low: Seq, high: Seq },
+    /// The store has unsettled entries of this chat.
+    Recover {
+        /// The chat.
+        chat: ChatId,
+        /// The lowest seq at which an unsettled commit begins.
+        low: Seq,
+        /// The highest seq at which an unsettled commit begins.
+        high: Seq,
+    },
     /// This node owns these slots now, and no others.
     Owned(Arc<HashSet<Slot>>),
     /// The store is another one: a restored backup, or a standby that lacked commits. Nothing in memory is true any
@@ -108,9 +151,11 @@ pub enum LoadError {
     PeerNotFound,
     /// The chat does not exist, and one of the two has blocked the other.
     NotAccepted,
-    /// The chat does not exist, and its maker has met too many strangers within the last day. There is room for one
-    /// more after `retry_after`.
-    StrangersLimited { retry_after: Duration },
+    /// The chat does not exist, and its maker has met too many strangers within the last day.
+    StrangersLimited {
+        /// The time from now after which there is room for one more stranger.
+        retry_after: Duration,
+    },
     /// Another transaction holds a lock that the load needs.
     Held,
 }
@@ -147,6 +192,7 @@ pub enum Effect {
     /// Read the chat in one snapshot. If `create` is set and the chat does not exist, make it first. Then apply
     /// [`Event::Loaded`].
     Load {
+        /// The chat.
         chat: ChatId,
         /// The number of the load, unique in its shard.
         number: u64,
@@ -156,24 +202,34 @@ pub enum Effect {
         requests: Vec<(UserId, RequestId)>,
     },
     /// Answer a caller.
-    Answer { origin: Origin, outcome: Outcome },
+    Answer {
+        /// The caller.
+        origin: Origin,
+        /// The answer.
+        outcome: Outcome,
+    },
     /// Push something to the online devices of these users, except the sessions of these origins. It is a hint and
     /// may be lost (rule 6).
     Push {
+        /// The chat.
         chat: ChatId,
         /// The users, in a list that the pushes of a batch share.
         users: Arc<[UserId]>,
         /// The callers whose sessions get an answer instead.
         except: Vec<Origin>,
+        /// The content of the push.
         what: Pushed,
     },
     /// Look these devices up, make their sessions responsible for the entries up to `upto`, then apply
     /// [`Event::WakesDone`].
     Wake {
+        /// The chat.
         chat: ChatId,
         /// The number of the log, which is another one after [`Event::Restored`].
         log: u64,
+        /// The seq up to which the settle covered every entry.
         upto: Seq,
+        /// The devices to be woken, each with the first seq that it lacks.
         missing: Vec<Missing>,
     },
 }
@@ -187,9 +243,19 @@ pub enum Pushed {
     /// log, because a device must first get a `Skipped` for the entries before it (rule 6).
     Added(Seq),
     /// The watermark of `user` rose to `mark`.
-    Receipt { user: UserId, mark: Watermark },
+    Receipt {
+        /// The member whose watermark it is.
+        user: UserId,
+        /// The watermark as it is now.
+        mark: Watermark,
+    },
     /// A notice that `user` gives.
-    Notice { user: UserId, notice: Notice },
+    Notice {
+        /// The user who gives the notice.
+        user: UserId,
+        /// The notice.
+        notice: Notice,
+    },
 }
 
 /// The two writers of a shard, each with its own connection. A lock that one of them waits for does not delay the
@@ -292,24 +358,36 @@ pub struct SettleChat {
 pub enum JobDone {
     /// The result of each batch, also for [`Job::Change`].
     Commit(Vec<(ChatId, Committed)>),
-    /// The acknowledgements `acks` are written, and `rows` are the inbox rows that they met. It is not known whether
-    /// `unwritten` are written.
+    /// Acknowledgements are written, or it is not known whether they are.
     Acks {
+        /// The acknowledgements that are written.
         acks: Vec<AckWrite>,
+        /// The inbox rows that they met, by chat and device.
         rows: HashMap<(ChatId, DeviceId), AckedRow>,
+        /// The acknowledgements of which it is not known whether they are written.
         unwritten: Vec<AckWrite>,
     },
-    /// The settle covered `chats`, each up to the seq, and found the devices `missing` in each. A chat without missing
-    /// devices is settled. It is not known whether `failed` are settled.
+    /// Chats are settled or have missing devices, or it is not known whether they are settled.
     Settle {
+        /// The chats that the settle covered, each with the seq up to which it did.
         chats: Vec<(ChatId, Seq)>,
+        /// The devices of each chat that were found missing. A chat without any is settled.
         missing: HashMap<ChatId, Vec<Missing>>,
+        /// The chats of which it is not known whether they are settled, each with the seq up to which they were to be.
         failed: Vec<(ChatId, Seq)>,
     },
-    /// The unsettled rows of these chats are deleted if `closed`. Otherwise that is not known.
-    Close { chats: Vec<(ChatId, Seq)>, closed: bool },
-    /// The read marks of the job are written, except `unwritten`, of which it is not known.
-    Reads { unwritten: Vec<ReadMark> },
+    /// The unsettled rows of chats are deleted, or it is not known whether they are.
+    Close {
+        /// The chats, each with the seq up to which its unsettled rows were to be deleted.
+        chats: Vec<(ChatId, Seq)>,
+        /// True if the rows are deleted. Otherwise that is not known.
+        closed: bool,
+    },
+    /// The read marks of the job are written, or it is not known of some whether they are.
+    Reads {
+        /// The read marks of which it is not known whether they are written.
+        unwritten: Vec<ReadMark>,
+    },
 }
 
 impl JobDone {

@@ -108,8 +108,11 @@ SELECT coalesce((extract(epoch FROM now() - min(since)) * 1000)::int8, 0) FROM i
 pub struct ChatFacts {
     /// The stored number: see [`super::listing::kind`].
     pub kind: i16,
+    /// The title of a group. It is empty for a direct chat.
     pub title: String,
+    /// The user who made the chat, or [`UserId::SYSTEM`].
     pub created_by: UserId,
+    /// The time at which the chat was made.
     pub created_at: Timestamp,
     /// The seq of the last entry.
     pub head: Seq,
@@ -126,6 +129,7 @@ pub struct ChatFacts {
 /// A present member.
 #[derive(Debug, Clone)]
 pub struct MemberFacts {
+    /// The member.
     pub user: UserId,
     /// The stored number: see [`super::listing::role`].
     pub role: i16,
@@ -138,6 +142,7 @@ pub struct MemberFacts {
 /// One entry, and the devices that are entitled to it.
 #[derive(Debug, Clone)]
 pub struct MessageFacts {
+    /// The entry.
     pub entry: v1::Entry,
     /// The stored number: see [`tern_chat_core::entry::EntryKind`].
     pub kind: i16,
@@ -152,6 +157,7 @@ pub struct MessageFacts {
 /// A device that is entitled to an entry, or a user without a device who is.
 #[derive(Debug, Clone)]
 pub struct Recipient {
+    /// The user.
     pub user: UserId,
     /// True if the user has left the chat since.
     pub left: bool,

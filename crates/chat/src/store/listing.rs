@@ -118,11 +118,17 @@ pub const IS_MEMBER: &str =
 /// A chat as one member sees it.
 #[derive(Debug, Clone)]
 pub struct ChatView {
+    /// The chat.
     pub chat: ChatId,
+    /// The kind: a direct chat or a group.
     pub kind: ChatKind,
+    /// The title of a group. It is empty for a direct chat.
     pub title: String,
+    /// The picture of a group; `None` if it has none.
     pub picture: Option<MediaId>,
+    /// The user who made the chat, or [`UserId::SYSTEM`].
     pub created_by: UserId,
+    /// The time at which the chat was made.
     pub created_at: Timestamp,
     /// The seq of the last entry.
     pub head: Seq,

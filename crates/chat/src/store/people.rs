@@ -128,7 +128,9 @@ pub async fn devices(
 /// An active device.
 #[derive(Debug, Clone, Copy)]
 pub struct Active {
+    /// The device.
     pub device: DeviceId,
+    /// The device's user.
     pub user: UserId,
     /// True if the user turned read receipts off.
     pub read_receipts_off: bool,

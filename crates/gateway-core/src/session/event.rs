@@ -9,8 +9,11 @@ use tern_types::{ChatId, DeviceId, Notice, NoticeKind, RequestId, Timestamp, Tra
 /// The user and the device of an access token, and the time at which the token expires by the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
+    /// The user of the token.
     pub user: UserId,
+    /// The device of the token.
     pub device: DeviceId,
+    /// The time at which the token expires, by the wall clock.
     pub expires_at: Timestamp,
 }
 
@@ -18,20 +21,31 @@ pub struct Identity {
 /// already: `Err` says why it was refused.
 #[derive(Debug, Clone)]
 pub enum Item {
+    /// The first item of each stream.
     Open {
+        /// The identity of the access token, or the reason why it was refused.
         token: Result<Identity, ApiError>,
+        /// The name and version of the client, as it wrote them, of any length.
         client_version: String,
+        /// True if the user is at the device.
         active: bool,
     },
+    /// A message to a chat or to a person, as the client wrote it.
     Send(v1::SendMessage),
+    /// An acknowledgement, as the client wrote it.
     Ack(v1::Ack),
+    /// A read mark, as the client wrote it.
     MarkRead(v1::MarkRead),
+    /// A newer access token: its identity, or the reason why it was refused.
     Reauthenticate(Result<Identity, ApiError>),
-    /// A heartbeat. Its token is a number that the answer repeats.
+    /// A heartbeat.
     Heartbeat {
+        /// The number that the answer repeats.
         token: u64,
     },
+    /// The user came to the device, or left it.
     SetActive {
+        /// True if the user is at the device.
         active: bool,
     },
     /// The ids of the users to watch, as the client wrote them.
@@ -45,32 +59,70 @@ pub enum Item {
 /// A message that another part of the gateway puts into a session's mailbox.
 #[derive(Debug, Clone)]
 pub enum Mail {
-    /// An entry that was just committed. `event` is an encoded ServerEvent.
-    Live { chat: ChatId, seq: u64, event: Bytes },
+    /// An entry that was just committed.
+    Live {
+        /// The chat.
+        chat: ChatId,
+        /// The seq of the entry.
+        seq: u64,
+        /// The entry as an encoded ServerEvent.
+        event: Bytes,
+    },
     /// An entry that was just committed made the user a member. Entries below it may not be theirs, so the log is
     /// read up to `seq`: reading brings the Skipped that has to come first.
-    Added { chat: ChatId, seq: u64 },
+    Added {
+        /// The chat.
+        chat: ChatId,
+        /// The seq of the entry that made the user a member.
+        seq: u64,
+    },
     /// The chat's owner wrote an inbox row for the device, for the entries `from..=to`.
-    Wake { chat: ChatId, from: u64, to: u64 },
-    /// The owner's answer to a send, as an encoded ServerEvent. `placed` is the chat and the seq of the entry that the
-    /// send became, `None` for an error.
+    Wake {
+        /// The chat.
+        chat: ChatId,
+        /// The first seq that the device is owed.
+        from: u64,
+        /// The last seq that the owner settled when it wrote the row.
+        to: u64,
+    },
+    /// The owner's answer to a send.
     Result {
+        /// The reference of the [`Effect::Send`] that this answers.
         reference: u64,
+        /// The answer as an encoded ServerEvent.
         event: Bytes,
+        /// The chat and the seq of the entry that the send became. `None` for an error.
         placed: Option<(ChatId, u64)>,
     },
     /// The send did not reach a chat node, or its answer was lost.
-    SendFailed { reference: u64 },
-    /// The store has written the acknowledgement of `seq`. The device's inbox row of the chat now begins at `row_from`;
-    /// 0 says that there is no row any more.
-    AckWritten { chat: ChatId, seq: u64, row_from: u64 },
+    SendFailed {
+        /// The reference of the [`Effect::Send`].
+        reference: u64,
+    },
+    /// The store has written the acknowledgement of `seq`.
+    AckWritten {
+        /// The chat.
+        chat: ChatId,
+        /// The seq that the device acknowledged.
+        seq: u64,
+        /// The seq at which the device's inbox row of the chat begins now. 0 says that there is no row any more.
+        row_from: u64,
+    },
     /// The answer to an acknowledgement was lost, so it is not known whether it was written. Or an
     /// acknowledgement or a read mark found no way to the owner. The session sends both again.
-    AckLost { chat: ChatId },
+    AckLost {
+        /// The chat.
+        chat: ChatId,
+    },
     /// A part of a chat's log, the answer to [`Effect::Window`].
     Window(Window),
     /// The window could not be read; the session asks again later.
-    WindowFailed { reference: u64, chat: ChatId },
+    WindowFailed {
+        /// The reference of the [`Effect::Window`].
+        reference: u64,
+        /// The chat.
+        chat: ChatId,
+    },
     /// The device's inbox, the answer to [`Effect::ReadInbox`].
     Inbox(Inbox),
     /// The inbox could not be read; the session asks again later.
@@ -86,6 +138,7 @@ pub enum Mail {
 pub struct Window {
     /// The reference of the [`Effect::Window`] that this answers.
     pub reference: u64,
+    /// The chat.
     pub chat: ChatId,
     /// The encoded ServerEvents, each an Entry or a Skipped.
     pub events: Vec<Bytes>,
@@ -108,6 +161,7 @@ pub struct Inbox {
     pub user: Option<UserId>,
     /// True if the user is suspended.
     pub suspended: bool,
+    /// The device's inbox rows, at most one for each chat.
     pub rows: Vec<InboxRow>,
     /// True if rows are missing because a part of the store did not answer. The session asks again.
     pub partial: bool,
@@ -120,6 +174,7 @@ pub struct Inbox {
 /// A device's inbox row of one chat: the device has not acknowledged everything from `from` on.
 #[derive(Debug, Clone, Copy)]
 pub struct InboxRow {
+    /// The chat.
     pub chat: ChatId,
     /// The first seq that the device is owed.
     pub from: u64,
@@ -150,6 +205,7 @@ pub enum CloseRequest {
 
 /// Something that happened to a session.
 pub enum Event<'a> {
+    /// An item of the client came.
     Item(Item),
     /// A frame of the client came, which shows that the client is alive.
     Frame,
@@ -165,19 +221,23 @@ pub enum Event<'a> {
     Redrain,
     /// Receipts for the device may have been lost on their way. The device is made to ask for them.
     ReceiptsLost,
+    /// Another part of the gateway put a message into the session's mailbox.
     Mail(Mail),
     /// The user turned read receipts off, or on again.
     ReadReceipts {
+        /// True if the user has turned them off.
         off: bool,
     },
     /// The owners of some chats, or the links to them, have changed. The function says whether a chat is one of them.
     Moved(&'a dyn Fn(ChatId) -> bool),
-    /// The gateway is about to stop. The device is told to reconnect after `reconnect_after` and is cut off after
-    /// `close_after`.
+    /// The gateway is about to stop. The device is told to reconnect, and later it is cut off.
     Drain {
+        /// The time from now after which the device is to reconnect.
         reconnect_after: Duration,
+        /// The time from now after which the device is cut off.
         close_after: Duration,
     },
+    /// Another part of the gateway asks the session to end.
     Close(CloseRequest),
     /// The transport has taken everything that was put.
     Flushed,
@@ -191,9 +251,15 @@ pub enum Effect {
     /// Send this encoded ServerEvent to the device.
     Put(Bytes),
     /// Enter the session into this gateway's registry and announce it to presence.
-    Register { user: UserId, device: DeviceId },
+    Register {
+        /// The user of the session.
+        user: UserId,
+        /// The device of the session.
+        device: DeviceId,
+    },
     /// Note that the user became active on the device, is still active, or left it.
     Sign {
+        /// False if the user left the device.
         active: bool,
         /// The time of the sign, in the monotonic time that the session is given.
         at: Timestamp,
@@ -206,29 +272,57 @@ pub enum Effect {
     /// Read the device's inbox; the answer is [`Mail::Inbox`] or [`Mail::InboxFailed`].
     ReadInbox,
     /// Send a message to its chat's owner; the answer is [`Mail::Result`] or [`Mail::SendFailed`].
-    Send { reference: u64, send: Send },
+    Send {
+        /// The number by which the answer names this send.
+        reference: u64,
+        /// The message.
+        send: Send,
+    },
     /// Tell the owner that the device has acknowledged everything up to `seq`. With `write` the
     /// acknowledgement is written to the store and answered by [`Mail::AckWritten`] or [`Mail::AckLost`].
     /// Without it there is no answer, but [`Mail::AckLost`] comes if there is no way to the owner.
-    Ack { chat: ChatId, seq: u64, write: bool },
-    /// Tell the owner of a read mark. `off` is true if the user has turned read receipts off. There is no
-    /// answer, but [`Mail::AckLost`] comes if there is no way to the owner.
-    Read { chat: ChatId, seq: u64, off: bool },
+    Ack {
+        /// The chat.
+        chat: ChatId,
+        /// The seq up to which the device has stored every entry.
+        seq: u64,
+        /// True if the acknowledgement has to be written to the store, because the device has an inbox row of the chat.
+        write: bool,
+    },
+    /// Tell the owner of a read mark. There is no answer, but [`Mail::AckLost`] comes if there is no way to the owner.
+    Read {
+        /// The chat.
+        chat: ChatId,
+        /// The seq up to which the user has read every entry.
+        seq: u64,
+        /// True if the user has turned read receipts off.
+        off: bool,
+    },
     /// Pass a notice on to the chat's owner. A notice that would have to wait is dropped.
-    Notice { chat: ChatId, notice: Notice },
+    Notice {
+        /// The chat.
+        chat: ChatId,
+        /// The notice.
+        notice: Notice,
+    },
     /// Count a notice that was dropped because the device sends them too often.
     NoticeThrottled(NoticeKind),
-    /// Read at most `limit` entries of the chat's log from `from` on. With `from` 0 the window begins at the device's
-    /// place as the store knows it. The answer is [`Mail::Window`] or [`Mail::WindowFailed`].
+    /// Read a part of the chat's log. The answer is [`Mail::Window`] or [`Mail::WindowFailed`].
     Window {
+        /// The number by which the answer names this window.
         reference: u64,
+        /// The chat.
         chat: ChatId,
+        /// The first seq to read. With 0 the window begins at the device's place as the store knows it.
         from: u64,
+        /// The most entries to read.
         limit: u32,
     },
     /// Log and count a defect: the sweep found an inbox row that this session did not know of.
     SweepFound {
+        /// The chat of the row.
         chat: ChatId,
+        /// The first seq that the device is owed.
         from: u64,
         /// The time since the row was written.
         age: Duration,
@@ -242,12 +336,15 @@ pub enum Effect {
 /// A message on its way to its chat's owner.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Send {
+    /// The chat. For a message to a person it is the direct chat of the two.
     pub chat: ChatId,
     /// The user whom the device named instead of a chat. Their direct chat is made if it does not exist.
     pub peer: Option<UserId>,
+    /// The request_id that the client chose for the message.
     pub request_id: RequestId,
     /// The encoded [`v1::Envelope`].
     pub envelope: Bytes,
+    /// The body, which is never parsed here.
     pub body: Bytes,
     /// True if the user has turned read receipts off.
     pub read_receipts_off: bool,

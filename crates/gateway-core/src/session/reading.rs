@@ -34,8 +34,11 @@ pub enum State {
     Queued,
     /// The window was asked for.
     Reading,
-    /// The window could not be read, and is asked for again at `retry_at`.
-    Failed { retry_at: Timestamp },
+    /// The window could not be read, and is asked for again.
+    Failed {
+        /// The time of the next attempt, by the monotonic clock.
+        retry_at: Timestamp,
+    },
 }
 
 impl CatchUp {

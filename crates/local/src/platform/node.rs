@@ -12,9 +12,6 @@ use crate::s3::Access;
 use crate::secrets::Secrets;
 use crate::{Cable, Process, Wire, http, ports, until};
 
-/// The number of starts with new ports. Another process may take a port between the choice and the start of the node.
-const PORT_TRIES: usize = 5;
-
 /// The process of one node.
 #[derive(Debug)]
 pub struct NodeProcess {
@@ -111,19 +108,13 @@ struct Addresses {
 impl Launcher<'_> {
     /// Starts a node and waits until it is ready. Starts it again with new ports if another process has taken one.
     pub async fn launch(&self, role: Role, name: &str) -> anyhow::Result<NodeProcess> {
-        let mut tries = 1;
-        loop {
+        for tries in 1..=ports::STARTS {
             let node = self.spawn(role, name, self.addresses(role, name, tries).await?)?;
-            match self.ready(&node).await {
-                Ok(()) => return Ok(node),
-                Err(_)
-                    if tries < PORT_TRIES && node.process.exited().is_some() && port_taken(&node.process) =>
-                {
-                    tries += 1
-                }
-                Err(error) => return Err(error.context(format!("{name}: {}", node.process.tail(10)))),
+            if node.process.serves(self.ready(&node)).await? {
+                return Ok(node);
             }
         }
+        anyhow::bail!("{name} found no free port")
     }
 
     /// Starts a node that has ended, at the same addresses.
@@ -135,10 +126,9 @@ impl Launcher<'_> {
             wire: old.wire.clone(),
         };
         let node = self.spawn(old.role, &old.name, addresses)?;
-        match self.ready(&node).await {
-            Ok(()) => Ok(node),
-            Err(error) => Err(error.context(format!("{}: {}", old.name, node.process.tail(10)))),
-        }
+        let serves = node.process.serves(self.ready(&node)).await?;
+        anyhow::ensure!(serves, "another process has taken a port of {}", old.name);
+        Ok(node)
     }
 
     /// Chooses the addresses for an attempt to start a node. `tries` counts the attempts from 1.
@@ -247,23 +237,16 @@ impl Launcher<'_> {
         }
     }
 
-    /// Waits until a node is ready. Fails if it ends, or is not ready within [`READY_WITHIN`].
+    /// Waits until a node is ready. Fails after [`READY_WITHIN`].
     async fn ready(&self, node: &NodeProcess) -> anyhow::Result<()> {
         let what = format!("{} is ready", node.name);
-        let ready = until::holds(&what, READY_WITHIN, || async {
+        until::some(&what, READY_WITHIN, || async {
             let (status, body) = http::get(node.admin, "/readyz").await?;
             anyhow::ensure!(status == 200, "status {status}: {body}");
-            Ok(true)
-        });
-        tokio::select! {
-            ready = ready => ready,
-            status = node.process.wait() => anyhow::bail!("it ended: {status}"),
-        }
+            Ok(())
+        })
+        .await
     }
-}
-
-fn port_taken(process: &Process) -> bool {
-    process.tail(20).to_lowercase().contains("in use")
 }
 
 /// Keeps the TERN_… settings of this process's environment from the node, except for the log level.

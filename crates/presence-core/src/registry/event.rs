@@ -46,51 +46,85 @@ pub struct Announcement {
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The gateway opened an announce stream.
-    Linked { gateway: Gateway, link: LinkId },
+    Linked {
+        /// The gateway.
+        gateway: Gateway,
+        /// The new announce stream.
+        link: LinkId,
+    },
     /// The gateway's announce stream broke. Its sessions stay.
-    Unlinked { gateway: Gateway, link: LinkId },
+    Unlinked {
+        /// The gateway.
+        gateway: Gateway,
+        /// The announce stream that broke.
+        link: LinkId,
+    },
     /// The gateway announced a session, for the first time or again.
     Announced {
+        /// The gateway.
         gateway: Gateway,
+        /// The announce stream by which the gateway says it.
         link: LinkId,
+        /// The session.
         announcement: Announcement,
     },
     /// The session has ended.
     Ended {
+        /// The gateway.
         gateway: Gateway,
+        /// The announce stream by which the gateway says it.
         link: LinkId,
+        /// The user who had the session.
         user: UserId,
+        /// The session's id on its gateway.
         session: SessionId,
     },
     /// The person came to the device, is still there, or left it. The event is ignored if the session is not known,
     /// because the session's announcement will have the sign.
     Signed {
+        /// The gateway.
         gateway: Gateway,
+        /// The announce stream by which the gateway says it.
         link: LinkId,
+        /// The user who has the session.
         user: UserId,
+        /// The session's id on its gateway.
         session: SessionId,
+        /// The sign of activity.
         sign: Sign,
     },
     /// The session's stream is open. The event is ignored if the session is not known, because the session's
     /// announcement will have the number.
     Opened {
+        /// The gateway.
         gateway: Gateway,
+        /// The announce stream by which the gateway says it.
         link: LinkId,
+        /// The user who has the session.
         user: UserId,
+        /// The session's id on its gateway.
         session: SessionId,
+        /// The number that the stream drew from the store. A newer stream of a device has a higher one.
         number: NonZeroU64,
     },
-    /// The gateway has announced all its sessions of these slots. `map_version` is the version of its map when it began.
+    /// The gateway has announced all its sessions of these slots.
     Said {
+        /// The gateway.
         gateway: Gateway,
+        /// The announce stream by which the gateway says it.
         link: LinkId,
+        /// The slots.
         slots: SlotSet,
+        /// The version of the gateway's map when it began.
         map_version: i64,
     },
-    /// This node follows a newer map, by which it owns these slots and these gateways exist.
+    /// This node follows a newer map.
     MapChanged {
+        /// The version of the map.
         map_version: i64,
+        /// The slots that this node owns.
         owned: SlotSet,
+        /// The gateways that exist.
         gateways: HashSet<Gateway>,
     },
     /// Time has passed. Sessions that their gateways have not announced again within [`super::STALE_AFTER`]
@@ -105,7 +139,12 @@ pub enum Effect {
     /// The event was not applied: the user's slot belongs to another node.
     NotOwner,
     /// The gateway is to be told to end this session, because its device has a newer one, or its user has too many.
-    Replaced { gateway: Gateway, session: SessionId },
+    Replaced {
+        /// The gateway that has the session.
+        gateway: Gateway,
+        /// The session's id on its gateway.
+        session: SessionId,
+    },
     /// The signs of the user's sessions may have changed: see [`super::Registry::signs`].
     Signs(UserId),
     /// The user has other sessions than before.
@@ -117,7 +156,12 @@ pub enum Effect {
     /// This announce stream is to be ended. Either its gateway's incarnation has left the map, perhaps only for a
     /// while, and has to announce everything again; or the gateway has not said slots for too long; or it has opened a
     /// newer stream.
-    EndLink { gateway: Gateway, link: LinkId },
+    EndLink {
+        /// The gateway.
+        gateway: Gateway,
+        /// The announce stream to be ended.
+        link: LinkId,
+    },
 }
 
 /// The error for a user whose slot belongs to another node.

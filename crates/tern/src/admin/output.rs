@@ -54,7 +54,7 @@ pub fn facts(facts: &[(&str, String)]) -> String {
 }
 
 /// Formats milliseconds since the Unix epoch in UTC, as in `2026-03-05T14:05:07.250Z`.
-pub fn time(ms: i64) -> String {
+fn time(ms: i64) -> String {
     let at = Instant::from_millisecond(ms).unwrap_or_default();
     at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }

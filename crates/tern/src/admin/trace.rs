@@ -5,7 +5,7 @@ use serde::Serialize;
 use tern_proto::v1;
 use tern_types::{ChatId, Clock, RequestId, Timestamp, UserId};
 
-use super::output::{facts, show, span, time, when};
+use super::output::{facts, show, when};
 use super::remark;
 use super::remote::Remote;
 use super::users::{Session, session};
@@ -148,10 +148,9 @@ fn device_text(device: &Device, now: Timestamp) -> String {
     };
     let state = match device.state {
         "owes" => format!(
-            "owes an acknowledgement from {} on, since {} ({} ago)",
+            "owes an acknowledgement from {} on, since {}",
             device.owes_from_seq,
-            time(device.owes_since_ms),
-            span((now.0 - device.owes_since_ms).max(0))
+            when(device.owes_since_ms, now)
         ),
         "pending" => "not acknowledged yet".to_owned(),
         "not_owed" => "nothing is owed to it".to_owned(),

@@ -37,10 +37,9 @@ impl Figures {
         };
         let first = Page::default();
         let before = before.unwrap_or(&first);
-        // A counter that fell was reset by a restart, so it counts from 0.
         let per_second = |name: &str, labels: &[(&str, &str)]| {
             let (was, is) = (before.sum(name, labels)?, now.sum(name, labels)?);
-            Some(if is < was { is } else { is - was } / seconds)
+            Some(grown(was, is) / seconds)
         };
         let shared = Self {
             scraped: true,
@@ -80,6 +79,11 @@ impl Figures {
             _ => shared,
         }
     }
+}
+
+/// Returns by how much a counter has grown. One that fell was reset by a restart, so it counts from 0.
+fn grown(was: f64, is: f64) -> f64 {
+    if is < was { is } else { is - was }
 }
 
 /// Returns how many Postgres settings the node reports as unsafe: those whose metric is 0.
@@ -148,7 +152,7 @@ impl Sweeps {
             };
             sweeps.total += is;
             if let Some(was) = found(before, &node.name) {
-                sweeps.new += if is < was { is } else { is - was };
+                sweeps.new += grown(was, is);
             }
         }
         sweeps
