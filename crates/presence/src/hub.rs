@@ -29,7 +29,7 @@ mod following;
 mod tests;
 mod watching;
 
-pub use following::{FollowGuard, LookedUp};
+pub use following::FollowGuard;
 use watching::WatchEnd;
 pub use watching::WatchGuard;
 
