@@ -307,7 +307,8 @@ fn lookup(
                 frame = inbound.message() => Some(frame),
             };
             let Some(frame) = frame else {
-                let (map_version, ended) = (*version.borrow(), follows.take());
+                let ended = follows.take();
+                let map_version = *version.borrow();
                 if !ended.is_empty() {
                     yield changed(map_version, ended);
                 }

@@ -108,7 +108,7 @@ pub fn spawn(
         };
         while let Some(Given { job, turn }) = queue.recv().await {
             let done = match turn {
-                Some(turn) => turn.cover(writer.run(job)).await,
+                Some(turn) => turn.cover(Box::pin(writer.run(job))).await,
                 None => writer.run(job).await,
             };
             if results.send(Event::JobDone(done)).await.is_err() {

@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tern_chat::fanout::Outgoing;
+use tern_chat::fanout::{Outgoing, Pushes};
 use tern_chat::gateways::{Kind, LiveLink};
 use tern_chat_core::Missing;
 use tern_cluster::links::Peer;
-use tern_proto::internal::Push;
+use tern_proto::internal::{LiveSession, Push};
 use tern_types::{IdSet, NoticeKind, Seq, SessionId, UserId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -90,69 +90,94 @@ async fn users_who_missed_receipts_are_told_although_events_never_stop() {
     assert_eq!(told, [10], "once");
 }
 
-/// A chat node whose presence node knows one session of a device, and the receiver of what goes to its gateway.
-async fn known() -> (PresenceNode, Chat, Missing, LiveLink, mpsc::Receiver<Push>) {
-    let presence = PresenceNode::start("p0").await;
-    let chat = Chat::linked(&[&presence]).await;
-    let device = missing(chat.user_of(&presence));
-    let peer = Peer {
-        name: "g0".to_owned(),
-        incarnation: 1,
-    };
-    let (live, pushes) = chat.gateways.open_live(peer);
-    presence.is(Mood::Knows(vec![online(&device, "g0", 10)]));
-    (presence, chat, device, live, pushes)
+/// A chat node that follows the user of a device with one session, and the gateway's end of what is pushed.
+struct Following {
+    presence: PresenceNode,
+    chat: Chat,
+    device: Missing,
+    events: Pushes,
+    pushes: mpsc::Receiver<Push>,
+    _live: LiveLink,
 }
 
-fn to(chat: &Chat, device: &Missing, kind: Kind) -> Outgoing {
-    Outgoing {
-        chat: chat.chat,
-        kind,
-        users: [device.user].into(),
-        except: Vec::new(),
-        event: Bytes::from_static(b"event"),
-        span: None,
+impl Following {
+    async fn start() -> Self {
+        let presence = PresenceNode::start("p0").await;
+        let chat = Chat::linked(&[&presence]).await;
+        let device = missing(chat.user_of(&presence));
+        let peer = Peer {
+            name: "g0".to_owned(),
+            incarnation: 1,
+        };
+        let (_live, pushes) = chat.gateways.open_live(peer);
+        presence.is(Mood::Knows(vec![online(&device, "g0", 10)]));
+        let mut following = Self {
+            events: chat.fanout.spawn(chat.gateways.clone()),
+            presence,
+            chat,
+            device,
+            pushes,
+            _live,
+        };
+        // The news of the session may end that the user is followed, once.
+        let mut asked = usize::MAX;
+        while following.asked() != asked {
+            asked = following.asked();
+            while following.push(Kind::Entry(Seq(1))).await != [10] {}
+        }
+        following
+    }
+
+    /// Returns the number of look-ups that reached the presence node.
+    fn asked(&self) -> usize {
+        self.presence.asked.load(Ordering::Relaxed)
+    }
+
+    /// Pushes an event to the device's user. Returns the sessions that it goes to.
+    async fn push(&mut self, kind: Kind) -> Vec<u64> {
+        self.events.push(Outgoing {
+            chat: self.chat.chat,
+            kind,
+            users: [self.device.user].into(),
+            except: Vec::new(),
+            event: Bytes::from_static(b"event"),
+            span: None,
+        });
+        timeout(PATIENCE, self.pushes.recv())
+            .await
+            .unwrap()
+            .unwrap()
+            .sessions
+    }
+
+    /// Returns the device's session and another one.
+    fn both(&self) -> Vec<LiveSession> {
+        vec![online(&self.device, "g0", 10), online(&self.device, "g0", 11)]
     }
 }
 
 #[tokio::test]
-async fn a_followed_user_is_looked_up_once_until_the_sessions_change() {
-    let (presence, chat, device, _live, mut pushes) = known().await;
-    let events = chat.fanout.spawn(chat.gateways.clone());
-    let mut push = async |seq| {
-        events.push(to(&chat, &device, Kind::Entry(Seq(seq))));
-        timeout(PATIENCE, pushes.recv()).await.unwrap().unwrap().sessions
-    };
-    assert_eq!(push(1).await, [10]);
-    let asked = presence.asked.load(Ordering::Relaxed);
+async fn a_followed_user_is_not_looked_up_until_the_sessions_change() {
+    let mut following = Following::start().await;
+    let asked = following.asked();
     for seq in 2..10 {
-        assert_eq!(push(seq).await, [10]);
+        assert_eq!(following.push(Kind::Entry(Seq(seq))).await, [10]);
     }
-    assert_eq!(
-        presence.asked.load(Ordering::Relaxed),
-        asked,
-        "the answer is known"
-    );
-    let both = vec![online(&device, "g0", 10), online(&device, "g0", 11)];
-    presence.is(Mood::Knows(both));
-    let heard = async { while push(10).await != [10, 11] {} };
+    assert_eq!(following.asked(), asked, "the answer is known");
+    following.presence.is(Mood::Knows(following.both()));
+    let heard = async { while following.push(Kind::Entry(Seq(10))).await != [10, 11] {} };
     timeout(PATIENCE, heard).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_session_that_nobody_told_of_yet_hears_that_it_missed_a_receipt() {
-    let (presence, chat, device, _live, mut pushes) = known().await;
-    let events = chat.fanout.spawn(chat.gateways.clone());
-    events.push(to(&chat, &device, Kind::Receipt));
-    timeout(PATIENCE, pushes.recv()).await.unwrap().unwrap();
-    let both = vec![online(&device, "g0", 10), online(&device, "g0", 11)];
-    presence.is(Mood::KnowsUntold(both));
-    events.push(to(&chat, &device, Kind::Receipt));
-    let push = timeout(PATIENCE, pushes.recv()).await.unwrap().unwrap();
-    assert_eq!(push.sessions, [10], "nobody has told of the other");
+    let mut following = Following::start().await;
+    following.presence.is(Mood::KnowsUntold(following.both()));
+    let to = following.push(Kind::Receipt).await;
+    assert_eq!(to, [10], "nobody has told of the other");
     let missed = async {
         loop {
-            let missed = chat.gateways.take_missed("g0").sessions;
+            let missed = following.chat.gateways.take_missed("g0").sessions;
             if !missed.is_empty() {
                 return missed;
             }
