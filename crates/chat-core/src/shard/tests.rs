@@ -1,5 +1,6 @@
 //! Tests of the rules that the shard's state keeps by the order in which it does things.
 
+mod answers;
 mod blocks;
 mod bounds;
 mod clocks;

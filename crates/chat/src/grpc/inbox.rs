@@ -145,47 +145,8 @@ impl Inbox for InboxService {
             seq,
             write: true,
         };
-        written(&self.writes.call(chat, event).await?)?;
+        let acked = self.writes.call(chat, event, Outcome::acked).await?;
+        acked.map_err(|refusal| answer::to_error(&refusal))?;
         Ok(Response::new(v1::AckResponse {}))
-    }
-}
-
-/// Checks that the acknowledgement is written.
-fn written(outcome: &Outcome) -> Result<(), ApiError> {
-    match outcome {
-        Outcome::AckWritten { .. } => Ok(()),
-        Outcome::Refused(refusal) => Err(answer::to_error(refusal)),
-        Outcome::Placed { .. } | Outcome::Unchanged | Outcome::NotOwner => Err(ApiError::unavailable(
-            "the acknowledgement is not written: send it again",
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tonic::Code;
-
-    use super::*;
-    use tern_chat_core::Refusal;
-
-    #[test]
-    fn an_acknowledgement_succeeds_only_when_it_is_written() {
-        let chat = ChatId(uuid::Uuid::nil());
-        let done = |row| Outcome::AckWritten {
-            chat,
-            seq: Seq(3),
-            row,
-        };
-        assert!(written(&done(None)).is_ok());
-        assert!(written(&done(Some(Seq(4)))).is_ok());
-        for outcome in [
-            Outcome::Refused(Refusal::STORE_AWAY),
-            Outcome::Refused(Refusal::OVERLOADED),
-            Outcome::NotOwner,
-            Outcome::Unchanged,
-        ] {
-            let status = Status::from(written(&outcome).unwrap_err());
-            assert_eq!(status.code(), Code::Unavailable, "{outcome:?}");
-        }
     }
 }

@@ -147,10 +147,9 @@ impl ChatNode for NodeService {
             .map_err(|_| Status::invalid_argument("chat_id"))?;
         self.writes.check_owner(chat, request.metadata())?;
         let changed = |origin| Event::BlocksChanged { origin, chat };
-        match self.writes.call(chat, changed).await? {
-            Outcome::Refused(refusal) => Err(answer::to_error(&refusal).into()),
-            _ => Ok(Response::new(BlocksChangedResponse {})),
-        }
+        let noted = self.writes.call(chat, changed, Outcome::noted).await?;
+        noted.map_err(|refusal| answer::to_error(&refusal))?;
+        Ok(Response::new(BlocksChangedResponse {}))
     }
 
     async fn link_device(

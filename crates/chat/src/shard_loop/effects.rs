@@ -177,8 +177,10 @@ impl ShardEffects {
                     &outcome,
                     self.shared.ownership.map_version(),
                 );
-                self.shared.gateways.answer(link, item);
-                if let Outcome::Refused(refusal) = &outcome {
+                if let Some(item) = item {
+                    self.shared.gateways.answer(link, item);
+                }
+                if let Outcome::Sent(Err(refusal)) = &outcome {
                     metrics::send_refused(answer::send_error_code(refusal));
                 }
             }
@@ -263,9 +265,9 @@ mod tests {
             let Origin::Call(number) = origin else {
                 panic!("{origin:?}")
             };
-            calls.answer(number, Outcome::Unchanged);
+            calls.answer(number, Outcome::Noted(Ok(())));
         }
-        assert_eq!(call.answered().await, Some(Outcome::Unchanged));
+        assert_eq!(call.answered().await, Some(Outcome::Noted(Ok(()))));
         drop(calls.open());
         assert!(calls.lock().is_empty());
     }

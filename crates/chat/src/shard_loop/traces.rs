@@ -86,7 +86,7 @@ impl Traces {
         };
         under_way.answered = true;
         match outcome {
-            Outcome::Placed { seq, .. } => under_way.span.record("seq", seq.0),
+            Outcome::Sent(Ok(place)) => under_way.span.record("seq", place.seq.0),
             outcome => under_way.span.record("refused", tracing::field::debug(outcome)),
         };
     }
@@ -205,8 +205,8 @@ mod tests {
         traces.arrived(&first);
         traces.arrived(&second);
         assert_eq!(traces.0.len(), 1);
-        traces.answered(origin(2), &Outcome::Unchanged);
-        traces.answered(origin(1), &Outcome::Unchanged);
+        traces.answered(origin(2), &Outcome::NotOwner);
+        traces.answered(origin(1), &Outcome::NotOwner);
         assert!(traces.fanout(&placed).is_some() && traces.fanout(&untraced).is_none());
         traces.forget_answered();
         assert!(traces.0.is_empty());

@@ -182,7 +182,7 @@ impl Writer {
                 let result = match attempt!(self, |db| change::change(db, &batch, patience)) {
                     Ok(change::Changed::Stored) => Committed::Stored,
                     Ok(change::Changed::Conflict) => Committed::Conflict,
-                    Ok(change::Changed::Refused(refusal)) => Committed::Refused(refusal),
+                    Ok(change::Changed::Refused(refusal)) => Committed::NotPermitted(refusal),
                     Err(failure) => failure.into(),
                 };
                 JobDone::Commit(vec![(batch.chat, result)])

@@ -132,7 +132,7 @@ async fn a_member_who_does_not_exist_is_not_added() {
     let mut batch = chat.batch(vec![new_entry(a, EntryKind::MembersAdded, b"")]);
     batch.change = Some(Action::Add(vec![nobody]));
     let mut db = store.shard().await;
-    let refused = tern_chat_core::Refusal::UserNotFound(nobody);
+    let refused = tern_chat_core::ChangeRefusal::UserNotFound(nobody);
     assert_eq!(
         change::change(&mut db, &batch, None).await.unwrap(),
         change::Changed::Refused(refused)

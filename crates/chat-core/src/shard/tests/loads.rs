@@ -105,10 +105,10 @@ fn a_chat_that_cannot_be_read_is_not_unavailable() {
         Effect::Answer { origin, outcome } => (origin, outcome),
         other => panic!("{other:?}"),
     });
-    let unreadable = Outcome::Refused(Refusal::Unreadable);
+    let unreadable = Outcome::Sent(Err(Refusal::Unreadable));
     assert_eq!(
         answers.collect::<Vec<_>>(),
-        [(blocker, Outcome::Unchanged), (Origin::Call(1), unreadable)]
+        [(blocker, Outcome::Noted(Ok(()))), (Origin::Call(1), unreadable)]
     );
     assert_eq!((shard.state.chats(), shard.state.waiting()), (0, 0));
 }

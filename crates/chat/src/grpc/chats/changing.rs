@@ -134,14 +134,9 @@ impl Changes {
 
     /// Has the chat's shard make the change. Returns the seq of its entry, or 0 if nothing was to be changed.
     async fn apply(&self, chat: ChatId, change: Change) -> Result<u64, Status> {
-        match self
-            .writes
-            .call(chat, |origin| Event::Change { origin, chat, change })
-            .await?
-        {
-            Outcome::Placed { seq, .. } => Ok(seq.0),
-            Outcome::Refused(refusal) => Err(answer::to_error(&refusal).into()),
-            _ => Ok(0),
-        }
+        let event = |origin| Event::Change { origin, chat, change };
+        let changed = self.writes.call(chat, event, Outcome::changed).await?;
+        let place = changed.map_err(|refusal| answer::change_to_error(&refusal))?;
+        Ok(place.map_or(0, |place| place.seq.0))
     }
 }

@@ -94,10 +94,9 @@ impl Receipts {
             seq,
             off,
         };
-        match self.writes.call(chat, mark).await? {
-            Outcome::Refused(refusal) => Err(answer::to_error(&refusal).into()),
-            _ => Ok(v1::MarkChatReadResponse {}),
-        }
+        let noted = self.writes.call(chat, mark, Outcome::noted).await?;
+        noted.map_err(|refusal| answer::to_error(&refusal))?;
+        Ok(v1::MarkChatReadResponse {})
     }
 
     /// Returns the sender of the message at `seq`. Fails if there is none, or if a device asks about a message of
