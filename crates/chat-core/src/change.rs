@@ -10,7 +10,7 @@ mod set_title;
 use bytes::Bytes;
 use tern_types::{RequestId, Seq, UserId};
 
-use super::entry::{EntryKind, Fingerprint, MediaRef, Sending};
+use super::entry::{EntryKind, Fingerprint, MediaRef, NewEntry, Sending};
 use super::group::{ChatKind, Group, Role};
 use super::{ChangeRefusal, Refusal};
 
@@ -30,6 +30,25 @@ pub struct Change {
     pub action: Action,
     /// The facts about its sending. For a unary call they are the default.
     pub sending: Sending,
+}
+
+impl Change {
+    /// Returns the entry that the change becomes. `action` is what is permitted of the change's action.
+    pub(crate) fn entry(&self, action: &Action) -> NewEntry {
+        let (kind, content) = (action.kind(), action.content(self.actor));
+        NewEntry {
+            media: action.media(),
+            sending: self.sending.clone(),
+            ..NewEntry::change(
+                kind,
+                self.actor,
+                self.device,
+                self.request,
+                self.fingerprint,
+                content,
+            )
+        }
+    }
 }
 
 /// The effect of a change on the group.

@@ -279,19 +279,8 @@ impl Chat {
         let Permitted::Entry(action) = change::permit(&self.group, change)? else {
             return Ok(None);
         };
-        let media = action.media();
-        in_time(&media, wall)?;
-        let new = NewEntry {
-            sending: change.sending.clone(),
-            media,
-            kind: action.kind(),
-            sender: change.actor,
-            device: change.device,
-            request: change.request,
-            fingerprint: change.fingerprint,
-            counts: false,
-            content: action.content(change.actor),
-        };
+        let new = change.entry(&action);
+        in_time(&new.media, wall)?;
         Ok(Some((Arc::new(new), Some(action))))
     }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use tern_chat_core::content::{self, fingerprint};
 use tern_chat_core::shard::{ANSWER_WITHIN, Event};
-use tern_chat_core::{Entry, EntryKind, NewEntry, Refusal, Sending};
+use tern_chat_core::{Entry, EntryKind, NewEntry, Refusal};
 
 use super::caller::Caller;
 use super::parsed::group_full;
@@ -210,15 +210,12 @@ impl Groups {
 
 /// Returns the entry with which the caller makes a group. `content` names the group and its members.
 fn first_entry(caller: Caller, request: RequestId, content: Bytes) -> NewEntry {
-    NewEntry {
-        sending: Sending::default(),
-        media: Vec::new(),
-        kind: EntryKind::ChatCreated,
-        sender: caller.user,
-        device: caller.sender_device(),
+    NewEntry::change(
+        EntryKind::ChatCreated,
+        caller.user,
+        caller.sender_device(),
         request,
-        fingerprint: fingerprint([content.as_ref()]),
-        counts: false,
+        fingerprint([content.as_ref()]),
         content,
-    }
+    )
 }

@@ -31,7 +31,7 @@ impl Shard {
     /// Sends a message from the first of the two people to the other. The chat is made if it does not exist.
     fn say(&mut self, request: RequestId) -> Vec<Effect> {
         let (chat, peer) = (self.chat, Some(self.people[1]));
-        let entry = entry(self.people[0], request);
+        let entry = NewEntry::message(self.people[0], DeviceId::BACK_END, request, [0; 16], Bytes::new());
         let origin = Origin::Call(8);
         self.tell(Event::Send {
             origin,
@@ -48,20 +48,6 @@ impl Shard {
             .state
             .next_job(Lane::Commit, self.now, self.now, &mut effects);
         (job, effects)
-    }
-}
-
-fn entry(sender: UserId, request: RequestId) -> NewEntry {
-    NewEntry {
-        sending: Sending::default(),
-        media: Vec::new(),
-        kind: EntryKind::Message,
-        sender,
-        device: DeviceId::BACK_END,
-        request,
-        fingerprint: [0; 16],
-        counts: true,
-        content: Bytes::new(),
     }
 }
 

@@ -6,17 +6,8 @@ impl Shard {
     /// Lets this device of one of the two people write to the other. The chat is made if it does not exist.
     fn write(&mut self, person: usize, device: DeviceId) -> Vec<Effect> {
         let chat = self.chat;
-        let entry = NewEntry {
-            sending: Sending::default(),
-            media: Vec::new(),
-            kind: EntryKind::Message,
-            sender: self.people[person],
-            device,
-            request: RequestId::random(),
-            fingerprint: [0; 16],
-            counts: true,
-            content: Bytes::new(),
-        };
+        let (sender, request) = (self.people[person], RequestId::random());
+        let entry = NewEntry::message(sender, device, request, [0; 16], Bytes::new());
         self.tell(Event::Send {
             origin: Origin::Call(1),
             chat,
