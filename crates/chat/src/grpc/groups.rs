@@ -18,7 +18,7 @@ use tern_chat_core::{Entry, EntryKind, NewEntry, Refusal};
 
 use super::caller::Caller;
 use super::parsed::group_full;
-use super::store_away;
+use super::store_failed;
 use crate::answer;
 use crate::fanout::{Outgoing, Pushes};
 use crate::gateways::Kind;
@@ -64,7 +64,7 @@ impl Groups {
         match self
             .may_add(caller, chat, request, asked)
             .await
-            .map_err(store_away)?
+            .map_err(store_failed)?
         {
             Ok(addable) => Ok(addable),
             Err(retry_after) => Err(answer::to_error(&Refusal::StrangersLimited { retry_after })),
@@ -174,7 +174,7 @@ impl Groups {
         let until = Instant::now() + ANSWER_WITHIN;
         loop {
             let created = group::create(&self.pools, &self.master, group).await;
-            match created.map_err(store_away)? {
+            match created.map_err(store_failed)? {
                 Created::Held if Instant::now() + HELD_RETRY < until => tokio::time::sleep(HELD_RETRY).await,
                 created => return Ok(created),
             }

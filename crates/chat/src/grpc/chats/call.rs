@@ -14,7 +14,7 @@ use tern_chat_core::{Change, Sending};
 
 use crate::grpc::caller::{Caller, Callers};
 use crate::grpc::parsed::{chat_id, no_chat};
-use crate::grpc::store_away;
+use crate::grpc::store_failed;
 use crate::grpc::writes::Writes;
 use crate::store::listing;
 
@@ -161,7 +161,7 @@ impl Calls {
         let may = caller.is_nobody()
             || listing::is_member(&self.pools, chat, caller.user)
                 .await
-                .map_err(store_away)?;
+                .map_err(store_failed)?;
         if may { Ok(()) } else { Err(no_chat()) }
     }
 

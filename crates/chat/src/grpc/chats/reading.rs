@@ -9,7 +9,7 @@ use tonic::{Request, Status};
 
 use super::call::{Calls, Who};
 use super::heads::ChatHeads;
-use crate::grpc::store_away;
+use crate::grpc::store_failed;
 use crate::grpc::views::{self, PageToken};
 use crate::store::seal::MasterKey;
 use crate::store::{entries, listing};
@@ -67,7 +67,7 @@ impl Reading {
         self.calls.check_visible(&call, chat).await?;
         let members = listing::members(&self.pools, chat, after, size)
             .await
-            .map_err(store_away)?;
+            .map_err(store_failed)?;
         let full = members.len() == size as usize;
         let next = members.last().filter(|_| full).map(|(user, ..)| user.to_string());
         let members = members.into_iter().map(views::member).collect();
@@ -89,7 +89,7 @@ impl Reading {
         let from = Seq(call.request.from_seq);
         let window = entries::window(pools, master, chat, user, from, size, MAX_PAGE_BYTES)
             .await
-            .map_err(store_away)?;
+            .map_err(store_failed)?;
         let next_from_seq = if window.done { 0 } else { window.next.0 };
         let entries = window.items.into_iter().filter_map(|item| match item {
             entries::Item::Entry(entry) => Some(entry),
@@ -116,7 +116,7 @@ impl Reading {
         let (pools, master, user) = (&self.pools, &self.master, call.caller.user);
         let history = entries::history(pools, master, chat, user, before, size, MAX_PAGE_BYTES)
             .await
-            .map_err(store_away)?;
+            .map_err(store_failed)?;
         let last = history.messages.last().filter(|_| history.more);
         let next_before_seq = last.map_or(0, |message| message.seq);
         Ok(v1::ListMessagesResponse {

@@ -20,7 +20,7 @@ use crate::grpc::caller::Caller;
 use crate::grpc::message_receipts::{self, After};
 use crate::grpc::parsed::no_chat;
 use crate::grpc::writes::Writes;
-use crate::grpc::{store_away, views};
+use crate::grpc::{store_failed, views};
 use crate::store::{listing, load, people};
 
 /// Each present member, the seq at which they joined, and their watermark in the store.
@@ -81,12 +81,12 @@ impl Receipts {
         let (user, seq) = (call.caller.user, Seq(call.request.seq));
         if !listing::is_member(&self.pools, chat, user)
             .await
-            .map_err(store_away)?
+            .map_err(store_failed)?
         {
             return Err(no_chat().into());
         }
         let off = people::read_receipts_off(self.pools.people(), user).await;
-        let off = off.map_err(store_away)?.ok_or_else(no_chat)?;
+        let off = off.map_err(store_failed)?.ok_or_else(no_chat)?;
         let mark = |origin| Event::MarkRead {
             origin,
             chat,
@@ -104,7 +104,7 @@ impl Receipts {
     async fn sender(&self, caller: Caller, chat: ChatId, seq: Seq) -> Result<UserId, ApiError> {
         let sender = listing::sender_of_message(&self.pools, chat, seq).await;
         let sender = sender
-            .map_err(store_away)?
+            .map_err(store_failed)?
             .ok_or_else(|| ApiError::new(ErrorReason::MessageNotFound, "there is no message at this seq"))?;
         if caller.device.is_some() && caller.user != sender {
             return Err(ApiError::new(
@@ -119,9 +119,9 @@ impl Receipts {
     /// has blocked the other, the caller is not shown the other's watermark.
     async fn marks(&self, caller: Caller, chat: ChatId) -> Result<(Stored, Live), ApiError> {
         let mut live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
-        let mut stored = listing::receipts(&self.pools, chat).await.map_err(store_away)?;
+        let mut stored = listing::receipts(&self.pools, chat).await.map_err(store_failed)?;
         // The block is read after the marks, so that a block that came meanwhile hides all marks that came after it.
-        if !caller.is_nobody() && load::is_blocked(&self.pools, chat).await.map_err(store_away)? {
+        if !caller.is_nobody() && load::is_blocked(&self.pools, chat).await.map_err(store_failed)? {
             live.retain(|(user, _)| *user == caller.user);
             for (user, _, mark) in &mut stored {
                 if *user != caller.user {
