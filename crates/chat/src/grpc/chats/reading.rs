@@ -7,7 +7,7 @@ use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{Seq, UserId};
 use tonic::{Request, Status};
 
-use super::call::{Calls, Who};
+use super::call::{Calls, Needs, Who};
 use super::heads::ChatHeads;
 use crate::grpc::store_failed;
 use crate::grpc::views::{self, PageToken};
@@ -33,9 +33,11 @@ impl Reading {
         &self,
         request: Request<v1::GetChatRequest>,
     ) -> Result<v1::GetChatResponse, Status> {
-        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
         // The owner knows read marks before the store does.
-        let chat = self.calls.owned_chat(&call)?;
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Person, Scope::ChatsRead, Needs::Owner)
+            .await?;
         let chat = self.heads.one(call.caller, chat).await?;
         Ok(v1::GetChatResponse { chat: Some(chat) })
     }
@@ -60,11 +62,13 @@ impl Reading {
         &self,
         request: Request<v1::ListMembersRequest>,
     ) -> Result<v1::ListMembersResponse, Status> {
-        let call = self.calls.open(request, Who::Anybody, Scope::ChatsRead).await?;
-        let (chat, request) = (call.chat()?, &call.request);
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Anybody, Scope::ChatsRead, Needs::Visible)
+            .await?;
+        let request = &call.request;
         let size = parse::page_size(request.page_size, 100, MAX_GROUP_MEMBERS as u32);
         let after = parse::optional_id("page_token", &request.page_token)?.unwrap_or(UserId::SYSTEM);
-        self.calls.check_visible(&call, chat).await?;
         let members = listing::members(&self.pools, chat, after, size)
             .await
             .map_err(store_failed)?;
@@ -82,9 +86,11 @@ impl Reading {
         &self,
         request: Request<v1::ListEntriesRequest>,
     ) -> Result<v1::ListEntriesResponse, Status> {
-        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Person, Scope::ChatsRead, Needs::Visible)
+            .await?;
         let size = parse::page_size(call.request.page_size, 100, MAX_ENTRIES);
-        let chat = self.calls.visible_chat(&call).await?;
         let (pools, master, user) = (&self.pools, &self.master, call.caller.user);
         let from = Seq(call.request.from_seq);
         let window = entries::window(pools, master, chat, user, from, size, MAX_PAGE_BYTES)
@@ -106,9 +112,11 @@ impl Reading {
         &self,
         request: Request<v1::ListMessagesRequest>,
     ) -> Result<v1::ListMessagesResponse, Status> {
-        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Person, Scope::ChatsRead, Needs::Visible)
+            .await?;
         let size = parse::page_size(call.request.page_size, 50, MAX_ENTRIES);
-        let chat = self.calls.visible_chat(&call).await?;
         let before = match call.request.before_seq {
             0 => Seq(i64::MAX as u64),
             before => Seq(before),

@@ -14,7 +14,7 @@ use tern_chat_core::Outcome;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::shard::Event;
 
-use super::call::{Calls, Who};
+use super::call::{Calls, Needs, Who};
 use crate::answer;
 use crate::grpc::caller::Caller;
 use crate::grpc::message_receipts::{self, After};
@@ -41,9 +41,10 @@ impl Receipts {
         &self,
         request: Request<v1::GetReceiptsRequest>,
     ) -> Result<v1::GetReceiptsResponse, Status> {
-        let call = self.calls.open(request, Who::Anybody, Scope::ChatsRead).await?;
-        let chat = self.calls.visible_chat(&call).await?;
-        self.calls.check_owner(&call, chat)?;
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Anybody, Scope::ChatsRead, Needs::OwnerAndVisible)
+            .await?;
         let (stored, live) = self.marks(call.caller, chat).await?;
         let receipts = views::receipts(chat, call.caller.user, stored, &live);
         Ok(v1::GetReceiptsResponse { receipts })
@@ -54,12 +55,13 @@ impl Receipts {
         &self,
         request: Request<v1::GetMessageReceiptsRequest>,
     ) -> Result<v1::GetMessageReceiptsResponse, Status> {
-        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
-        let (chat, request) = (call.chat()?, &call.request);
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Person, Scope::ChatsRead, Needs::OwnerAndVisible)
+            .await?;
+        let request = &call.request;
         let size = parse::page_size(request.page_size, 100, MAX_GROUP_MEMBERS as u32);
         let (seq, after) = (Seq(request.seq), After::read(&request.page_token)?);
-        self.calls.check_owner(&call, chat)?;
-        self.calls.check_visible(&call, chat).await?;
         let sender = self.sender(call.caller, chat, seq).await?;
         let (stored, live) = self.marks(call.caller, chat).await?;
         Ok(message_receipts::page(
@@ -76,15 +78,11 @@ impl Receipts {
         &self,
         request: Request<v1::MarkChatReadRequest>,
     ) -> Result<v1::MarkChatReadResponse, Status> {
-        let call = self.calls.open(request, Who::Person, Scope::ChatsWrite).await?;
-        let chat = self.calls.owned_chat(&call)?;
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Person, Scope::ChatsWrite, Needs::OwnerAndVisible)
+            .await?;
         let (user, seq) = (call.caller.user, Seq(call.request.seq));
-        if !listing::is_member(&self.pools, chat, user)
-            .await
-            .map_err(store_failed)?
-        {
-            return Err(no_chat().into());
-        }
         let off = people::read_receipts_off(self.pools.people(), user).await;
         let off = off.map_err(store_failed)?.ok_or_else(no_chat)?;
         let mark = |origin| Event::MarkRead {
