@@ -2,6 +2,7 @@
 //! and the work to be done goes out as [`Effect`]s and [`Job`]s.
 //!
 //! - [`entry`]: an entry of a log, before and after it has a seq
+//! - `shown`: an entry as its readers are shown it
 //! - [`chat`]: one chat: its members, head, waiting commands and unsettled entries
 //! - `group`: the part of a chat that changes are about: its kind, title, picture and members
 //! - [`change`]: the rules for who may make which change of a group, and how each changes the group
@@ -31,6 +32,7 @@ mod outcome;
 pub mod receipts;
 pub mod recent;
 pub mod shard;
+mod shown;
 
 use tern_types::{DeviceId, RequestId, Seq, SessionId, UserId};
 
@@ -39,6 +41,7 @@ pub use chat::{Chat, ChatKind, Member, Role, Snapshot};
 pub use entry::{Entry, EntryKind, MediaRef, NewEntry, Sending};
 pub use outcome::{ChangeRefusal, Outcome, Place, Refusal, WrittenAck};
 pub use shard::{Effect, Event, Job, JobDone, ShardState};
+pub use shown::Shown;
 
 /// The caller that waits for an answer. The state returns the same value with the answer, and reads nothing of it but
 /// its kind: an acknowledgement that cannot be written is refused only to a call.

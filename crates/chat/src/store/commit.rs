@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use tern_chat_core::chat::Batch;
 
-use super::heads::lock_free_to_commit;
+use super::heads::{Heads, lock_free_to_commit};
 use super::seal::{Sealer, Turn};
 
 /// Builds the statement of a commit. `$more` is a further part of its WITH list.
@@ -119,12 +119,17 @@ pub async fn commit(
     Ok(moved.into_iter().map(ChatId).collect())
 }
 
-/// Commits the batches of the chats whose heads no other transaction has locked, and waits for no lock on a head.
-/// Returns the chats whose batch is committed, and the chats that were left out because their heads are locked.
-pub(crate) async fn commit_free(
+/// Commits the batches as [`commit`] does. With [`Heads::LeaveOut`] it waits for no lock on a head. Returns the chats whose
+/// batch is committed, and the chats that were left out because another transaction has locked their heads.
+pub(crate) async fn commit_parts(
     db: &mut PgConnection,
     batches: &[&Batch],
+    heads: Heads,
 ) -> sqlx::Result<(IdSet<ChatId>, IdSet<ChatId>)> {
+    if heads == Heads::Wait {
+        let moved = commit(db, batches.iter().copied()).await?;
+        return Ok((moved, IdSet::default()));
+    }
     let mut tx = db.begin().await?;
     let held = lock_free_to_commit(&mut tx, batches.iter().map(|batch| batch.chat)).await?;
     let free = batches
