@@ -64,6 +64,9 @@ pub enum Action {
     SetTitle(String),
     /// Sets the picture, which the actor's ticket names. `None` removes the picture.
     SetPicture(Option<MediaRef>),
+    /// Stands for the actions of chats of every kind. No action is one of these so far, so that only tests make it.
+    #[cfg(test)]
+    OfEveryKind,
 }
 
 /// The result of a permitted change.
@@ -114,6 +117,8 @@ impl Action {
             Self::SetRole(user, role) => ask(&set_role::SetRole(*user, *role)),
             Self::SetTitle(title) => ask(&set_title::SetTitle(title)),
             Self::SetPicture(picture) => ask(&set_picture::SetPicture(*picture)),
+            #[cfg(test)]
+            Self::OfEveryKind => ask(&tests::OfEveryKind),
         }
     }
 
@@ -187,6 +192,31 @@ mod tests {
 
     use super::*;
     use crate::group::Member;
+
+    /// The rules of [`Action::OfEveryKind`], which every member may do.
+    pub(super) struct OfEveryKind;
+
+    impl Rules for OfEveryKind {
+        fn kind(&self) -> EntryKind {
+            EntryKind::ChatUpdated
+        }
+
+        fn content(&self, _: UserId) -> Bytes {
+            Bytes::new()
+        }
+
+        fn is_for_groups(&self) -> bool {
+            false
+        }
+
+        fn permit(&self, _: &Group, _: UserId, _: Role) -> Result<Permitted, ChangeRefusal> {
+            Ok(Permitted::Entry(Action::OfEveryKind))
+        }
+
+        fn apply(&self, group: &mut Group, _: Seq) {
+            group.title = "of every kind".into();
+        }
+    }
 
     const NOT_A_MEMBER: ChangeRefusal = ChangeRefusal::Common(Refusal::NotAMember);
 
@@ -323,5 +353,19 @@ mod tests {
             Err(ChangeRefusal::NotAGroup)
         );
         assert_eq!(asked(&chat, user(9), title), Err(NOT_A_MEMBER));
+    }
+
+    #[test]
+    fn an_action_of_every_kind_of_chat_changes_a_direct_chat_too() {
+        for kind in [ChatKind::Direct, ChatKind::Group] {
+            let (mut chat, action) = (chat(kind), Action::OfEveryKind);
+            assert_eq!(
+                asked(&chat, user(3), action.clone()),
+                Ok(Permitted::Entry(action.clone()))
+            );
+            assert_eq!(asked(&chat, user(9), action.clone()), Err(NOT_A_MEMBER));
+            action.apply(&mut chat, Seq(7));
+            assert_eq!(chat.title, "of every kind", "{kind:?}");
+        }
     }
 }

@@ -98,6 +98,32 @@ fn a_change_that_the_stores_facts_do_not_allow_is_refused_for_a_reason_of_groups
     assert_eq!(shard.state.waiting(), 0);
 }
 
+/// The chat is a direct one, which no action of groups may change.
+#[test]
+fn a_change_of_every_kind_of_chat_is_committed_alone_in_a_direct_chat() {
+    let mut shard = Shard::new();
+    let chat = shard.chat;
+    assert!(shard.send().is_empty());
+    let change = shard.ask(chat, RequestId::random(), Action::OfEveryKind);
+    assert!(change.is_empty());
+    shard.committed();
+    let Some(Job::Change(batch)) = shard.job() else {
+        panic!("no change")
+    };
+    assert_eq!(
+        (batch.change, batch.entries.len()),
+        (Some(Action::OfEveryKind), 1)
+    );
+    let stored = JobDone::Commit(vec![(chat, Committed::Stored)]);
+    let effects = shard.tell(Event::JobDone(stored));
+    let answer = effects.into_iter().find_map(|effect| match effect {
+        Effect::Answer { outcome, .. } => outcome.changed(),
+        _ => None,
+    });
+    let place = answer.expect("no answer").expect("refused");
+    assert_eq!(place.map(|place| place.seq), Some(Seq(2)));
+}
+
 /// A message always becomes an entry, so it cannot be answered as such a change is.
 #[test]
 fn a_message_with_the_request_of_a_change_that_changed_nothing_is_refused() {
