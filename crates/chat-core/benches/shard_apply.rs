@@ -85,11 +85,11 @@ impl Shard {
         let Some(Job::Commit(batches)) = job else {
             panic!("no commit: {job:?}")
         };
-        let moved = batches
+        let stored = batches
             .iter()
             .map(|batch| (batch.chat, Committed::Stored))
             .collect();
-        self.tell(Event::JobDone(JobDone::Commit(moved)));
+        self.tell(Event::JobDone(JobDone::Commit(stored)));
         for (chat, people) in self.chats.clone() {
             self.tell(Event::Ack {
                 origin: Origin::Call(0),

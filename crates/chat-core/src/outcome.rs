@@ -1,5 +1,5 @@
-//! The answers to commands, and the reasons for which commands are refused. Each kind of command has answers of its own:
-//! a message is never answered that the group has that title already, and never refused because of a role.
+//! The answers to commands, and the reasons for which commands are refused. Each kind of command has answers of its
+//! own: a message is never answered that the group has that title already, and never refused because of a role.
 
 use std::time::Duration;
 
@@ -85,9 +85,9 @@ pub struct WrittenAck {
 }
 
 /// The reason why a command was refused. The text of each is for people. A message is refused for no other reason than
-/// these. A command of another kind that waits for the same load as the first message of a chat is refused together with
-/// it, for the same reason. Nothing of the command is stored, but after [`Self::STORE_AWAY`] and [`Self::TOO_LATE`]
-/// nobody knows: it may be stored all the same.
+/// these. A command of another kind that waits for the same load as the first message of a chat is refused together
+/// with it, for the same reason. Nothing of the command is stored, but after [`Self::STORE_AWAY`] and
+/// [`Self::TOO_LATE`] nobody knows: it may be stored all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The caller is no member of the chat, or the chat does not exist. The caller is not told which.

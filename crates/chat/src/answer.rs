@@ -15,9 +15,9 @@ use tern_chat_core::{ChangeRefusal, Outcome, Place, Refusal};
 const UNREADABLE_RETRY: Duration = Duration::from_secs(60);
 
 /// Converts an outcome to the answer to an item of a gateway's link. `map_version` is the version of this node's map;
-/// the gateway finds the owner by it if this node is not the owner. Returns `None` if the item gets no answer: a gateway
-/// repeats an acknowledgement that is not confirmed (fine print 12), and changes and marks that are answered come by
-/// unary calls only.
+/// the gateway finds the owner by it if this node is not the owner. Returns `None` if the item gets no answer: a
+/// gateway repeats an acknowledgement that is not confirmed (fine print 12), and changes and marks that are answered
+/// come by unary calls only.
 pub fn to_link(
     reference: u64,
     session: SessionId,

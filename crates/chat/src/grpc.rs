@@ -39,9 +39,10 @@ pub fn too_late() -> ApiError {
     crate::answer::to_error(&tern_chat_core::Refusal::TOO_LATE)
 }
 
-/// Returns the error of a call for which the store failed, and logs the cause. A statement that failed fails the call as
-/// [`StoreError`](tern_store::StoreError) says: the caller should send the call again if the store is away or another
-/// transaction was in the way. A statement that is wrong, and a chat's data that cannot be read, are internal errors.
+/// Returns the error of a call for which the store failed, and logs the cause. If a statement failed,
+/// [`StoreError`](tern_store::StoreError) decides: the caller should send the call again if the store is away or
+/// another transaction was in the way. A statement that is wrong, and a chat's data that cannot be read, are internal
+/// errors.
 pub fn store_failed(error: impl Into<ReadError>) -> ApiError {
     match error.into() {
         ReadError::Store(error) => error.into(),

@@ -136,7 +136,8 @@ impl Chat {
     }
 
     /// Moves the head, because the batch at the writer is committed. Returns its entries, each with its command and the
-    /// callers that wait for it. Returns nothing if the batch belonged to a memory of the chat that was forgotten since.
+    /// callers that wait for it. Returns nothing if the batch belonged to a memory of the chat that was forgotten
+    /// since.
     pub fn committed(&mut self, now: Timestamp) -> Vec<(Entry, Waiting)> {
         let Some((batch, taken)) = self.in_flight.take() else {
             return Vec::new();

@@ -116,8 +116,8 @@ impl ShardState {
     }
 
     /// Gives up events that cannot be applied. Calls, which set read marks, get `outcome`, and lost deliveries are
-    /// counted, because nobody repeats them. All others are dropped: clients repeat their read marks, and notices may be
-    /// lost.
+    /// counted, because nobody repeats them. All others are dropped: clients repeat their read marks, and notices may
+    /// be lost.
     fn given_up(&mut self, events: Vec<Event>, outcome: &Outcome, out: &mut Vec<Effect>) {
         for event in events {
             match event {
