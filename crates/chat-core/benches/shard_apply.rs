@@ -9,9 +9,7 @@ use bytes::Bytes;
 use tern_chat_core::chat::ChatKey;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::shard::{Committed, Effect, Lane};
-use tern_chat_core::{
-    ChatKind, EntryKind, Event, Job, JobDone, Member, NewEntry, Origin, Role, Sending, ShardState, Snapshot,
-};
+use tern_chat_core::{ChatKind, Event, Job, JobDone, Member, NewEntry, Origin, Role, ShardState, Snapshot};
 use tern_counts::Operation;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
 use uuid::Uuid;
@@ -87,11 +85,11 @@ impl Shard {
         let Some(Job::Commit(batches)) = job else {
             panic!("no commit: {job:?}")
         };
-        let moved = batches
+        let stored = batches
             .iter()
             .map(|batch| (batch.chat, Committed::Stored))
             .collect();
-        self.tell(Event::JobDone(JobDone::Commit(moved)));
+        self.tell(Event::JobDone(JobDone::Commit(stored)));
         for (chat, people) in self.chats.clone() {
             self.tell(Event::Ack {
                 origin: Origin::Call(0),
@@ -152,15 +150,6 @@ fn empty(people: [UserId; 2]) -> Snapshot {
 }
 
 fn entry(sender: UserId, request: RequestId) -> NewEntry {
-    NewEntry {
-        sending: Sending::default(),
-        media: Vec::new(),
-        kind: EntryKind::Message,
-        sender,
-        device: DeviceId(sender.0),
-        request,
-        fingerprint: [0; 16],
-        counts: true,
-        content: Bytes::from_static(&[7; 200]),
-    }
+    let content = Bytes::from_static(&[7; 200]);
+    NewEntry::message(sender, DeviceId(sender.0), request, [0; 16], content)
 }

@@ -10,9 +10,9 @@ mod set_title;
 use bytes::Bytes;
 use tern_types::{RequestId, Seq, UserId};
 
-use super::Refusal;
-use super::entry::{EntryKind, Fingerprint, MediaRef, Sending};
+use super::entry::{EntryKind, Fingerprint, MediaRef, NewEntry, Sending};
 use super::group::{ChatKind, Group, Role};
+use super::{ChangeRefusal, Refusal};
 
 /// A change of a group that a member or a back end asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,25 @@ pub struct Change {
     pub sending: Sending,
 }
 
+impl Change {
+    /// Returns the entry that the change becomes. `action` is what is permitted of the change's action.
+    pub(crate) fn entry(&self, action: &Action) -> NewEntry {
+        let (kind, content) = (action.kind(), action.content(self.actor));
+        NewEntry {
+            media: action.media(),
+            sending: self.sending.clone(),
+            ..NewEntry::change(
+                kind,
+                self.actor,
+                self.device,
+                self.request,
+                self.fingerprint,
+                content,
+            )
+        }
+    }
+}
+
 /// The effect of a change on the group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -45,6 +64,9 @@ pub enum Action {
     SetTitle(String),
     /// Sets the picture, which the actor's ticket names. `None` removes the picture.
     SetPicture(Option<MediaRef>),
+    /// Stands for the actions of chats of every kind. No action is one of these so far, so that only tests make it.
+    #[cfg(test)]
+    OfEveryKind,
 }
 
 /// The result of a permitted change.
@@ -70,7 +92,7 @@ trait Rules {
     }
 
     /// Decides whether `actor`, who has this role, may make the change to the group as it is now. `Err` says why not.
-    fn permit(&self, group: &Group, actor: UserId, role: Role) -> Result<Permitted, Refusal>;
+    fn permit(&self, group: &Group, actor: UserId, role: Role) -> Result<Permitted, ChangeRefusal>;
 
     /// Changes the group, once the entry is committed at `seq`.
     fn apply(&self, group: &mut Group, seq: Seq);
@@ -95,6 +117,8 @@ impl Action {
             Self::SetRole(user, role) => ask(&set_role::SetRole(*user, *role)),
             Self::SetTitle(title) => ask(&set_title::SetTitle(title)),
             Self::SetPicture(picture) => ask(&set_picture::SetPicture(*picture)),
+            #[cfg(test)]
+            Self::OfEveryKind => ask(&tests::OfEveryKind),
         }
     }
 
@@ -132,7 +156,7 @@ impl Action {
 }
 
 /// Decides whether `change` may be made to the group as it is now. `Err` says why not.
-pub(crate) fn permit(group: &Group, change: &Change) -> Result<Permitted, Refusal> {
+pub(crate) fn permit(group: &Group, change: &Change) -> Result<Permitted, ChangeRefusal> {
     let role = if change.actor == UserId::SYSTEM {
         Role::Owner
     } else {
@@ -140,18 +164,18 @@ pub(crate) fn permit(group: &Group, change: &Change) -> Result<Permitted, Refusa
     };
     change.action.rules(|rules| {
         if rules.is_for_groups() && group.kind != ChatKind::Group {
-            return Err(Refusal::NotAGroup);
+            return Err(ChangeRefusal::NotAGroup);
         }
         rules.permit(group, change.actor, role)
     })
 }
 
 /// Refuses a role that may do less than `needed`.
-fn at_least(role: Role, needed: Role) -> Result<(), Refusal> {
+fn at_least(role: Role, needed: Role) -> Result<(), ChangeRefusal> {
     if role >= needed {
         Ok(())
     } else {
-        Err(Refusal::RoleTooLow)
+        Err(ChangeRefusal::RoleTooLow)
     }
 }
 
@@ -168,6 +192,33 @@ mod tests {
 
     use super::*;
     use crate::group::Member;
+
+    /// The rules of [`Action::OfEveryKind`], which every member may do.
+    pub(super) struct OfEveryKind;
+
+    impl Rules for OfEveryKind {
+        fn kind(&self) -> EntryKind {
+            EntryKind::ChatUpdated
+        }
+
+        fn content(&self, _: UserId) -> Bytes {
+            Bytes::new()
+        }
+
+        fn is_for_groups(&self) -> bool {
+            false
+        }
+
+        fn permit(&self, _: &Group, _: UserId, _: Role) -> Result<Permitted, ChangeRefusal> {
+            Ok(Permitted::Entry(Action::OfEveryKind))
+        }
+
+        fn apply(&self, group: &mut Group, _: Seq) {
+            group.title = "of every kind".into();
+        }
+    }
+
+    const NOT_A_MEMBER: ChangeRefusal = ChangeRefusal::Common(Refusal::NotAMember);
 
     fn user(n: u128) -> UserId {
         UserId(Uuid::from_u128(n))
@@ -200,7 +251,7 @@ mod tests {
         }
     }
 
-    fn asked(chat: &Group, actor: UserId, action: Action) -> Result<Permitted, Refusal> {
+    fn asked(chat: &Group, actor: UserId, action: Action) -> Result<Permitted, ChangeRefusal> {
         let request = RequestId(Uuid::nil());
         permit(
             chat,
@@ -219,30 +270,38 @@ mod tests {
     fn roles_allow_what_they_say() {
         let title = || Action::SetTitle("new".into());
         let picture = || Action::SetPicture(Some(media(2)));
-        let cases: [(u128, Action, Result<(), Refusal>); 21] = [
+        let cases: [(u128, Action, Result<(), ChangeRefusal>); 21] = [
             (1, title(), Ok(())),
             (2, title(), Ok(())),
-            (3, title(), Err(Refusal::RoleTooLow)),
-            (9, title(), Err(Refusal::NotAMember)),
+            (3, title(), Err(ChangeRefusal::RoleTooLow)),
+            (9, title(), Err(NOT_A_MEMBER)),
             (2, picture(), Ok(())),
             (2, Action::SetPicture(None), Ok(())),
-            (3, picture(), Err(Refusal::RoleTooLow)),
-            (9, picture(), Err(Refusal::NotAMember)),
+            (3, picture(), Err(ChangeRefusal::RoleTooLow)),
+            (9, picture(), Err(NOT_A_MEMBER)),
             (2, Action::Add(vec![user(9)]), Ok(())),
-            (3, Action::Add(vec![user(9)]), Err(Refusal::RoleTooLow)),
+            (3, Action::Add(vec![user(9)]), Err(ChangeRefusal::RoleTooLow)),
             (2, Action::Remove(user(3)), Ok(())),
-            (2, Action::Remove(user(1)), Err(Refusal::RoleTooLow)),
-            (3, Action::Remove(user(4)), Err(Refusal::RoleTooLow)),
-            (3, Action::Remove(user(9)), Err(Refusal::RoleTooLow)),
+            (2, Action::Remove(user(1)), Err(ChangeRefusal::RoleTooLow)),
+            (3, Action::Remove(user(4)), Err(ChangeRefusal::RoleTooLow)),
+            (3, Action::Remove(user(9)), Err(ChangeRefusal::RoleTooLow)),
             (3, Action::Remove(user(3)), Ok(())),
-            (1, Action::Remove(user(1)), Err(Refusal::LastOwner)),
+            (1, Action::Remove(user(1)), Err(ChangeRefusal::LastOwner)),
             (1, Action::SetRole(user(3), Role::Owner), Ok(())),
-            (1, Action::SetRole(user(1), Role::Member), Err(Refusal::LastOwner)),
-            (2, Action::SetRole(user(3), Role::Admin), Err(Refusal::RoleTooLow)),
+            (
+                1,
+                Action::SetRole(user(1), Role::Member),
+                Err(ChangeRefusal::LastOwner),
+            ),
+            (
+                2,
+                Action::SetRole(user(3), Role::Admin),
+                Err(ChangeRefusal::RoleTooLow),
+            ),
             (
                 1,
                 Action::SetRole(user(9), Role::Admin),
-                Err(Refusal::UserNotFound(user(9))),
+                Err(ChangeRefusal::UserNotFound(user(9))),
             ),
             (0, Action::Remove(user(3)), Ok(())),
         ];
@@ -282,14 +341,31 @@ mod tests {
         let chat = chat(ChatKind::Group);
         let users = |count: u128| Action::Add((100..100 + count).map(user).collect());
         assert!(asked(&chat, user(1), users(1020)).is_ok());
-        assert_eq!(asked(&chat, user(1), users(1021)), Err(Refusal::GroupFull));
+        assert_eq!(asked(&chat, user(1), users(1021)), Err(ChangeRefusal::GroupFull));
     }
 
     #[test]
     fn only_groups_change() {
         let chat = chat(ChatKind::Direct);
         let title = Action::SetTitle("new".into());
-        assert_eq!(asked(&chat, user(1), title.clone()), Err(Refusal::NotAGroup));
-        assert_eq!(asked(&chat, user(9), title), Err(Refusal::NotAMember));
+        assert_eq!(
+            asked(&chat, user(1), title.clone()),
+            Err(ChangeRefusal::NotAGroup)
+        );
+        assert_eq!(asked(&chat, user(9), title), Err(NOT_A_MEMBER));
+    }
+
+    #[test]
+    fn an_action_of_every_kind_of_chat_changes_a_direct_chat_too() {
+        for kind in [ChatKind::Direct, ChatKind::Group] {
+            let (mut chat, action) = (chat(kind), Action::OfEveryKind);
+            assert_eq!(
+                asked(&chat, user(3), action.clone()),
+                Ok(Permitted::Entry(action.clone()))
+            );
+            assert_eq!(asked(&chat, user(9), action.clone()), Err(NOT_A_MEMBER));
+            action.apply(&mut chat, Seq(7));
+            assert_eq!(chat.title, "of every kind", "{kind:?}");
+        }
     }
 }

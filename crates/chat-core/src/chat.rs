@@ -244,7 +244,7 @@ impl Chat {
     /// Takes the answers to the callers of [`Self::distrust`], after a load that began later has read the store.
     pub fn heard(&mut self) -> Vec<(Origin, Outcome)> {
         let origins = self.reloads.drain(..);
-        origins.map(|origin| (origin, Outcome::Unchanged)).collect()
+        origins.map(|origin| (origin, Outcome::Noted(Ok(())))).collect()
     }
 
     /// Returns whether a load must begin now because of [`Self::distrust`]. If so, the chat becomes [`Stage::Loading`].

@@ -91,6 +91,45 @@ pub struct Sending {
 }
 
 impl NewEntry {
+    /// Makes a message that counts as unread. It refers to no media, and the facts about its sending are the default.
+    pub fn message(
+        sender: UserId,
+        device: DeviceId,
+        request: RequestId,
+        fingerprint: Fingerprint,
+        content: Bytes,
+    ) -> Self {
+        Self {
+            kind: EntryKind::Message,
+            sender,
+            device,
+            request,
+            fingerprint,
+            counts: true,
+            content,
+            media: Vec::new(),
+            sending: Sending::default(),
+        }
+    }
+
+    /// Makes the entry of a change of the chat, which does not count as unread. It refers to no media, and the facts
+    /// about its sending are the default.
+    pub fn change(
+        kind: EntryKind,
+        actor: UserId,
+        device: DeviceId,
+        request: RequestId,
+        fingerprint: Fingerprint,
+        content: Bytes,
+    ) -> Self {
+        debug_assert!(!kind.is_message(), "the kind is that of a change");
+        Self {
+            kind,
+            counts: false,
+            ..Self::message(actor, device, request, fingerprint, content)
+        }
+    }
+
     /// Returns whether a back end sent the entry, in the sender's name or in nobody's.
     pub(crate) fn is_of_back_end(&self) -> bool {
         self.device == DeviceId::BACK_END

@@ -323,7 +323,7 @@ fn not_written(acks: impl IntoIterator<Item = AckWrite>, refusal: &Refusal, out:
         .filter(|ack| matches!(ack.origin, Origin::Call(_)));
     out.extend(calls.map(|ack| Effect::Answer {
         origin: ack.origin,
-        outcome: Outcome::Refused(refusal.clone()),
+        outcome: Outcome::Acked(Err(refusal.clone())),
     }));
 }
 

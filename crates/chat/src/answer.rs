@@ -2,72 +2,62 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tern_proto::internal::{self, down_item::Item};
 use tern_proto::v1::{self, ErrorReason, SendErrorCode, send_result};
 use tern_proto::{ApiError, raw};
-use tern_types::{ChatId, RequestId, Seq, SessionId, Timestamp};
+use tern_types::{RequestId, SessionId};
 
-use tern_chat_core::{Outcome, Refusal};
-
-/// The refusal of a command that did not reach the chat's owner.
-const MOVING: Refusal = Refusal::Unavailable {
-    reason: "the chat is moving to another node",
-    retry_after: tern_proto::error::DEFAULT_RETRY,
-};
+use tern_chat_core::{ChangeRefusal, Outcome, Place, Refusal};
 
 /// The time after which a device sends a message again to a chat that cannot be read. The message stays in its outbox,
 /// because it can be sent once an operator has repaired the cause, which takes longer than a store is away.
 const UNREADABLE_RETRY: Duration = Duration::from_secs(60);
 
 /// Converts an outcome to the answer to an item of a gateway's link. `map_version` is the version of this node's map;
-/// the gateway finds the owner by it if this node is not the owner.
+/// the gateway finds the owner by it if this node is not the owner. Returns `None` if the item gets no answer: a
+/// gateway repeats an acknowledgement that is not confirmed (fine print 12), and changes and marks that are answered
+/// come by unary calls only.
 pub fn to_link(
     reference: u64,
     session: SessionId,
     request: RequestId,
     outcome: &Outcome,
     map_version: i64,
-) -> internal::DownItem {
+) -> Option<internal::DownItem> {
     let session = session.0;
     let item = match outcome {
-        Outcome::AckWritten { chat, seq, row } => Item::AckWritten(internal::AckWritten {
+        Outcome::Sent(sent) => Item::Result(internal::Result {
             r#ref: reference,
             session,
-            chat_id: chat.to_vec().into(),
-            seq: seq.0,
-            row_from_seq: row.map_or(0, |row| row.0),
+            event: raw::event(v1::server_event::Event::SendResult(send_result(request, sent))),
+            chat_id: sent
+                .as_ref()
+                .map_or_else(|_| Bytes::new(), |place| place.chat.to_vec().into()),
+            seq: sent.as_ref().map_or(0, |place| place.seq.0),
+        }),
+        Outcome::Acked(Ok(written)) => Item::AckWritten(internal::AckWritten {
+            r#ref: reference,
+            session,
+            chat_id: written.chat.to_vec().into(),
+            seq: written.seq.0,
+            row_from_seq: written.row.map_or(0, |row| row.0),
         }),
         Outcome::NotOwner => Item::NotOwner(internal::NotOwner {
             r#ref: reference,
             session,
             map_version,
         }),
-        outcome => {
-            let (chat_id, seq) = match outcome {
-                Outcome::Placed { chat, seq, .. } => (chat.to_vec().into(), seq.0),
-                _ => Default::default(),
-            };
-            let event = raw::event(v1::server_event::Event::SendResult(send_result(request, outcome)));
-            Item::Result(internal::Result {
-                r#ref: reference,
-                session,
-                event,
-                chat_id,
-                seq,
-            })
-        }
+        Outcome::Acked(Err(_)) | Outcome::Changed(_) | Outcome::Noted(_) => return None,
     };
-    internal::DownItem { item: Some(item) }
+    Some(internal::DownItem { item: Some(item) })
 }
 
-/// Converts an outcome to the answer to a send on a stream.
-fn send_result(request: RequestId, outcome: &Outcome) -> v1::SendResult {
-    let outcome = match outcome {
-        Outcome::Placed { chat, seq, sent_at } => send_result::Outcome::Sent(placed(*chat, *seq, *sent_at)),
-        Outcome::Refused(refusal) => send_result::Outcome::Error(send_error(refusal)),
-        Outcome::NotOwner | Outcome::Unchanged | Outcome::AckWritten { .. } => {
-            send_result::Outcome::Error(send_error(&MOVING))
-        }
+/// Makes the answer to a message on a stream.
+fn send_result(request: RequestId, sent: &Result<Place, Refusal>) -> v1::SendResult {
+    let outcome = match sent {
+        Ok(place) => send_result::Outcome::Sent(placed(*place)),
+        Err(refusal) => send_result::Outcome::Error(send_error(refusal)),
     };
     v1::SendResult {
         request_id: request.to_string(),
@@ -75,34 +65,27 @@ fn send_result(request: RequestId, outcome: &Outcome) -> v1::SendResult {
     }
 }
 
-/// Converts an outcome to the answer to a send by a unary call. `Err` if the send was refused or did not reach the
-/// chat's owner.
-pub fn sent(outcome: &Outcome) -> Result<v1::Sent, ApiError> {
-    match outcome {
-        Outcome::Placed { chat, seq, sent_at } => Ok(placed(*chat, *seq, *sent_at)),
-        Outcome::Refused(refusal) => Err(to_error(refusal)),
-        Outcome::NotOwner | Outcome::Unchanged | Outcome::AckWritten { .. } => Err(to_error(&MOVING)),
-    }
+/// Makes the answer to a message by a unary call. `Err` if the message was refused.
+pub fn sent(sent: Result<Place, Refusal>) -> Result<v1::Sent, ApiError> {
+    sent.map(placed).map_err(|refusal| to_error(&refusal))
 }
 
-fn placed(chat: ChatId, seq: Seq, sent_at: Timestamp) -> v1::Sent {
+fn placed(place: Place) -> v1::Sent {
     v1::Sent {
-        chat_id: chat.to_string(),
-        seq: seq.0,
-        sent_at_ms: sent_at.0,
+        chat_id: place.chat.to_string(),
+        seq: place.seq.0,
+        sent_at_ms: place.sent_at.0,
     }
 }
 
-/// Returns the code of a refusal, for devices and metrics.
+/// Returns the code of a message's refusal, for devices and metrics.
 pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
     match refusal {
         Refusal::NotAMember => SendErrorCode::NotAMember,
-        Refusal::PeerNotFound | Refusal::UserNotFound(_) => SendErrorCode::PeerNotFound,
+        Refusal::PeerNotFound => SendErrorCode::PeerNotFound,
         Refusal::NotAccepted => SendErrorCode::NotAccepted,
         Refusal::StrangersLimited { .. } => SendErrorCode::StrangersLimited,
         Refusal::RequestIdReused => SendErrorCode::RequestIdReused,
-        Refusal::RoleTooLow => SendErrorCode::NotAllowed,
-        Refusal::NotAGroup | Refusal::GroupFull | Refusal::LastOwner => SendErrorCode::Invalid,
         Refusal::Invalid(..) | Refusal::TooMany { .. } => SendErrorCode::Invalid,
         Refusal::MediaTicket => SendErrorCode::MediaTicket,
         Refusal::Unreadable | Refusal::Unavailable { .. } => SendErrorCode::Unavailable,
@@ -127,14 +110,10 @@ fn send_error(refusal: &Refusal) -> v1::SendError {
 pub fn to_error(refusal: &Refusal) -> ApiError {
     let reason = match refusal {
         Refusal::NotAMember => ErrorReason::ChatNotFound,
-        Refusal::PeerNotFound | Refusal::UserNotFound(_) => ErrorReason::UserNotFound,
+        Refusal::PeerNotFound => ErrorReason::UserNotFound,
         Refusal::RequestIdReused => ErrorReason::RequestIdReused,
         Refusal::NotAccepted => ErrorReason::NotAccepted,
         Refusal::StrangersLimited { .. } => ErrorReason::StrangersLimited,
-        Refusal::RoleTooLow => ErrorReason::RoleTooLow,
-        Refusal::NotAGroup => ErrorReason::NotAGroup,
-        Refusal::GroupFull => ErrorReason::GroupFull,
-        Refusal::LastOwner => ErrorReason::LastOwner,
         Refusal::Invalid(field, problem) => return ApiError::invalid(field, problem),
         Refusal::TooMany { field, most } => {
             return ApiError::invalid(field, &format!("must be at most {most}"));
@@ -152,20 +131,34 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
     }
 }
 
+/// Converts the refusal of a change of a group to the error of its unary call.
+pub fn change_to_error(refusal: &ChangeRefusal) -> ApiError {
+    let reason = match refusal {
+        ChangeRefusal::UserNotFound(_) => ErrorReason::UserNotFound,
+        ChangeRefusal::RoleTooLow => ErrorReason::RoleTooLow,
+        ChangeRefusal::NotAGroup => ErrorReason::NotAGroup,
+        ChangeRefusal::GroupFull => ErrorReason::GroupFull,
+        ChangeRefusal::LastOwner => ErrorReason::LastOwner,
+        ChangeRefusal::Common(refusal) => return to_error(refusal),
+    };
+    ApiError::new(reason, refusal.to_string())
+}
+
 #[cfg(test)]
 mod tests {
-    use tern_types::UserId;
+    use tern_chat_core::WrittenAck;
+    use tern_types::{ChatId, Seq, UserId};
     use tonic::Code;
     use uuid::Uuid;
 
     use super::*;
 
-    /// The cases are the rows of the table at `Chats.SendMessage` in the protos.
+    /// The cases are the rows of the table at `Chats.SendMessage` in the protos, without those that only gateways
+    /// answer and the one that is not in use yet.
     #[test]
     fn what_a_stream_answers_as_an_error_is_a_status_of_its_reason_in_a_unary_call() {
         use ErrorReason as R;
         use SendErrorCode as E;
-        let nobody = UserId(Uuid::nil());
         let (field, most) = ("body", 1);
         let many = Refusal::TooMany { field, most };
         let cases = [
@@ -174,15 +167,11 @@ mod tests {
                 vec![
                     (Refusal::NotAMember, E::NotAMember, R::ChatNotFound),
                     (Refusal::PeerNotFound, E::PeerNotFound, R::UserNotFound),
-                    (Refusal::UserNotFound(nobody), E::PeerNotFound, R::UserNotFound),
                 ],
             ),
             (
                 Code::PermissionDenied,
-                vec![
-                    (Refusal::NotAccepted, E::NotAccepted, R::NotAccepted),
-                    (Refusal::RoleTooLow, E::NotAllowed, R::RoleTooLow),
-                ],
+                vec![(Refusal::NotAccepted, E::NotAccepted, R::NotAccepted)],
             ),
             (
                 Code::AlreadyExists,
@@ -210,17 +199,73 @@ mod tests {
             .flat_map(|(code, cases)| cases.into_iter().map(move |case| (code, case)));
         for (code, (refusal, on_a_stream, reason)) in cases {
             assert_eq!(send_error_code(&refusal), on_a_stream, "{refusal:?}");
-            let error = sent(&Outcome::Refused(refusal.clone())).expect_err("it was refused");
+            let error = sent(Err(refusal.clone())).expect_err("it was refused");
             assert_eq!((error.code(), error.reason), (code, reason), "{refusal:?}");
             let transient = code == Code::Unavailable;
             assert_eq!(error.retry_after.is_some(), transient, "{refusal:?}");
             let field = matches!(refusal, Refusal::Invalid(..) | Refusal::TooMany { .. }).then_some("body");
             assert_eq!(error.field, field, "{refusal:?}");
         }
-        let moving = sent(&Outcome::NotOwner).expect_err("nobody took it");
+    }
+
+    #[test]
+    fn the_refusal_of_a_change_is_the_status_of_its_reason() {
+        use ErrorReason as R;
+        let user = UserId(Uuid::nil());
+        let text = "no user has the id 00000000-0000-0000-0000-000000000000";
+        let unknown = change_to_error(&ChangeRefusal::UserNotFound(user));
         assert_eq!(
-            (moving.code(), moving.retry_after.is_some()),
-            (Code::Unavailable, true)
+            (unknown.reason, unknown.message.as_str()),
+            (R::UserNotFound, text)
         );
+        let cases = [
+            (ChangeRefusal::RoleTooLow, R::RoleTooLow, Code::PermissionDenied),
+            (ChangeRefusal::NotAGroup, R::NotAGroup, Code::FailedPrecondition),
+            (ChangeRefusal::GroupFull, R::GroupFull, Code::FailedPrecondition),
+            (ChangeRefusal::LastOwner, R::LastOwner, Code::FailedPrecondition),
+            (Refusal::NotAMember.into(), R::ChatNotFound, Code::NotFound),
+            (Refusal::STORE_AWAY.into(), R::Unavailable, Code::Unavailable),
+        ];
+        for (refusal, reason, code) in cases {
+            let error = change_to_error(&refusal);
+            assert_eq!((error.reason, error.code()), (reason, code), "{refusal:?}");
+            assert_eq!(error.message, refusal.to_string());
+            let transient = code == Code::Unavailable;
+            assert_eq!(error.retry_after.is_some(), transient, "{refusal:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_gets_no_answer_to_what_only_unary_calls_ask_for() {
+        let answer = |outcome| {
+            let request = RequestId(Uuid::nil());
+            let item = to_link(1, SessionId(2), request, &outcome, 3);
+            item.and_then(|item| item.item)
+        };
+        let chat = ChatId(Uuid::nil());
+        let written = WrittenAck {
+            chat,
+            seq: Seq(3),
+            row: Some(Seq(4)),
+        };
+        assert!(matches!(
+            answer(Outcome::Acked(Ok(written))),
+            Some(Item::AckWritten(ack)) if (ack.seq, ack.row_from_seq) == (3, 4)
+        ));
+        assert!(matches!(
+            answer(Outcome::NotOwner),
+            Some(Item::NotOwner(not_owner)) if not_owner.map_version == 3
+        ));
+        assert!(matches!(
+            answer(Outcome::Sent(Err(Refusal::NotAccepted))),
+            Some(Item::Result(result)) if result.chat_id.is_empty() && result.seq == 0
+        ));
+        for outcome in [
+            Outcome::Acked(Err(Refusal::STORE_AWAY)),
+            Outcome::Changed(Ok(None)),
+            Outcome::Noted(Ok(())),
+        ] {
+            assert_eq!(answer(outcome), None);
+        }
     }
 }

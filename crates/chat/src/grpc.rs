@@ -30,6 +30,7 @@ pub mod views;
 pub mod writes;
 
 use tern_proto::ApiError;
+use tern_proto::v1::ErrorReason;
 
 use crate::store::ReadError;
 
@@ -38,15 +39,45 @@ pub fn too_late() -> ApiError {
     crate::answer::to_error(&tern_chat_core::Refusal::TOO_LATE)
 }
 
-/// Returns the error of a call for which the store failed, and logs the cause. If the statement failed, the caller
-/// should send the call again. If the chat's data cannot be read, the error is an internal one.
-pub fn store_away(error: impl Into<ReadError>) -> ApiError {
-    let error = error.into();
-    tracing::warn!(%error, "cannot read from the store");
-    match error {
-        ReadError::Sql(_) => ApiError::unavailable("the store is away"),
-        ReadError::Key(_) | ReadError::Unknown(..) => {
-            ApiError::new(tern_proto::v1::ErrorReason::Internal, "the chat cannot be read")
+/// Returns the error of a call for which the store failed, and logs the cause. If a statement failed,
+/// [`StoreError`](tern_store::StoreError) decides: the caller should send the call again if the store is away or
+/// another transaction was in the way. A statement that is wrong, and a chat's data that cannot be read, are internal
+/// errors.
+pub fn store_failed(error: impl Into<ReadError>) -> ApiError {
+    match error.into() {
+        ReadError::Store(error) => error.into(),
+        error @ (ReadError::Key(_) | ReadError::Unknown(..)) => {
+            tracing::warn!(%error, "cannot read from the store");
+            ApiError::new(ErrorReason::Internal, "the chat cannot be read")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_types::ChatId;
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn only_a_failure_that_passes_asks_for_another_try() {
+        let chat = ChatId(uuid::Uuid::nil());
+        let cases: [(ReadError, Code, bool); 5] = [
+            (sqlx::Error::PoolTimedOut.into(), Code::Unavailable, true),
+            (sqlx::Error::WorkerCrashed.into(), Code::Unavailable, true),
+            (sqlx::Error::RowNotFound.into(), Code::Internal, false),
+            (ReadError::Key(chat), Code::Internal, false),
+            (ReadError::Unknown(chat, "a role"), Code::Internal, false),
+        ];
+        for (error, code, again) in cases {
+            let name = format!("{error:?}");
+            let answer = store_failed(error);
+            assert_eq!(
+                (answer.code(), answer.retry_after.is_some()),
+                (code, again),
+                "{name}"
+            );
         }
     }
 }

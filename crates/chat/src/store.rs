@@ -38,18 +38,32 @@ pub mod settle;
 pub mod strangers;
 pub mod written;
 
+use tern_store::StoreError;
 use tern_types::ChatId;
 
 /// The reason why something could not be read from the store.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The statement failed.
-    #[error(transparent)]
-    Sql(#[from] sqlx::Error),
+    #[error("{0}: {cause}", cause = of_statement(.0))]
+    Store(#[from] StoreError),
     /// The chat's data key does not open with this master key, or a body does not open with the data key.
     #[error("chat {0}: its key does not open with this master key")]
     Key(ChatId),
     /// The store has a value of this chat that this version does not know, for example a role.
     #[error("chat {0}: the store has {1}, which this version does not know")]
     Unknown(ChatId, &'static str),
+}
+
+impl From<sqlx::Error> for ReadError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// Returns the error of the statement, for logs.
+fn of_statement(error: &StoreError) -> &sqlx::Error {
+    match error {
+        StoreError::Away(cause) | StoreError::Fault(cause) => cause,
+    }
 }

@@ -7,7 +7,7 @@ use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{Seq, UserId};
 
 use super::{Action, Permitted, Rules, at_least};
-use crate::Refusal;
+use crate::ChangeRefusal;
 use crate::content::encode;
 use crate::entry::EntryKind;
 use crate::group::{Group, Role};
@@ -25,14 +25,14 @@ impl Rules for Add<'_> {
         }))
     }
 
-    fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, Refusal> {
+    fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, ChangeRefusal> {
         at_least(role, Role::Admin)?;
         let users = self.0.iter().copied();
         let mut new: Vec<UserId> = users.filter(|user| group.member(*user).is_none()).collect();
         new.sort_unstable();
         new.dedup();
         if group.members.len() + new.len() > MAX_GROUP_MEMBERS {
-            return Err(Refusal::GroupFull);
+            return Err(ChangeRefusal::GroupFull);
         }
         Ok(if new.is_empty() {
             Permitted::Nothing

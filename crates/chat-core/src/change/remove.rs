@@ -7,7 +7,7 @@ use tern_proto::v1::entry_content::Content;
 use tern_types::{Seq, UserId};
 
 use super::{Action, Permitted, Rules, at_least, is_last_owner};
-use crate::Refusal;
+use crate::ChangeRefusal;
 use crate::content::encode;
 use crate::entry::EntryKind;
 use crate::group::{Group, Role};
@@ -26,7 +26,7 @@ impl Rules for Remove {
         }))
     }
 
-    fn permit(&self, group: &Group, actor: UserId, role: Role) -> Result<Permitted, Refusal> {
+    fn permit(&self, group: &Group, actor: UserId, role: Role) -> Result<Permitted, ChangeRefusal> {
         let user = self.0;
         if actor != user {
             at_least(role, Role::Admin)?;
@@ -38,7 +38,7 @@ impl Rules for Remove {
             at_least(role, member.role)?;
         }
         if is_last_owner(group, member.role) && group.members.len() > 1 {
-            return Err(Refusal::LastOwner);
+            return Err(ChangeRefusal::LastOwner);
         }
         Ok(Permitted::Entry(Action::Remove(user)))
     }

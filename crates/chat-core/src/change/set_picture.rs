@@ -6,7 +6,7 @@ use tern_proto::v1::entry_content::Content;
 use tern_types::{Seq, UserId};
 
 use super::{Action, Permitted, Rules, at_least};
-use crate::Refusal;
+use crate::ChangeRefusal;
 use crate::content::encode;
 use crate::entry::{EntryKind, MediaRef};
 use crate::group::{Group, Role};
@@ -26,7 +26,7 @@ impl Rules for SetPicture {
         }))
     }
 
-    fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, Refusal> {
+    fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, ChangeRefusal> {
         at_least(role, Role::Admin)?;
         Ok(if group.picture == self.0.map(|picture| picture.media) {
             Permitted::Nothing

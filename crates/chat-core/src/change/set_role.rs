@@ -6,7 +6,7 @@ use tern_proto::v1::entry_content::Content;
 use tern_types::{Seq, UserId};
 
 use super::{Action, Permitted, Rules, at_least, is_last_owner};
-use crate::Refusal;
+use crate::ChangeRefusal;
 use crate::content::{encode, role_to_wire};
 use crate::entry::EntryKind;
 use crate::group::{Group, Role};
@@ -25,15 +25,15 @@ impl Rules for SetRole {
         }))
     }
 
-    fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, Refusal> {
+    fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, ChangeRefusal> {
         at_least(role, Role::Owner)?;
         let Self(user, to) = *self;
-        let member = group.member(user).ok_or(Refusal::UserNotFound(user))?;
+        let member = group.member(user).ok_or(ChangeRefusal::UserNotFound(user))?;
         if member.role == to {
             return Ok(Permitted::Nothing);
         }
         if is_last_owner(group, member.role) {
-            return Err(Refusal::LastOwner);
+            return Err(ChangeRefusal::LastOwner);
         }
         Ok(Permitted::Entry(Action::SetRole(user, to)))
     }

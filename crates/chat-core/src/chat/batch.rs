@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
-use super::command::Command;
+use super::command::{Command, Waiting};
 use super::{Chat, ChatKey, Stage};
-use crate::change::{self, Action, Permitted};
+use crate::change::{self, Action, Change, Permitted};
 use crate::entry::{Entry, MediaRef, NewEntry};
 use crate::recent::{Known, Placed};
-use crate::{Origin, Outcome, Refusal};
+use crate::{ChangeRefusal, Origin, Outcome, Refusal};
 
 /// The most entries of one chat in one commit, so that a busy group does not keep the others waiting.
 pub const MAX_BATCH: usize = 64;
@@ -98,11 +98,9 @@ impl Chat {
                     let (sender, request) = waiting.command.request();
                     let unchanged = Known::Unchanged(waiting.command.fingerprint());
                     self.recent.insert(sender, request, unchanged);
-                    answers.extend(waiting.answers(&Outcome::Unchanged));
+                    answers.extend(waiting.answers(Outcome::Changed(Ok(None))));
                 }
-                Err(refusal) => {
-                    answers.extend(waiting.answers(&Outcome::Refused(refusal)));
-                }
+                Err(refused) => answers.extend(waiting.answers(refused)),
                 Ok(Some((new, change))) => {
                     batch.ordinal += u64::from(new.counts);
                     let seq = batch.head().next();
@@ -137,9 +135,10 @@ impl Chat {
         })
     }
 
-    /// Moves the head, because the batch at the writer is committed. Returns its entries, each with the callers that
-    /// wait for it. Returns nothing if the batch belonged to a memory of the chat that was forgotten since.
-    pub fn committed(&mut self, now: Timestamp) -> Vec<(Entry, Vec<Origin>)> {
+    /// Moves the head, because the batch at the writer is committed. Returns its entries, each with its command and the
+    /// callers that wait for it. Returns nothing if the batch belonged to a memory of the chat that was forgotten
+    /// since.
+    pub fn committed(&mut self, now: Timestamp) -> Vec<(Entry, Waiting)> {
         let Some((batch, taken)) = self.in_flight.take() else {
             return Vec::new();
         };
@@ -182,11 +181,7 @@ impl Chat {
                 self.receipts.retain(&members);
             }
         }
-        batch
-            .entries
-            .into_iter()
-            .zip(taken.into_iter().map(|waiting| waiting.origins))
-            .collect()
+        batch.entries.into_iter().zip(taken).collect()
     }
 
     /// Puts the commands of the batch at the writer back into the queue, because the head had moved or a request is in
@@ -237,43 +232,57 @@ impl Chat {
             }
             return Vec::new();
         }
-        let refused = Outcome::Refused(refusal.clone());
         taken
             .iter()
-            .flat_map(|waiting| waiting.answers(&refused))
+            .flat_map(|waiting| waiting.refused(refusal))
             .collect()
     }
 
-    /// Decides whether a command may become an entry now. Returns `Ok(None)` if it changes nothing, and `Err` if it is
-    /// refused. Expired tickets are refused only here, after repetitions were answered: a repeated request gets its
-    /// result even if its ticket has expired since.
-    fn admit(&self, command: &Command, wall: Timestamp) -> Result<Option<Admitted>, Refusal> {
+    /// Refuses the callers of the change at the writer, because the store's facts do not allow it. A change is the only
+    /// entry of its batch.
+    pub fn not_permitted(&mut self, refusal: &ChangeRefusal) -> Vec<(Origin, Outcome)> {
+        let Some((batch, taken)) = self.in_flight.take() else {
+            return Vec::new();
+        };
+        debug_assert!(batch.change.is_some(), "only changes are permitted");
+        taken
+            .iter()
+            .flat_map(|waiting| waiting.answers(Outcome::Changed(Err(refusal.clone()))))
+            .collect()
+    }
+
+    /// Decides whether a command may become an entry now. Returns `Ok(None)` if it is a change of nothing, and `Err`
+    /// with the answer if it is refused.
+    fn admit(&self, command: &Command, wall: Timestamp) -> Result<Option<Admitted>, Outcome> {
         match command {
             Command::Send(entry) => {
-                self.takes_from(entry.sender)?;
-                in_time(&entry.media, wall)?;
-                Ok(Some((entry.clone(), None)))
+                let taken = self.takes(entry, wall);
+                let admitted = taken.map(|()| Some((entry.clone(), None)));
+                admitted.map_err(|refusal| Outcome::Sent(Err(refusal)))
             }
-            Command::Change(change) => match change::permit(&self.group, change)? {
-                Permitted::Nothing => Ok(None),
-                Permitted::Entry(action) => {
-                    let media = action.media();
-                    in_time(&media, wall)?;
-                    let new = NewEntry {
-                        sending: change.sending.clone(),
-                        media,
-                        kind: action.kind(),
-                        sender: change.actor,
-                        device: change.device,
-                        request: change.request,
-                        fingerprint: change.fingerprint,
-                        counts: false,
-                        content: action.content(change.actor),
-                    };
-                    Ok(Some((Arc::new(new), Some(action))))
-                }
-            },
+            Command::Change(change) => {
+                let permitted = self.permits(change, wall);
+                permitted.map_err(|refusal| Outcome::Changed(Err(refusal)))
+            }
         }
+    }
+
+    /// Refuses a message that the chat does not take now. Expired tickets are refused only here, after repetitions were
+    /// answered: a repeated request gets its result even if its ticket has expired since.
+    fn takes(&self, entry: &NewEntry, wall: Timestamp) -> Result<(), Refusal> {
+        self.takes_from(entry.sender)?;
+        in_time(&entry.media, wall)
+    }
+
+    /// Returns the entry that a change becomes, and `None` if there is nothing to change. Refuses a change that the
+    /// group's rules do not permit, or whose ticket has expired.
+    fn permits(&self, change: &Change, wall: Timestamp) -> Result<Option<Admitted>, ChangeRefusal> {
+        let Permitted::Entry(action) = change::permit(&self.group, change)? else {
+            return Ok(None);
+        };
+        let new = change.entry(&action);
+        in_time(&new.media, wall)?;
+        Ok(Some((Arc::new(new), Some(action))))
     }
 
     /// Refuses a message that the chat does not take from `sender`. A message of the system has no user as its sender,

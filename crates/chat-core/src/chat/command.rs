@@ -10,7 +10,7 @@ use crate::bytes::Share;
 use crate::change::Change;
 use crate::entry::{Fingerprint, NewEntry};
 use crate::recent::{Known, Placed};
-use crate::{Origin, Outcome, Refusal};
+use crate::{Origin, Outcome, Place, Refusal};
 
 /// The bytes that a command takes in memory besides its content.
 const COMMAND_BYTES: usize = 256;
@@ -75,12 +75,41 @@ impl Command {
             Self::Change(change) => change.fingerprint,
         }
     }
+
+    /// Returns whether a command with the same request_id as `other` is a repetition of it: of the same kind and with
+    /// the same content.
+    fn repeats(&self, other: &Self) -> bool {
+        let same_kind = std::mem::discriminant(self) == std::mem::discriminant(other);
+        same_kind && self.fingerprint() == other.fingerprint()
+    }
+
+    /// Returns the answer that the command's entry is committed at this place.
+    pub(crate) fn placed(&self, place: Place) -> Outcome {
+        match self {
+            Self::Send(_) => Outcome::Sent(Ok(place)),
+            Self::Change(_) => Outcome::Changed(Ok(Some(place))),
+        }
+    }
+
+    /// Returns the answer that the command is refused.
+    pub(crate) fn refused(&self, refusal: Refusal) -> Outcome {
+        match self {
+            Self::Send(_) => Outcome::Sent(Err(refusal)),
+            Self::Change(_) => Outcome::Changed(Err(refusal.into())),
+        }
+    }
 }
 
 impl Waiting {
     /// Returns this answer for every caller that waits.
-    pub(super) fn answers(&self, outcome: &Outcome) -> impl Iterator<Item = (Origin, Outcome)> {
-        self.origins.iter().map(|origin| (*origin, outcome.clone()))
+    pub(super) fn answers(&self, outcome: Outcome) -> impl Iterator<Item = (Origin, Outcome)> {
+        let origins = self.origins.iter();
+        origins.map(move |origin| (*origin, outcome.clone()))
+    }
+
+    /// Returns the refusal for every caller that waits.
+    pub(super) fn refused(&self, refusal: &Refusal) -> impl Iterator<Item = (Origin, Outcome)> {
+        self.answers(self.command.refused(refusal.clone()))
     }
 }
 
@@ -107,8 +136,8 @@ impl Chat {
             .chain(self.queue.iter_mut())
             .find(|waiting| waiting.command.request() == request)
         {
-            if same.command.fingerprint() != command.fingerprint() {
-                return Some(Outcome::Refused(Refusal::RequestIdReused));
+            if !command.repeats(&same.command) {
+                return Some(command.refused(Refusal::RequestIdReused));
             }
             if same.origins.is_empty() {
                 same.since = since;
@@ -144,7 +173,7 @@ impl Chat {
             match placed.get(&request) {
                 Some(placed) => {
                     let outcome = self.answer_of(Known::Placed(**placed), &waiting.command);
-                    answers.extend(waiting.answers(&outcome));
+                    answers.extend(waiting.answers(outcome));
                 }
                 None => {
                     waiting.looked_up = looked_up.contains(&request);
@@ -167,37 +196,50 @@ impl Chat {
     /// Refuses every waiting command with `refusal`. A batch at the writer cannot be taken back. It stays, with nobody
     /// waiting for it, and the same request finds it when it is sent again. Callers of reloads wait on.
     pub fn give_up(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
-        let under_way = self.in_flight.iter_mut().flat_map(|(_, waiting)| waiting);
-        let mut origins: Vec<Origin> = under_way
-            .flat_map(|waiting| std::mem::take(&mut waiting.origins))
-            .collect();
-        origins.extend(self.queue.drain(..).flat_map(|waiting| waiting.origins));
+        let mut answers = Vec::new();
+        for waiting in self.in_flight.iter_mut().flat_map(|(_, waiting)| waiting) {
+            answers.extend(waiting.refused(refusal));
+            waiting.origins.clear();
+        }
+        for waiting in self.queue.drain(..) {
+            answers.extend(waiting.refused(refusal));
+        }
         debug_assert!(
             self.waits_since().is_none(),
             "every caller of a command is refused"
         );
-        let refused = Outcome::Refused(refusal.clone());
-        origins
-            .into_iter()
-            .map(|origin| (origin, refused.clone()))
-            .collect()
+        answers
     }
 
     /// Answers every waiting caller with `refusal`, and forgets the queue and the batch at the writer.
     pub(crate) fn refuse_all(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
-        self.answer_all(&Outcome::Refused(refusal.clone()))
+        self.answer_all(
+            |command| command.refused(refusal.clone()),
+            &Outcome::Noted(Err(refusal.clone())),
+        )
     }
 
-    /// Answers every waiting caller with `outcome`, callers of reloads included, and forgets the queue and the batch
-    /// at the writer.
-    pub(crate) fn answer_all(&mut self, outcome: &Outcome) -> Vec<(Origin, Outcome)> {
+    /// Tells every waiting caller that this node is not the chat's owner, and forgets the queue and the batch at the
+    /// writer.
+    pub(crate) fn turn_away(&mut self) -> Vec<(Origin, Outcome)> {
+        self.answer_all(|_| Outcome::NotOwner, &Outcome::NotOwner)
+    }
+
+    /// Answers the callers of every command with what `of_command` returns for it, and the callers of reloads with
+    /// `of_reload`. Forgets the queue and the batch at the writer.
+    fn answer_all(
+        &mut self,
+        of_command: impl Fn(&Command) -> Outcome,
+        of_reload: &Outcome,
+    ) -> Vec<(Origin, Outcome)> {
         let in_flight = self.in_flight.take().map(|(_, taken)| taken).unwrap_or_default();
-        let waiting = in_flight.into_iter().chain(self.queue.drain(..));
-        waiting
-            .flat_map(|waiting| waiting.origins)
-            .chain(self.reloads.drain(..))
-            .map(|origin| (origin, outcome.clone()))
-            .collect()
+        let mut answers = Vec::new();
+        for waiting in in_flight.into_iter().chain(self.queue.drain(..)) {
+            answers.extend(waiting.answers(of_command(&waiting.command)));
+        }
+        let reloads = self.reloads.drain(..);
+        answers.extend(reloads.map(|origin| (origin, of_reload.clone())));
+        answers
     }
 
     /// Returns the answer to a command whose request has a result that is remembered.
@@ -210,14 +252,16 @@ impl Chat {
     /// Returns the answer to a command whose request has this result: the result again, or a refusal if the command has
     /// another content.
     fn answer_of(&self, known: Known, command: &Command) -> Outcome {
-        match known {
-            _ if known.fingerprint() != command.fingerprint() => Outcome::Refused(Refusal::RequestIdReused),
-            Known::Placed(placed) => Outcome::Placed {
+        let same = known.fingerprint() == command.fingerprint();
+        match (known, command) {
+            (Known::Placed(placed), _) if same => command.placed(Place {
                 chat: self.id,
                 seq: placed.seq,
                 sent_at: placed.sent_at,
-            },
-            Known::Unchanged(_) => Outcome::Unchanged,
+            }),
+            (Known::Unchanged(_), Command::Change(_)) if same => Outcome::Changed(Ok(None)),
+            // The content is another one; or this is a message, and the request was a change that made no entry.
+            _ => command.refused(Refusal::RequestIdReused),
         }
     }
 }

@@ -72,7 +72,7 @@ impl ShardState {
     ) {
         let overloaded = Effect::Answer {
             origin,
-            outcome: Outcome::Refused(Refusal::OVERLOADED),
+            outcome: command.refused(Refusal::OVERLOADED),
         };
         let bytes = command.bytes();
         let room = self.held_bytes.take(bytes, MAX_WAITING_BYTES);
@@ -241,11 +241,11 @@ impl ShardState {
                 };
                 return self.hold(chat, event, now, out);
             }
-            Some(false) => Outcome::Refused(Refusal::NotAMember),
-            Some(true) if !self.has_room_for_mark(chat, user) => Outcome::Refused(Refusal::OVERLOADED),
+            Some(false) => Outcome::Noted(Err(Refusal::NotAMember)),
+            Some(true) if !self.has_room_for_mark(chat, user) => Outcome::Noted(Err(Refusal::OVERLOADED)),
             Some(true) => {
                 self.read(chat, user, (seq, off), now, out);
-                Outcome::Unchanged
+                Outcome::Noted(Ok(()))
             }
         };
         out.push(Effect::Answer { origin, outcome });

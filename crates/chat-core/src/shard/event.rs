@@ -10,7 +10,7 @@ use tern_types::{ChatId, DeviceId, Notice, RequestId, Seq, Slot, Timestamp, Trac
 use crate::chat::{Batch, Snapshot};
 use crate::entry::{Entry, NewEntry};
 use crate::receipts::Watermark;
-use crate::{Change, Making, Missing, Origin, Outcome, Refusal};
+use crate::{Change, ChangeRefusal, Making, Missing, Origin, Outcome, Refusal};
 
 /// Something that happens to a shard.
 #[derive(Debug)]
@@ -409,6 +409,8 @@ pub enum Committed {
     Conflict,
     /// The store refused the batch because of its content: nothing was written.
     Refused(Refusal),
+    /// The store's facts do not allow the change that the batch is: nothing was written.
+    NotPermitted(ChangeRefusal),
     /// Another transaction holds a lock that the batch needs: nothing was written.
     Held,
     /// The store did not answer, so the result is not known.

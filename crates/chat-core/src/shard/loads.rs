@@ -27,7 +27,7 @@ impl ShardState {
     /// too many wait.
     pub(super) fn hold(&mut self, id: ChatId, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
         if self.held_count >= MAX_HELD {
-            return self.given_up(vec![event], &Outcome::Refused(Refusal::OVERLOADED), out);
+            return self.given_up(vec![event], &Outcome::Noted(Err(Refusal::OVERLOADED)), out);
         }
         self.held_count += 1;
         self.held.entry(id).or_default().push(event);
@@ -100,7 +100,7 @@ impl ShardState {
         answers.extend(chat.refuse_all(&refusal));
         self.answer(answers, out);
         self.forget(id, out);
-        self.drop_held(id, &Outcome::Refused(refusal), out);
+        self.drop_held(id, &Outcome::Noted(Err(refusal)), out);
     }
 
     /// Gives up the events that waited for the chat to be loaded.
@@ -115,8 +115,9 @@ impl ShardState {
         self.given_up(held, outcome, out);
     }
 
-    /// Gives up events that cannot be applied. Calls get `outcome`, and lost deliveries are counted, because nobody
-    /// repeats them. All others are dropped: clients repeat their read marks, and notices may be lost.
+    /// Gives up events that cannot be applied. Calls, which set read marks, get `outcome`, and lost deliveries are
+    /// counted, because nobody repeats them. All others are dropped: clients repeat their read marks, and notices may
+    /// be lost.
     fn given_up(&mut self, events: Vec<Event>, outcome: &Outcome, out: &mut Vec<Effect>) {
         for event in events {
             match event {
@@ -157,14 +158,14 @@ impl ShardState {
     /// load has ended. A chat that is not in memory needs no load, because its next use reads the store.
     pub(super) fn blocks_changed(&mut self, origin: Origin, id: ChatId, out: &mut Vec<Effect>) {
         let outcome = match self.chats.get_mut(&id) {
-            Some(_) if self.waiting >= MAX_WAITING => Outcome::Refused(Refusal::OVERLOADED),
+            Some(_) if self.waiting >= MAX_WAITING => Outcome::Noted(Err(Refusal::OVERLOADED)),
             Some(chat) if chat.stage == Stage::Loading || chat.kind() == ChatKind::Direct => {
                 self.waiting += 1;
                 chat.distrust(origin);
                 self.reload_if_stale(id, out);
                 return;
             }
-            Some(_) | None => Outcome::Unchanged,
+            Some(_) | None => Outcome::Noted(Ok(())),
         };
         out.push(Effect::Answer { origin, outcome });
     }
@@ -227,7 +228,7 @@ impl ShardState {
     /// Tells every caller that waits for the chat that this node is not its owner.
     fn turn_away(&mut self, id: ChatId, out: &mut Vec<Effect>) {
         if let Some(chat) = self.chats.get_mut(&id) {
-            let answers = chat.answer_all(&Outcome::NotOwner);
+            let answers = chat.turn_away();
             self.answer(answers, out);
         }
         self.drop_held(id, &Outcome::NotOwner, out);

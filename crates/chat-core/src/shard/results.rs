@@ -11,7 +11,7 @@ use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, Wakes
 use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, not_written, schedule};
 use crate::chat::{Chat, Stage};
-use crate::{EntryKind, Missing, Outcome, Refusal};
+use crate::{EntryKind, Missing, Outcome, Place, Refusal, WrittenAck};
 
 /// The time from the first settle that fails to the next. It doubles with each failure, up to [`SETTLE_RETRY_MAX`]: a
 /// look-up or a confirmation that was lost is soon repaired, a presence node that is away is not.
@@ -105,6 +105,7 @@ impl ShardState {
                 answers
             }
             Committed::Refused(refusal) => chat.refused(&refusal),
+            Committed::NotPermitted(refusal) => chat.not_permitted(&refusal),
             Committed::Held => {
                 self.park(id, now);
                 Vec::new()
@@ -149,12 +150,13 @@ impl ShardState {
         let users: Arc<[UserId]> = users.into();
         let added: Option<Arc<[UserId]>> = adds.then(|| added.into());
         let mut reads = Vec::new();
-        for (entry, origins) in placed {
-            let outcome = Outcome::Placed {
+        for (entry, waiting) in placed {
+            let outcome = waiting.command.placed(Place {
                 chat: id,
                 seq: entry.seq,
                 sent_at: entry.sent_at,
-            };
+            });
+            let origins = waiting.origins;
             debug_assert!(origins.len() <= self.waiting, "every caller is answered once");
             self.waiting = self.waiting.saturating_sub(origins.len());
             out.extend(origins.iter().map(|origin| Effect::Answer {
@@ -189,14 +191,14 @@ impl ShardState {
     /// Answers the caller of an acknowledgement that is written, and raises the user's delivered watermark. `row` is
     /// the inbox row that it met, if there was one.
     fn ack_written(&mut self, ack: AckWrite, row: Option<AckedRow>, now: Timestamp, out: &mut Vec<Effect>) {
-        let outcome = Outcome::AckWritten {
+        let written = WrittenAck {
             chat: ack.chat,
             seq: ack.seq,
             row: row.and_then(|row| row.now),
         };
         out.push(Effect::Answer {
             origin: ack.origin,
-            outcome,
+            outcome: Outcome::Acked(Ok(written)),
         });
         if self
             .chats

@@ -1,5 +1,6 @@
 //! Tests of the rules that the shard's state keeps by the order in which it does things.
 
+mod answers;
 mod blocks;
 mod bounds;
 mod clocks;
@@ -22,7 +23,7 @@ use tern_types::{DeviceId, RequestId, SessionId};
 
 use super::*;
 use crate::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
-use crate::{EntryKind, MediaRef, Missing, NewEntry, Outcome, Refusal, Sending};
+use crate::{MediaRef, Missing, NewEntry, Outcome, Refusal, Sending};
 
 const START: Timestamp = Timestamp(1_000_000);
 
@@ -89,15 +90,14 @@ impl Shard {
         media: Vec<MediaRef>,
     ) -> Vec<Effect> {
         let entry = NewEntry {
-            sending: Sending::default(),
             media,
-            kind: EntryKind::Message,
-            sender: self.people[0],
-            device: DeviceId::BACK_END,
-            request,
-            fingerprint: [0; 16],
-            counts: true,
-            content: Bytes::from(vec![0; bytes]),
+            ..NewEntry::message(
+                self.people[0],
+                DeviceId::BACK_END,
+                request,
+                [0; 16],
+                Bytes::from(vec![0; bytes]),
+            )
         };
         let origin = Origin::Link {
             link: 1,

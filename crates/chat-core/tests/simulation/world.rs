@@ -17,7 +17,7 @@ use std::time::Duration;
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::Role;
 use tern_chat_core::shard::{Effect, Event, Job, JobDone, Lane, LoadError, Pushed, ShardState};
-use tern_chat_core::{Change, Entry, NewEntry, Origin, Outcome, Refusal, Sending, Snapshot};
+use tern_chat_core::{Change, ChangeRefusal, Entry, NewEntry, Origin, Outcome, Refusal, Sending, Snapshot};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -305,20 +305,29 @@ impl World {
     fn answer(&mut self, origin: Origin, outcome: Outcome) {
         let Origin::Call(attempt) = origin else { return };
         let Attempt { request, placed } = self.attempts[attempt as usize];
+        let is_of_its_kind = match self.requests[request] {
+            Request::Send(_) => matches!(outcome, Outcome::Sent(_) | Outcome::NotOwner),
+            Request::Change(_) => matches!(outcome, Outcome::Changed(_) | Outcome::NotOwner),
+        };
+        assert!(is_of_its_kind, "{outcome:?}");
         match outcome {
-            Outcome::Placed { seq, .. } => {
+            Outcome::Sent(Ok(place)) | Outcome::Changed(Ok(Some(place))) => {
+                let seq = place.seq;
                 let before = self.placed.insert(request, seq);
                 assert!(
                     before.is_none_or(|before| before == seq),
                     "rule 5: the same result, not {before:?} and {seq:?}"
                 );
             }
-            Outcome::Refused(Refusal::Unavailable { .. }) | Outcome::NotOwner => return,
-            Outcome::Refused(Refusal::NotAMember) => {
+            Outcome::Sent(Err(Refusal::Unavailable { .. }))
+            | Outcome::Changed(Err(ChangeRefusal::Common(Refusal::Unavailable { .. })))
+            | Outcome::NotOwner => return,
+            Outcome::Sent(Err(Refusal::NotAMember))
+            | Outcome::Changed(Err(ChangeRefusal::Common(Refusal::NotAMember))) => {
                 assert!(!placed, "rule 5: refused after it was placed");
                 self.declined.insert(request);
             }
-            Outcome::Unchanged if matches!(self.requests[request], Request::Change(_)) => {
+            Outcome::Changed(Ok(None)) => {
                 self.declined.insert(request);
             }
             other => panic!("{other:?}"),

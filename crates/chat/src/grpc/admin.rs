@@ -18,7 +18,7 @@ use tern_chat_core::receipts::Watermark;
 use super::cluster;
 use super::message_trace;
 use super::read_marks;
-use super::store_away;
+use super::store_failed;
 use super::views::merged;
 use super::writes::Writes;
 use crate::lookup::Lookup;
@@ -46,7 +46,7 @@ impl AdminService {
             (None, 1.., ..) => Err(ApiError::invalid("chat_id", "is needed with seq")),
             (chat, 0, Some(sender), Some(sent)) => {
                 let found = inspect::placed(&self.pools, chat, sender, sent).await;
-                found.map_err(store_away)?.ok_or_else(no_message)
+                found.map_err(store_failed)?.ok_or_else(no_message)
             }
             _ => Err(ApiError::invalid(
                 "seq",
@@ -57,7 +57,7 @@ impl AdminService {
 
     /// Reads the watermark of each present member from the store.
     async fn marks(&self, chat: ChatId) -> Result<Vec<(UserId, Watermark)>, ApiError> {
-        let marks = listing::receipts(&self.pools, chat).await.map_err(store_away)?;
+        let marks = listing::receipts(&self.pools, chat).await.map_err(store_failed)?;
         Ok(marks.into_iter().map(|(user, _, mark)| (user, mark)).collect())
     }
 }
@@ -72,7 +72,7 @@ impl ChatAdmin for AdminService {
         let chat: ChatId = parse::id("chat_id", &request.get_ref().chat_id)?;
         self.writes.check_owner(chat, request.metadata())?;
         let live = self.writes.shards.inspect(chat).await.unwrap_or_default();
-        let facts = inspect::chat(&self.pools, chat).await.map_err(store_away)?;
+        let facts = inspect::chat(&self.pools, chat).await.map_err(store_failed)?;
         let facts = facts.ok_or_else(|| ApiError::new(ErrorReason::ChatNotFound, "there is no such chat"))?;
         let mut marks = self.marks(chat).await?;
         for (user, mark) in &mut marks {
@@ -92,7 +92,7 @@ impl ChatAdmin for AdminService {
         // says so.
         let live = self.writes.shards.inspect(chat).await.unwrap_or_default();
         let facts = inspect::message(&self.pools, &self.master, chat, seq).await;
-        let facts = facts.map_err(store_away)?.ok_or_else(no_message)?;
+        let facts = facts.map_err(store_failed)?.ok_or_else(no_message)?;
         let marks = self.marks(chat).await?;
         let mut users: Vec<UserId> = facts.recipients.iter().map(|recipient| recipient.user).collect();
         users.dedup();
@@ -113,8 +113,8 @@ impl ChatAdmin for AdminService {
         request: Request<v1::GetQueuesRequest>,
     ) -> Result<Response<v1::GetQueuesResponse>, Status> {
         administrate(request.metadata())?;
-        let unsettled = inspect::unsettled(&self.pools).await.map_err(store_away)?;
-        let inbox = inspect::inbox_size(&self.pools).await.map_err(store_away)?;
+        let unsettled = inspect::unsettled(&self.pools).await.map_err(store_failed)?;
+        let inbox = inspect::inbox_size(&self.pools).await.map_err(store_failed)?;
         let (shards, nodes_missed) = cluster::shards(&self.ctx).await;
         let unsettled = unsettled.into_iter().map(|range| {
             let first_slot = range.range * u32::from(SLOTS_A_RANGE);
@@ -142,7 +142,7 @@ impl ChatAdmin for AdminService {
         request: Request<v1::GetClusterMapRequest>,
     ) -> Result<Response<v1::GetClusterMapResponse>, Status> {
         administrate(request.metadata())?;
-        let epoch = listing::epoch(&self.pools).await.map_err(store_away)?;
+        let epoch = listing::epoch(&self.pools).await.map_err(store_failed)?;
         let map = self.ctx.map.current();
         Ok(Response::new(v1::GetClusterMapResponse {
             map_version: map.version(),

@@ -7,7 +7,7 @@ use tern_proto::{ApiError, parse};
 use tern_types::{DeviceId, UserId};
 use tonic::metadata::MetadataMap;
 
-use super::store_away;
+use super::store_failed;
 use crate::store::people;
 
 /// The user that a call acts as, and the device that it comes from, if any.
@@ -122,7 +122,7 @@ impl Callers {
     /// Returns whether the caller turned read receipts off. Fails if there is no such user, or the store is away.
     async fn read_receipts_off(&self, caller: Caller) -> Result<bool, ApiError> {
         let off = people::read_receipts_off(&self.pool, caller.user).await;
-        off.map_err(store_away)?.ok_or_else(|| {
+        off.map_err(store_failed)?.ok_or_else(|| {
             ApiError::new(
                 ErrorReason::ActingUserNotFound,
                 format!("no user has the id {}", caller.user),

@@ -14,11 +14,11 @@ use tokio::time::Instant;
 
 use tern_chat_core::content::{self, fingerprint};
 use tern_chat_core::shard::{ANSWER_WITHIN, Event};
-use tern_chat_core::{Entry, EntryKind, NewEntry, Refusal, Sending};
+use tern_chat_core::{Entry, EntryKind, NewEntry, Refusal};
 
 use super::caller::Caller;
 use super::parsed::group_full;
-use super::store_away;
+use super::store_failed;
 use crate::answer;
 use crate::fanout::{Outgoing, Pushes};
 use crate::gateways::Kind;
@@ -64,7 +64,7 @@ impl Groups {
         match self
             .may_add(caller, chat, request, asked)
             .await
-            .map_err(store_away)?
+            .map_err(store_failed)?
         {
             Ok(addable) => Ok(addable),
             Err(retry_after) => Err(answer::to_error(&Refusal::StrangersLimited { retry_after })),
@@ -174,7 +174,7 @@ impl Groups {
         let until = Instant::now() + ANSWER_WITHIN;
         loop {
             let created = group::create(&self.pools, &self.master, group).await;
-            match created.map_err(store_away)? {
+            match created.map_err(store_failed)? {
                 Created::Held if Instant::now() + HELD_RETRY < until => tokio::time::sleep(HELD_RETRY).await,
                 created => return Ok(created),
             }
@@ -210,15 +210,12 @@ impl Groups {
 
 /// Returns the entry with which the caller makes a group. `content` names the group and its members.
 fn first_entry(caller: Caller, request: RequestId, content: Bytes) -> NewEntry {
-    NewEntry {
-        sending: Sending::default(),
-        media: Vec::new(),
-        kind: EntryKind::ChatCreated,
-        sender: caller.user,
-        device: caller.sender_device(),
+    NewEntry::change(
+        EntryKind::ChatCreated,
+        caller.user,
+        caller.sender_device(),
         request,
-        fingerprint: fingerprint([content.as_ref()]),
-        counts: false,
+        fingerprint([content.as_ref()]),
         content,
-    }
+    )
 }

@@ -11,7 +11,7 @@ use tern_chat_core::Outcome;
 use tern_chat_core::shard::Event;
 
 use super::gateway_link::event;
-use super::store_away;
+use super::store_failed;
 use super::writes::Writes;
 use crate::answer;
 use crate::store::seal::MasterKey;
@@ -52,18 +52,18 @@ impl InboxService {
         let (inbox, partial) = match chat {
             Some(chat) => {
                 let inbox = inboxes::inbox_in(&self.pools, device, chat).await;
-                (inbox.map_err(store_away)?, false)
+                (inbox.map_err(store_failed)?, false)
             }
             None => {
                 let read = inboxes::inboxes(&self.pools, &[device]).await;
-                let read = read.map_err(store_away)?;
+                let read = read.map_err(store_failed)?;
                 let inbox = read.devices.into_iter().next();
                 (inbox.map(|(_, inbox)| inbox), read.partial)
             }
         };
         let Some(inbox) = inbox else {
             let revoked = people::revoked(self.pools.people(), &[device]).await;
-            return Err(match revoked.map_err(store_away)?.is_empty() {
+            return Err(match revoked.map_err(store_failed)?.is_empty() {
                 false => ApiError::new(v1::ErrorReason::DeviceRevoked, "the device was revoked"),
                 true => ApiError::new(v1::ErrorReason::TokenInvalid, "the device is not known"),
             });
@@ -93,7 +93,7 @@ impl InboxService {
             let room = MAX_BYTES - bytes;
             let window = entries::window(&self.pools, &self.master, *chat, user, *from, left, room)
                 .await
-                .map_err(store_away)?;
+                .map_err(store_failed)?;
             for item in window.items {
                 let encoded = event(*chat, item);
                 bytes += encoded.len();
@@ -118,7 +118,7 @@ impl Inbox for InboxService {
         let request = request.into_inner();
         let chat = parse::optional_id("chat_id", &request.chat_id)?;
         let size = parse::page_size(request.page_size, PAGE, MAX_PAGE);
-        let epoch = listing::epoch(&self.pools).await.map_err(store_away)?;
+        let epoch = listing::epoch(&self.pools).await.map_err(store_failed)?;
         let (rows, partial) = self.rows((user, device), chat).await?;
         let (events, more) = self.page(user, &rows, size).await?;
         if events.is_empty() && partial {
@@ -145,47 +145,8 @@ impl Inbox for InboxService {
             seq,
             write: true,
         };
-        written(&self.writes.call(chat, event).await?)?;
+        let acked = self.writes.call(chat, event, Outcome::acked).await?;
+        acked.map_err(|refusal| answer::to_error(&refusal))?;
         Ok(Response::new(v1::AckResponse {}))
-    }
-}
-
-/// Checks that the acknowledgement is written.
-fn written(outcome: &Outcome) -> Result<(), ApiError> {
-    match outcome {
-        Outcome::AckWritten { .. } => Ok(()),
-        Outcome::Refused(refusal) => Err(answer::to_error(refusal)),
-        Outcome::Placed { .. } | Outcome::Unchanged | Outcome::NotOwner => Err(ApiError::unavailable(
-            "the acknowledgement is not written: send it again",
-        )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tonic::Code;
-
-    use super::*;
-    use tern_chat_core::Refusal;
-
-    #[test]
-    fn an_acknowledgement_succeeds_only_when_it_is_written() {
-        let chat = ChatId(uuid::Uuid::nil());
-        let done = |row| Outcome::AckWritten {
-            chat,
-            seq: Seq(3),
-            row,
-        };
-        assert!(written(&done(None)).is_ok());
-        assert!(written(&done(Some(Seq(4)))).is_ok());
-        for outcome in [
-            Outcome::Refused(Refusal::STORE_AWAY),
-            Outcome::Refused(Refusal::OVERLOADED),
-            Outcome::NotOwner,
-            Outcome::Unchanged,
-        ] {
-            let status = Status::from(written(&outcome).unwrap_err());
-            assert_eq!(status.code(), Code::Unavailable, "{outcome:?}");
-        }
     }
 }

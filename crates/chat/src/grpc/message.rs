@@ -53,21 +53,24 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
             "is needed where there are no attachments",
         ));
     }
+    let sending = Sending {
+        trace: message.trace,
+        arrived: Some(message.arrived),
+        read_receipts_off: message.read_receipts_off,
+        acked: message.acked,
+    };
     Ok(NewEntry {
         kind,
-        sender: message.sender,
-        device: message.device,
-        request: message.request,
-        fingerprint: fingerprint([envelope.as_ref(), body.as_ref()]),
         counts: kind == EntryKind::Message && !read.uncounted,
-        content: raw::message_content(envelope, body),
         media,
-        sending: Sending {
-            trace: message.trace,
-            arrived: Some(message.arrived),
-            read_receipts_off: message.read_receipts_off,
-            acked: message.acked,
-        },
+        sending,
+        ..NewEntry::message(
+            message.sender,
+            message.device,
+            message.request,
+            fingerprint([envelope.as_ref(), body.as_ref()]),
+            raw::message_content(envelope, body),
+        )
     })
 }
 

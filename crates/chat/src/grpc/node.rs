@@ -18,7 +18,7 @@ use tern_chat_core::shard::Event;
 use tern_store::Pools;
 use tern_store::error::is_conflict;
 
-use super::store_away;
+use super::store_failed;
 use super::writes::Writes;
 use crate::answer;
 use crate::epoch::StoreEpoch;
@@ -60,7 +60,7 @@ impl NodeService {
         }
         let revoked = people::revoked(self.pools.people(), &gone)
             .await
-            .map_err(store_away)?;
+            .map_err(store_failed)?;
         let answer = |device: &DeviceId| DeviceInbox {
             device_id: device.to_vec().into(),
             active: false,
@@ -86,8 +86,10 @@ impl ChatNode for NodeService {
             return Err(Status::invalid_argument(format!("at most {MAX_DEVICES} devices")));
         }
         let asked = asked.iter().map(|id| device(id)).collect::<Result<Vec<_>, _>>()?;
-        let (epoch, number) = self.epoch.read(opens).await.map_err(store_away)?;
-        let read = inboxes::inboxes(&self.pools, &asked).await.map_err(store_away)?;
+        let (epoch, number) = self.epoch.read(opens).await.map_err(store_failed)?;
+        let read = inboxes::inboxes(&self.pools, &asked)
+            .await
+            .map_err(store_failed)?;
         let (inboxes, partial) = (read.devices, read.partial);
         if partial && !accept_partial {
             return Err(ApiError::unavailable("a part of the inboxes cannot be read now").into());
@@ -133,7 +135,7 @@ impl ChatNode for NodeService {
             false => written::have_written(&self.pools, to, &from).await,
             true => written::has_written_to(&self.pools, to, &from).await,
         };
-        let written = written.map_err(store_away)?;
+        let written = written.map_err(store_failed)?;
         Ok(Response::new(HaveWrittenResponse {
             from_user_ids: written.iter().map(|user| user.to_vec().into()).collect(),
         }))
@@ -147,10 +149,9 @@ impl ChatNode for NodeService {
             .map_err(|_| Status::invalid_argument("chat_id"))?;
         self.writes.check_owner(chat, request.metadata())?;
         let changed = |origin| Event::BlocksChanged { origin, chat };
-        match self.writes.call(chat, changed).await? {
-            Outcome::Refused(refusal) => Err(answer::to_error(&refusal).into()),
-            _ => Ok(Response::new(BlocksChangedResponse {})),
-        }
+        let noted = self.writes.call(chat, changed, Outcome::noted).await?;
+        noted.map_err(|refusal| answer::to_error(&refusal))?;
+        Ok(Response::new(BlocksChangedResponse {}))
     }
 
     async fn link_device(
@@ -164,7 +165,7 @@ impl ChatNode for NodeService {
                 Ok(true) => return Ok(Response::new(LinkDeviceResponse {})),
                 Ok(false) => return Err(ApiError::new(ErrorReason::DeviceNotFound, "no such device").into()),
                 Err(error) if is_conflict(&error) => {}
-                Err(error) => return Err(store_away(error).into()),
+                Err(error) => return Err(store_failed(error).into()),
             }
         }
         Err(ApiError::unavailable("the user's chats are changing").into())
@@ -180,7 +181,7 @@ impl ChatNode for NodeService {
             match devices::unlink(&self.pools, user, device).await {
                 Ok(()) => return Ok(Response::new(UnlinkDeviceResponse {})),
                 Err(error) if is_conflict(&error) => {}
-                Err(error) => return Err(store_away(error).into()),
+                Err(error) => return Err(store_failed(error).into()),
             }
         }
         Err(ApiError::unavailable("the user's chats are changing").into())

@@ -15,7 +15,7 @@ use tern_types::{ChatId, Seq, Slot, UserId};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
-use super::store_away;
+use super::store_failed;
 use crate::shard_loop::Shards;
 use crate::store::listing::{self, ChatView};
 
@@ -62,7 +62,7 @@ impl ReadMarks {
     /// Puts these marks into the views where they are at least as new as those that were read from the store.
     pub async fn show(&self, views: &mut [ChatView], marks: Vec<(ChatId, Seq, u32)>) -> Result<(), ApiError> {
         let shown = listing::show_marks(&self.pools, views, marks).await;
-        shown.map_err(store_away)
+        shown.map_err(store_failed)
     }
 
     /// Asks another node for the user's read marks. Returns none if the node does not answer in time.

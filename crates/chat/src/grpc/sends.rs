@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
+use tern_chat_core::Outcome;
 use tern_chat_core::shard::{ANSWER_WITHIN, Event};
 
 use super::caller::Callers;
@@ -71,7 +72,7 @@ impl Sends {
             peer,
             entry,
         };
-        let outcome = self.writes.call(chat, event).await?;
-        Ok(answer::sent(&outcome)?)
+        let sent = self.writes.call(chat, event, Outcome::sent).await?;
+        Ok(answer::sent(sent)?)
     }
 }

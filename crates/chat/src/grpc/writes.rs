@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tern_cluster::routing::{CHAT, MAP_VERSION, NOT_OWNER};
 use tern_proto::ApiError;
+use tern_proto::v1::ErrorReason;
 use tern_types::ChatId;
 use tonic::Status;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -36,13 +37,18 @@ impl Writes {
             .map_err(|not_owner| elsewhere(chat, not_owner))
     }
 
-    /// Sends the event that `event` makes to the chat's shard, and waits for its answer. A refusal is an `Ok`
-    /// with [`Outcome::Refused`].
+    /// Sends the event that `event` makes to the chat's shard, and waits for its answer. `answer` is the method of
+    /// [`Outcome`] that returns answers to this kind of event, such as [`Outcome::sent`]. A refusal is an answer too.
     ///
     /// # Errors
     ///
     /// `UNAVAILABLE` if the node is stopping, or is not the chat's owner any more.
-    pub async fn call(&self, chat: ChatId, event: impl FnOnce(Origin) -> Event) -> Result<Outcome, Status> {
+    pub async fn call<T>(
+        &self,
+        chat: ChatId,
+        event: impl FnOnce(Origin) -> Event,
+        answer: fn(Outcome) -> Option<T>,
+    ) -> Result<T, Status> {
         let call = self.calls.open();
         let stopping = || Status::from(ApiError::unavailable("the node is stopping"));
         self.shards
@@ -56,9 +62,18 @@ impl Writes {
                     map_version: self.ownership.map_version(),
                 },
             )),
-            outcome => Ok(outcome),
+            outcome => answer(outcome).ok_or_else(of_another_kind),
         }
     }
+}
+
+/// Returns the error that the shard answered another kind of event than was sent to it, which is a fault of the server.
+fn of_another_kind() -> Status {
+    ApiError::new(
+        ErrorReason::Internal,
+        "the answer is that to another kind of call",
+    )
+    .into()
 }
 
 /// Returns the error that the chat belongs to another node, with the metadata for the gateway.

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tern_cluster::shedding::Shedding;
 use tern_proto::{notice, raw, v1};
-use tern_types::{ChatId, DeviceId, RequestId, UserId};
+use tern_types::{ChatId, RequestId, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::shard::{Effect, Event, Pushed, WakesDone};
-use tern_chat_core::{Entry, Making, Origin, Outcome};
+use tern_chat_core::{Entry, Making, Origin, Outcome, Shown};
 
 use crate::fanout::{Fanout, Outgoing, Pushes};
 use crate::gateways::Gateways;
@@ -177,8 +177,10 @@ impl ShardEffects {
                     &outcome,
                     self.shared.ownership.map_version(),
                 );
-                self.shared.gateways.answer(link, item);
-                if let Outcome::Refused(refusal) = &outcome {
+                if let Some(item) = item {
+                    self.shared.gateways.answer(link, item);
+                }
+                if let Outcome::Sent(Err(refusal)) = &outcome {
                     metrics::send_refused(answer::send_error_code(refusal));
                 }
             }
@@ -234,19 +236,7 @@ fn receipt_event(chat: ChatId, user: UserId, mark: Watermark) -> Bytes {
 
 /// Encodes the server event of an entry, which is the same for every recipient.
 pub fn entry_event(entry: &Entry) -> Bytes {
-    let new = &entry.new;
-    let text =
-        |present: bool, id: &dyn std::fmt::Display| if present { id.to_string() } else { String::new() };
-    raw::entry_event(&v1::Entry {
-        chat_id: entry.chat.to_string(),
-        seq: entry.seq.0,
-        sent_at_ms: entry.sent_at.0,
-        sender_user_id: text(new.sender != UserId::SYSTEM, &new.sender),
-        sender_device_id: text(new.device != DeviceId::BACK_END, &new.device),
-        request_id: new.request.to_string(),
-        ordinal: entry.ordinal,
-        content: new.content.clone(),
-    })
+    raw::entry_event(&Shown::from(entry).into_wire())
 }
 
 #[cfg(test)]
@@ -263,9 +253,9 @@ mod tests {
             let Origin::Call(number) = origin else {
                 panic!("{origin:?}")
             };
-            calls.answer(number, Outcome::Unchanged);
+            calls.answer(number, Outcome::Noted(Ok(())));
         }
-        assert_eq!(call.answered().await, Some(Outcome::Unchanged));
+        assert_eq!(call.answered().await, Some(Outcome::Noted(Ok(()))));
         drop(calls.open());
         assert!(calls.lock().is_empty());
     }

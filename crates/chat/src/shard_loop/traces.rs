@@ -86,7 +86,7 @@ impl Traces {
         };
         under_way.answered = true;
         match outcome {
-            Outcome::Placed { seq, .. } => under_way.span.record("seq", seq.0),
+            Outcome::Sent(Ok(place)) => under_way.span.record("seq", place.seq.0),
             outcome => under_way.span.record("refused", tracing::field::debug(outcome)),
         };
     }
@@ -151,27 +151,22 @@ mod tests {
     use tern_types::{DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
 
     use super::*;
-    use tern_chat_core::{EntryKind, NewEntry, Sending};
+    use tern_chat_core::{NewEntry, Sending};
 
     fn send(number: u8, traced: bool) -> (Event, Entry) {
         let chat = ChatId(uuid::Uuid::nil());
+        let sending = Sending {
+            trace: traced.then_some(TraceContext {
+                trace_id: [1; 16],
+                span_id: [number; 8],
+                sampled: true,
+            }),
+            ..Sending::default()
+        };
+        let (sender, device, request) = (UserId::random(), DeviceId::random(), RequestId::random());
         let entry = NewEntry {
-            media: Vec::new(),
-            kind: EntryKind::Message,
-            sender: UserId::random(),
-            device: DeviceId::random(),
-            request: RequestId::random(),
-            fingerprint: [0; 16],
-            counts: true,
-            content: bytes::Bytes::new(),
-            sending: Sending {
-                trace: traced.then_some(TraceContext {
-                    trace_id: [1; 16],
-                    span_id: [number; 8],
-                    sampled: true,
-                }),
-                ..Sending::default()
-            },
+            sending,
+            ..NewEntry::message(sender, device, request, [0; 16], bytes::Bytes::new())
         };
         let placed = Entry {
             chat,
@@ -205,8 +200,8 @@ mod tests {
         traces.arrived(&first);
         traces.arrived(&second);
         assert_eq!(traces.0.len(), 1);
-        traces.answered(origin(2), &Outcome::Unchanged);
-        traces.answered(origin(1), &Outcome::Unchanged);
+        traces.answered(origin(2), &Outcome::NotOwner);
+        traces.answered(origin(1), &Outcome::NotOwner);
         assert!(traces.fanout(&placed).is_some() && traces.fanout(&untraced).is_none());
         traces.forget_answered();
         assert!(traces.0.is_empty());

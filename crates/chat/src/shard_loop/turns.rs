@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use tern_chat_core::shard::LoadError;
 
+use tern_store::StoreError;
 use tern_store::error::{is_away, is_held};
 
 use crate::store::ReadError;
@@ -99,9 +100,12 @@ impl Turns {
             Ok(Err(error)) => {
                 tracing::warn!(%of, %error, "cannot read from the store");
                 let failed = match error {
-                    ReadError::Sql(error) if is_away(&error) => return Err(LoadError::Away),
-                    ReadError::Sql(error) if is_held(&error) => LoadError::Held,
-                    ReadError::Sql(_) => LoadError::Away,
+                    ReadError::Store(StoreError::Away(error)) if is_away(&error) => {
+                        return Err(LoadError::Away);
+                    }
+                    ReadError::Store(StoreError::Away(error)) if is_held(&error) => LoadError::Held,
+                    // After a fault too the caller is to come again: a device keeps its message until it is taken.
+                    ReadError::Store(_) => LoadError::Away,
                     ReadError::Key(_) | ReadError::Unknown(..) => LoadError::Unreadable,
                 };
                 attempt.succeeded();
@@ -257,7 +261,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_many_that_wait_for_the_time_of_the_next_attempt_one_makes_it() {
         let turns = Turns::new(2);
-        let away = || async { Err::<(), _>(ReadError::Sql(sqlx::Error::PoolClosed)) };
+        let away = || async { Err::<(), _>(ReadError::from(sqlx::Error::PoolClosed)) };
         assert!(turns.take("", away()).await.is_err());
         let tries = std::cell::Cell::new(0);
         let load = || {

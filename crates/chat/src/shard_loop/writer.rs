@@ -166,10 +166,10 @@ impl Writer {
                 let began = Instant::now();
                 let committed = self.commit(&batches).await;
                 self.commit_time.record(began.elapsed());
-                let moved = committed
+                let stored = committed
                     .iter()
                     .filter(|(_, committed)| *committed == Committed::Stored);
-                metrics::sent(moved.flat_map(|(batch, _)| batch.entries.iter().map(|entry| &*entry.new)));
+                metrics::sent(stored.flat_map(|(batch, _)| batch.entries.iter().map(|entry| &*entry.new)));
                 let committed = committed.into_iter();
                 JobDone::Commit(
                     committed
@@ -182,7 +182,7 @@ impl Writer {
                 let result = match attempt!(self, |db| change::change(db, &batch, patience)) {
                     Ok(change::Changed::Stored) => Committed::Stored,
                     Ok(change::Changed::Conflict) => Committed::Conflict,
-                    Ok(change::Changed::Refused(refusal)) => Committed::Refused(refusal),
+                    Ok(change::Changed::Refused(refusal)) => Committed::NotPermitted(refusal),
                     Err(failure) => failure.into(),
                 };
                 JobDone::Commit(vec![(batch.chat, result)])
@@ -211,10 +211,10 @@ impl Writer {
 
     async fn commit<'a>(&mut self, batches: &'a [Batch]) -> Vec<(&'a Batch, Committed)> {
         let mut batches: Vec<&Batch> = batches.iter().collect();
-        let (moved, failed) = self.each(&mut batches).await;
+        let (stored, failed) = self.each(&mut batches).await;
         let outcome = |batch: &Batch| match failed.get(&batch.chat) {
             Some(failure) => (*failure).into(),
-            None if moved.contains(&batch.chat) => Committed::Stored,
+            None if stored.contains(&batch.chat) => Committed::Stored,
             None => Committed::Conflict,
         };
         batches.into_iter().map(|batch| (batch, outcome(batch))).collect()
@@ -251,7 +251,7 @@ impl Writer {
         match done {
             Ok((found, held)) => {
                 if !held.is_empty() {
-                    self.is_held_up();
+                    self.note_held();
                 }
                 (
                     found,
@@ -289,7 +289,7 @@ impl Writer {
     }
 
     /// Notes that a lock of another transaction was in the way.
-    fn is_held_up(&mut self) {
+    fn note_held(&mut self) {
         if !self.is_wary() {
             tracing::warn!("somebody holds a lock in the store: its chats wait");
         }
@@ -314,7 +314,7 @@ impl Writer {
         }
         if is_held(error) {
             metrics::store_failed("held");
-            self.is_held_up();
+            self.note_held();
             return Some(Failure::Held);
         }
         if is_refusal(error) {

@@ -34,72 +34,45 @@ pub trait ByChat: Send + Sync + Sized {
     fn join(found: &mut Self::Found, more: Self::Found);
 }
 
-impl ByChat for &Batch {
+/// Implements [`ByChat`] for parts whose work a function of the store does. Results of other chats extend the result.
+macro_rules! by_chat {
+    ($(#[$doc:meta])* $part:ty => $found:ty, $run:path) => {
+        impl ByChat for $part {
+            $(#[$doc])*
+            type Found = $found;
+
+            fn chat(&self) -> ChatId {
+                self.chat
+            }
+
+            async fn run(
+                db: &mut PgConnection,
+                parts: &[Self],
+                heads: Heads,
+            ) -> sqlx::Result<(Self::Found, IdSet<ChatId>)> {
+                $run(db, parts, heads).await
+            }
+
+            fn join(found: &mut Self::Found, more: Self::Found) {
+                found.extend(more);
+            }
+        }
+    };
+}
+
+by_chat!(
     /// The chats whose batch is committed. In a chat that is neither here nor left out, the head had moved or a request
     /// was in the log already.
-    type Found = IdSet<ChatId>;
-
-    fn chat(&self) -> ChatId {
-        self.chat
-    }
-
-    async fn run(
-        db: &mut PgConnection,
-        parts: &[Self],
-        heads: Heads,
-    ) -> sqlx::Result<(Self::Found, IdSet<ChatId>)> {
-        match heads {
-            Heads::Wait => Ok((commit::commit(db, parts.iter().copied()).await?, IdSet::default())),
-            Heads::LeaveOut => commit::commit_free(db, parts).await,
-        }
-    }
-
-    fn join(found: &mut Self::Found, more: Self::Found) {
-        found.extend(more);
-    }
-}
-
-impl ByChat for SettleChat {
+    &Batch => IdSet<ChatId>, commit::commit_parts
+);
+by_chat!(
     /// The devices that are missing in each chat.
-    type Found = HashMap<ChatId, Vec<Missing>>;
-
-    fn chat(&self) -> ChatId {
-        self.chat
-    }
-
-    async fn run(
-        db: &mut PgConnection,
-        parts: &[Self],
-        heads: Heads,
-    ) -> sqlx::Result<(Self::Found, IdSet<ChatId>)> {
-        settle::settle(db, parts, heads).await
-    }
-
-    fn join(found: &mut Self::Found, more: Self::Found) {
-        found.extend(more);
-    }
-}
-
-impl ByChat for AckWrite {
+    SettleChat => HashMap<ChatId, Vec<Missing>>, settle::settle
+);
+by_chat!(
     /// The inbox rows that the acknowledgements met.
-    type Found = Rows;
-
-    fn chat(&self) -> ChatId {
-        self.chat
-    }
-
-    async fn run(
-        db: &mut PgConnection,
-        parts: &[Self],
-        heads: Heads,
-    ) -> sqlx::Result<(Self::Found, IdSet<ChatId>)> {
-        ack::acknowledge(db, parts, heads).await
-    }
-
-    fn join(found: &mut Self::Found, more: Self::Found) {
-        found.extend(more);
-    }
-}
+    AckWrite => Rows, ack::acknowledge
+);
 
 impl ByChat for ReadMark {
     type Found = ();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 use tern_types::{ChatId, Seq, UserId};
 
-use tern_chat_core::Refusal;
+use tern_chat_core::ChangeRefusal;
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::Batch;
 
@@ -31,7 +31,7 @@ pub enum Changed {
     /// The head had moved, or the request is in the log already: nothing was written.
     Conflict,
     /// The store's facts do not allow the change: nothing was written.
-    Refused(Refusal),
+    Refused(ChangeRefusal),
 }
 
 /// The entry that a change is committed with.
@@ -45,7 +45,7 @@ struct At {
 trait Statements {
     /// Locks and reads what the change depends on, before the entry is committed. `Some` refuses the change, because
     /// the store knows more than the chat's owner knew when it permitted the change.
-    async fn before(&self, _db: &mut PgConnection, _at: &At) -> sqlx::Result<Option<Refusal>> {
+    async fn before(&self, _db: &mut PgConnection, _at: &At) -> sqlx::Result<Option<ChangeRefusal>> {
         Ok(None)
     }
 

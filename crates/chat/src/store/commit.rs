@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use tern_chat_core::chat::Batch;
 
-use super::heads::lock_free_to_commit;
+use super::heads::{Heads, lock_free_to_commit};
 use super::seal::{Sealer, Turn};
 
 /// Builds the statement of a commit. `$more` is a further part of its WITH list.
@@ -26,7 +26,7 @@ WITH c AS (
         SELECT FROM messages m
         WHERE m.chat_id = e.chat_id AND m.sender_user = e.sender_user AND m.request_id = e.request_id LIMIT 1
     ) AS m
-), moved AS (
+), stored AS (
     UPDATE chat_heads h SET head_seq = c.head, head_ordinal = c.ordinal FROM c
     WHERE h.chat_id = c.chat_id AND h.head_seq = c.expected
         AND (c.chat_id IN (SELECT chat_id FROM repeated)) IS NOT TRUE
@@ -35,20 +35,20 @@ WITH c AS (
     INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
     SELECT chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body,
            to_timestamp(sent_at / 1000.0)
-    FROM e WHERE (e.chat_id IN (SELECT chat_id FROM moved)) IS TRUE
+    FROM e WHERE (e.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
 ), open AS (
-    INSERT INTO unsettled (chat_id, from_seq, slot) SELECT chat_id, expected + 1, slot FROM moved
+    INSERT INTO unsettled (chat_id, from_seq, slot) SELECT chat_id, expected + 1, slot FROM stored
 )",
             $more,
             "
-SELECT chat_id FROM moved"
+SELECT chat_id FROM stored"
         )
     };
 }
 
 /// Commits batches (rules 1, 2 and 5, fine print 3 and 10): a compare-and-set of each chat's head, the insert of its
-/// entries and of its unsettled row. A chat whose head moved, or one of whose requests is in the log already, is left
-/// out.
+/// entries and of its unsettled row. A chat whose head had moved, or one of whose requests is in the log already, is
+/// left out.
 ///
 /// `IN (…) IS TRUE` makes the planner use hashed subplans, where a join would be a nested loop over both lists.
 /// `LATERAL … LIMIT` makes it probe the index for each entry. The planner may turn a join round, and the join then
@@ -61,7 +61,7 @@ pub const COMMIT_WITH_MEDIA: &str = commit!(
     ", refs AS (
     INSERT INTO media_refs (chat_id, media_id, seq)
     SELECT chat_id, media_id, seq FROM unnest($16::uuid[], $17::uuid[], $18::int8[]) AS r(chat_id, media_id, seq)
-    WHERE (r.chat_id IN (SELECT chat_id FROM moved)) IS TRUE
+    WHERE (r.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
 )"
 );
 
@@ -115,25 +115,30 @@ pub async fn commit(
     if !refs.chat.is_empty() {
         query = query.bind(refs.chat).bind(refs.media).bind(refs.seq);
     }
-    let moved: Vec<Uuid> = query.fetch_all(db).await?;
-    Ok(moved.into_iter().map(ChatId).collect())
+    let stored: Vec<Uuid> = query.fetch_all(db).await?;
+    Ok(stored.into_iter().map(ChatId).collect())
 }
 
-/// Commits the batches of the chats whose heads no other transaction has locked, and waits for no lock on a head.
-/// Returns the chats whose batch is committed, and the chats that were left out because their heads are locked.
-pub(crate) async fn commit_free(
+/// Commits the batches as [`commit`] does. With [`Heads::LeaveOut`] it waits for no lock on a head. Returns the chats
+/// whose batch is committed, and the chats that were left out because another transaction has locked their heads.
+pub(crate) async fn commit_parts(
     db: &mut PgConnection,
     batches: &[&Batch],
+    heads: Heads,
 ) -> sqlx::Result<(IdSet<ChatId>, IdSet<ChatId>)> {
+    if heads == Heads::Wait {
+        let stored = commit(db, batches.iter().copied()).await?;
+        return Ok((stored, IdSet::default()));
+    }
     let mut tx = db.begin().await?;
     let held = lock_free_to_commit(&mut tx, batches.iter().map(|batch| batch.chat)).await?;
     let free = batches
         .iter()
         .copied()
         .filter(|batch| !held.contains(&batch.chat));
-    let moved = commit(&mut tx, free).await?;
+    let stored = commit(&mut tx, free).await?;
     tx.commit().await?;
-    Ok((moved, held))
+    Ok((stored, held))
 }
 
 /// The columns of the entries of one commit.

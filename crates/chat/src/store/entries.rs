@@ -3,9 +3,9 @@
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use tern_proto::v1;
-use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
-use uuid::Uuid;
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 
+use tern_chat_core::Shown;
 use tern_store::{Pools, millis};
 
 use super::ReadError;
@@ -279,28 +279,21 @@ pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<v
 
 /// Opens the body of a row with the columns of [`UPWARDS`]. [`ReadError::Key`] if the body does not open.
 pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<v1::Entry, ReadError> {
-    let sender = UserId(row.try_get("sender_user")?);
-    let device: Uuid = row.try_get("sender_device")?;
-    let request = RequestId(row.try_get("request_id")?);
+    let (sender, request) = (
+        UserId(row.try_get("sender_user")?),
+        RequestId(row.try_get("request_id")?),
+    );
     let body: Vec<u8> = row.try_get("body")?;
-    Ok(v1::Entry {
-        chat_id: chat.to_string(),
-        seq: Seq::from_i64(row.try_get("seq")?).0,
-        sent_at_ms: row.try_get("sent_at")?,
-        sender_user_id: if sender == UserId::SYSTEM {
-            String::new()
-        } else {
-            sender.to_string()
-        },
-        sender_device_id: if device.is_nil() {
-            String::new()
-        } else {
-            device.to_string()
-        },
-        request_id: request.to_string(),
+    let content = sealer.open(&body, chat, sender, request);
+    let shown = Shown {
+        chat,
+        seq: Seq::from_i64(row.try_get("seq")?),
         ordinal: u64::try_from(row.try_get::<i64, _>("ordinal")?).unwrap_or(0),
-        content: sealer
-            .open(&body, chat, sender, request)
-            .map_err(|_| ReadError::Key(chat))?,
-    })
+        sent_at: Timestamp(row.try_get("sent_at")?),
+        sender,
+        device: DeviceId(row.try_get("sender_device")?),
+        request,
+        content: content.map_err(|_| ReadError::Key(chat))?,
+    };
+    Ok(shown.into_wire())
 }

@@ -80,10 +80,10 @@ async fn who_has_written_is_who_sent_a_message_in_the_direct_chat() {
     let mut group = store.group(d, &[a]).await;
     store.say(&mut db, &mut group, d, "in a group").await;
     let reaction = others.batch(vec![new_entry(c, EntryKind::Reaction, b"x")]);
-    let moved = commit::commit(&mut db, std::slice::from_ref(&reaction))
+    let stored = commit::commit(&mut db, std::slice::from_ref(&reaction))
         .await
         .unwrap();
-    assert!(moved.contains(&others.id));
+    assert!(stored.contains(&others.id));
     others.head = reaction.head();
     let asked = [b, c, d, UserId::random(), a];
     let written = async |to| {

@@ -86,8 +86,8 @@ async fn rule_5_and_fine_print_10_a_request_in_the_log_leaves_its_chat_out_and_n
     // Fine print 10: the repetition makes neither a gap nor a failed statement.
     let again = one.batch(vec![new_entry(a, EntryKind::Message, b"new"), repeated]);
     let other = two.batch(vec![new_entry(a, EntryKind::Message, b"other")]);
-    let moved = commit::commit(&mut db, &[again, other]).await.unwrap();
-    assert!(moved.contains(&two.id) && !moved.contains(&one.id));
+    let stored = commit::commit(&mut db, &[again, other]).await.unwrap();
+    assert!(stored.contains(&two.id) && !stored.contains(&one.id));
     assert_eq!(store.log(one.id).await, [1]);
     assert_eq!(store.load(one.id).await.head, Seq(1));
     assert_eq!(store.log(two.id).await, [1]);
@@ -132,7 +132,7 @@ async fn a_member_who_does_not_exist_is_not_added() {
     let mut batch = chat.batch(vec![new_entry(a, EntryKind::MembersAdded, b"")]);
     batch.change = Some(Action::Add(vec![nobody]));
     let mut db = store.shard().await;
-    let refused = tern_chat_core::Refusal::UserNotFound(nobody);
+    let refused = tern_chat_core::ChangeRefusal::UserNotFound(nobody);
     assert_eq!(
         change::change(&mut db, &batch, None).await.unwrap(),
         change::Changed::Refused(refused)
@@ -185,8 +185,8 @@ async fn what_an_entry_refers_to_is_written_with_it_or_not_at_all() {
     let late = stale.batch(vec![with(&[y])]);
     let group = store.group(a, &[b]).await;
     let good = group.batch(vec![with(&[y])]);
-    let moved = commit::commit(&mut db, &[late, good]).await.unwrap();
-    assert!(moved.contains(&group.id) && !moved.contains(&one.id));
+    let stored = commit::commit(&mut db, &[late, good]).await.unwrap();
+    assert!(stored.contains(&group.id) && !stored.contains(&one.id));
     assert_eq!(store.refs(one.id).await, [(x, 1), (y, 3)]);
     assert_eq!(store.refs(group.id).await, [(y, 2)]);
 }

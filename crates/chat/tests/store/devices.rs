@@ -210,11 +210,11 @@ async fn two_links_of_one_user_and_a_commit_do_not_deadlock_for_ever() {
         b"x",
     )]);
     let batches = [batch];
-    let (first, second, moved) = tokio::join!(
+    let (first, second, stored) = tokio::join!(
         devices::link(&store.pools, a, one),
         devices::link(&store.pools, a, two),
         commit::commit(&mut db, &batches)
     );
     assert!(first.unwrap() && second.unwrap());
-    assert_eq!(moved.unwrap().len(), 1);
+    assert_eq!(stored.unwrap().len(), 1);
 }

@@ -12,7 +12,7 @@ use tern_chat::store::{ack, change, commit, devices, direct, group, load, settle
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::{Batch, ChatKey, Snapshot};
 use tern_chat_core::shard::{AckWrite, SettleChat};
-use tern_chat_core::{Entry, EntryKind, Making, Missing, NewEntry, Origin, Sending};
+use tern_chat_core::{Entry, EntryKind, Making, Missing, NewEntry, Origin};
 use tern_local::Shared;
 use tern_store::postgres::{PostgresArgs, cell_connect_options, connect_hot};
 use tern_store::{Pools, schema};
@@ -387,15 +387,11 @@ pub fn making(new: NewDirect) -> Option<Making> {
 
 /// Returns an entry with a new request_id.
 pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
+    let (device, request) = (DeviceId(sender.0), RequestId::random());
+    let content = Bytes::copy_from_slice(content);
     NewEntry {
-        sending: Sending::default(),
-        media: Vec::new(),
         kind,
-        sender,
-        device: DeviceId(sender.0),
-        request: RequestId::random(),
-        fingerprint: [7; 16],
         counts: kind == EntryKind::Message,
-        content: Bytes::copy_from_slice(content),
+        ..NewEntry::message(sender, device, request, [7; 16], content)
     }
 }

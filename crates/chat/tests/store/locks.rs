@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use tern_chat::shard_loop::loader::Loader;
 use tern_chat_core::change::Action;
 use tern_chat_core::shard::{AckWrite, Committed, Job, JobDone, ReadMark, SettleChat};
-use tern_chat_core::{EntryKind, NewEntry, Origin, Outcome, Refusal};
+use tern_chat_core::{EntryKind, NewEntry, Origin, Outcome, Place, Refusal};
 use tern_store::Pools;
 use tern_store::postgres::cell_connect_options;
 use tern_types::{Cells, ChatId, DeviceId, RequestId, Seq, UserId};
@@ -130,17 +130,17 @@ async fn a_send_to_a_chat_that_is_held_fails_alone_and_is_in_the_log_once_when_i
         ])
         .await;
     let [(last, refused), (_, first), (_, second)] = answers;
-    assert_eq!(refused, Outcome::Refused(Refusal::TOO_LATE));
+    assert_eq!(refused, Outcome::Sent(Err(Refusal::TOO_LATE)));
     assert_eq!(last, 2, "the others did not wait for it");
     for placed in [first, second] {
-        assert!(matches!(placed, Outcome::Placed { .. }), "{placed:?}");
+        assert!(matches!(placed, Outcome::Sent(Ok(_))), "{placed:?}");
     }
     assert_eq!(two.store.log(two.held.id).await, [1]);
     tx.rollback().await.unwrap();
     for _ in 0..2 {
         let placed = owner.send(two.held.id, &late).await;
         assert!(
-            matches!(placed, Outcome::Placed { seq: Seq(2), .. }),
+            matches!(placed, Outcome::Sent(Ok(Place { seq: Seq(2), .. }))),
             "{placed:?}"
         );
     }
@@ -160,7 +160,7 @@ async fn a_send_outlasts_a_lock_that_is_short() {
     };
     let (placed, ()) = tokio::join!(owner.send(two.held.id, &entry), release);
     assert!(
-        matches!(placed, Outcome::Placed { seq: Seq(2), .. }),
+        matches!(placed, Outcome::Sent(Ok(Place { seq: Seq(2), .. }))),
         "{placed:?}"
     );
 }
@@ -260,7 +260,10 @@ async fn a_lock_on_the_whole_inbox_holds_up_no_message() {
     let two = Two::new().await;
     let mut owner = Owner::new(&two.store);
     let sent = owner.send(two.free.id, &message(two.user)).await;
-    assert!(matches!(sent, Outcome::Placed { seq: Seq(2), .. }), "{sent:?}");
+    assert!(
+        matches!(sent, Outcome::Sent(Ok(Place { seq: Seq(2), .. }))),
+        "{sent:?}"
+    );
     let mut other = two.store.stranger().await;
     let mut tx = other.begin().await.unwrap();
     sqlx::query("LOCK TABLE inbox").execute(&mut *tx).await.unwrap();
@@ -274,7 +277,10 @@ async fn a_lock_on_the_whole_inbox_holds_up_no_message() {
         .await
         .expect("who waits for the inbox holds no head");
     let sent = owner.send(two.free.id, &message(two.user)).await;
-    assert!(matches!(sent, Outcome::Placed { seq: Seq(3), .. }), "{sent:?}");
+    assert!(
+        matches!(sent, Outcome::Sent(Ok(Place { seq: Seq(3), .. }))),
+        "{sent:?}"
+    );
     tx.rollback().await.unwrap();
 }
 

@@ -31,7 +31,7 @@ impl Shard {
     /// Sends a message from the first of the two people to the other. The chat is made if it does not exist.
     fn say(&mut self, request: RequestId) -> Vec<Effect> {
         let (chat, peer) = (self.chat, Some(self.people[1]));
-        let entry = entry(self.people[0], request);
+        let entry = NewEntry::message(self.people[0], DeviceId::BACK_END, request, [0; 16], Bytes::new());
         let origin = Origin::Call(8);
         self.tell(Event::Send {
             origin,
@@ -51,20 +51,6 @@ impl Shard {
     }
 }
 
-fn entry(sender: UserId, request: RequestId) -> NewEntry {
-    NewEntry {
-        sending: Sending::default(),
-        media: Vec::new(),
-        kind: EntryKind::Message,
-        sender,
-        device: DeviceId::BACK_END,
-        request,
-        fingerprint: [0; 16],
-        counts: true,
-        content: Bytes::new(),
-    }
-}
-
 fn answers(effects: &[Effect]) -> Vec<(Origin, &Outcome)> {
     let answers = effects.iter().filter_map(|effect| match effect {
         Effect::Answer { origin, outcome } => Some((*origin, outcome)),
@@ -73,7 +59,8 @@ fn answers(effects: &[Effect]) -> Vec<(Origin, &Outcome)> {
     answers.collect()
 }
 
-const NOT_ACCEPTED: Outcome = Outcome::Refused(Refusal::NotAccepted);
+const NOT_ACCEPTED: Outcome = Outcome::Sent(Err(Refusal::NotAccepted));
+const HEARD: Outcome = Outcome::Noted(Ok(()));
 
 #[test]
 fn what_is_sent_after_a_block_is_decided_by_a_load_that_began_after_it() {
@@ -86,7 +73,7 @@ fn what_is_sent_after_a_block_is_decided_by_a_load_that_began_after_it() {
         "it waits"
     );
     let effects = shard.load(number, true, &[request]);
-    assert_eq!(answers(&effects), [(BLOCKER, &Outcome::Unchanged)]);
+    assert_eq!(answers(&effects), [(BLOCKER, &HEARD)]);
     let (job, effects) = shard.next();
     assert!(job.is_none());
     assert_eq!(answers(&effects), [(Origin::Call(8), &NOT_ACCEPTED)]);
@@ -129,7 +116,7 @@ fn what_is_being_committed_keeps_its_place_and_the_next_is_refused() {
     let chat = shard.chat;
     let effects = shard.tell(Event::JobDone(JobDone::Commit(vec![(chat, Committed::Stored)])));
     let placed = answers(&effects);
-    assert!(matches!(placed[..], [(_, Outcome::Placed { .. })]), "{placed:?}");
+    assert!(matches!(placed[..], [(_, Outcome::Sent(Ok(_)))]), "{placed:?}");
     let loads = effects.iter().filter_map(|effect| match effect {
         Effect::Load { number, .. } => Some(*number),
         _ => None,
@@ -143,7 +130,7 @@ fn what_is_being_committed_keeps_its_place_and_the_next_is_refused() {
     // Rule 5: the first request keeps its result.
     let effects = shard.say(first);
     assert!(
-        matches!(answers(&effects)[..], [(_, Outcome::Placed { .. })]),
+        matches!(answers(&effects)[..], [(_, Outcome::Sent(Ok(_)))]),
         "{effects:?}"
     );
 }
@@ -170,7 +157,7 @@ fn who_has_nothing_to_wait_for_is_answered_at_once() {
     let mut shard = Shard::new();
     shard.state = ShardState::default();
     let effects = shard.blocks_changed();
-    assert_eq!(answers(&effects), [(BLOCKER, &Outcome::Unchanged)], "not loaded");
+    assert_eq!(answers(&effects), [(BLOCKER, &HEARD)], "not loaded");
     assert_eq!(effects.len(), 1);
 }
 
@@ -181,7 +168,7 @@ fn whoever_changed_a_block_is_told_when_it_could_not_be_read() {
     let effects = shard.ended(number, Err(LoadError::Away));
     assert_eq!(
         answers(&effects),
-        [(BLOCKER, &Outcome::Refused(Refusal::STORE_AWAY))]
+        [(BLOCKER, &Outcome::Noted(Err(Refusal::STORE_AWAY)))]
     );
     assert_eq!(
         (shard.state.chats(), shard.state.waiting()),
@@ -205,7 +192,7 @@ fn a_block_that_refuses_the_first_message_is_not_refused_itself() {
     let effects = shard.ended(number, Err(LoadError::NotAccepted));
     assert_eq!(
         answers(&effects),
-        [(BLOCKER, &Outcome::Unchanged), (Origin::Call(8), &NOT_ACCEPTED)]
+        [(BLOCKER, &HEARD), (Origin::Call(8), &NOT_ACCEPTED)]
     );
     assert_eq!((shard.state.chats(), shard.state.waiting()), (0, 0));
 }

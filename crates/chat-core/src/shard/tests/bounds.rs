@@ -12,7 +12,8 @@ fn is_refused(effects: &[Effect]) -> bool {
     matches!(
         effects,
         [Effect::Answer {
-            outcome: Outcome::Refused(Refusal::Unavailable { .. }),
+            outcome: Outcome::Sent(Err(Refusal::Unavailable { .. }))
+                | Outcome::Noted(Err(Refusal::Unavailable { .. })),
             ..
         }]
     )
@@ -48,7 +49,7 @@ fn rule_8_an_acknowledgement_that_finds_no_room_is_not_left_without_an_answer() 
         effects.as_slice(),
         [Effect::Answer {
             origin: Origin::Call(2),
-            outcome: Outcome::Refused(Refusal::Unavailable { .. }),
+            outcome: Outcome::Acked(Err(Refusal::Unavailable { .. })),
         }]
     );
     assert!(refused, "{effects:?}");
@@ -182,7 +183,7 @@ fn rule_8_a_read_mark_that_finds_no_room_is_not_noted() {
         effects.as_slice(),
         [
             Effect::Answer {
-                outcome: Outcome::Unchanged,
+                outcome: Outcome::Noted(Ok(())),
                 ..
             },
             ..

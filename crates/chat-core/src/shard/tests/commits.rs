@@ -3,6 +3,7 @@
 use tern_types::MediaId;
 
 use super::*;
+use crate::Place;
 use crate::shard::jobs::MAX_COMMIT_BYTES;
 
 /// A restore replaces the log, so the chat in memory belongs to another one.
@@ -50,7 +51,7 @@ fn rule_1_nobody_is_told_anything_before_the_commit() {
         matches!(
             effect,
             Effect::Answer {
-                outcome: Outcome::Placed { .. },
+                outcome: Outcome::Sent(Ok(_)),
                 ..
             }
         )
@@ -73,7 +74,7 @@ fn rule_1_a_commit_of_unknown_outcome_is_not_acknowledged() {
     let refused = matches!(
         effects.as_slice(),
         [Effect::Answer {
-            outcome: Outcome::Refused(Refusal::Unavailable { .. }),
+            outcome: Outcome::Sent(Err(Refusal::Unavailable { .. })),
             ..
         }]
     );
@@ -108,7 +109,7 @@ fn a_ticket_that_has_ended_is_refused_but_a_repetition_is_answered_whatever_its_
         again.iter().any(|effect| matches!(
             effect,
             Effect::Answer {
-                outcome: Outcome::Placed { seq: Seq(1), .. },
+                outcome: Outcome::Sent(Ok(Place { seq: Seq(1), .. })),
                 ..
             }
         )),
@@ -140,7 +141,7 @@ fn a_ticket_that_has_ended_is_refused_but_a_repetition_is_answered_whatever_its_
         effects.iter().any(|effect| matches!(
             effect,
             Effect::Answer {
-                outcome: Outcome::Refused(Refusal::MediaTicket),
+                outcome: Outcome::Sent(Err(Refusal::MediaTicket)),
                 ..
             }
         )),

@@ -6,17 +6,8 @@ impl Shard {
     /// Lets this device of one of the two people write to the other. The chat is made if it does not exist.
     fn write(&mut self, person: usize, device: DeviceId) -> Vec<Effect> {
         let chat = self.chat;
-        let entry = NewEntry {
-            sending: Sending::default(),
-            media: Vec::new(),
-            kind: EntryKind::Message,
-            sender: self.people[person],
-            device,
-            request: RequestId::random(),
-            fingerprint: [0; 16],
-            counts: true,
-            content: Bytes::new(),
-        };
+        let (sender, request) = (self.people[person], RequestId::random());
+        let entry = NewEntry::message(sender, device, request, [0; 16], Bytes::new());
         self.tell(Event::Send {
             origin: Origin::Call(1),
             chat,
@@ -105,10 +96,10 @@ fn a_chat_that_cannot_be_read_is_not_unavailable() {
         Effect::Answer { origin, outcome } => (origin, outcome),
         other => panic!("{other:?}"),
     });
-    let unreadable = Outcome::Refused(Refusal::Unreadable);
+    let unreadable = Outcome::Sent(Err(Refusal::Unreadable));
     assert_eq!(
         answers.collect::<Vec<_>>(),
-        [(blocker, Outcome::Unchanged), (Origin::Call(1), unreadable)]
+        [(blocker, Outcome::Noted(Ok(()))), (Origin::Call(1), unreadable)]
     );
     assert_eq!((shard.state.chats(), shard.state.waiting()), (0, 0));
 }

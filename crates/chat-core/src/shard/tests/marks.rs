@@ -34,12 +34,15 @@ fn a_mark_is_known_when_its_call_is_answered_although_it_is_written_later() {
     shard.send();
     shard.committed();
     let (chat, user) = (shard.chat, shard.people[1]);
-    assert_eq!(answer(&shard.mark_read(chat, user, 1)), Some(&Outcome::Unchanged));
+    assert_eq!(
+        answer(&shard.mark_read(chat, user, 1)),
+        Some(&Outcome::Noted(Ok(())))
+    );
     assert_eq!(shard.state.read_mark(chat, user), Some((Seq(1), 0)));
     let sender = shard.people[0];
     assert!(shard.state.read_mark(chat, sender).is_some(), "a send is a mark");
     let stranger = UserId::random();
-    let refused = Outcome::Refused(Refusal::NotAMember);
+    let refused = Outcome::Noted(Err(Refusal::NotAMember));
     assert_eq!(answer(&shard.mark_read(chat, stranger, 1)), Some(&refused));
 }
 
@@ -57,7 +60,7 @@ fn a_mark_that_waits_for_its_chat_to_be_loaded_is_known_and_answered_with_it() {
     };
     let result = Ok(Some(snapshot));
     let effects = shard.tell(Event::Loaded { chat, number, result });
-    assert_eq!(answer(&effects), Some(&Outcome::Unchanged));
+    assert_eq!(answer(&effects), Some(&Outcome::Noted(Ok(()))));
     assert_eq!(shard.state.read_mark(chat, user), Some((Seq(1), 0)));
 }
 
@@ -69,7 +72,7 @@ fn a_mark_that_is_lost_with_a_load_is_no_success() {
     let number = load_number(&shard.mark_read(chat, user, 1));
     let result = Err(LoadError::Away);
     let effects = shard.tell(Event::Loaded { chat, number, result });
-    let away = Outcome::Refused(Refusal::STORE_AWAY);
+    let away = Outcome::Noted(Err(Refusal::STORE_AWAY));
     assert_eq!(answer(&effects), Some(&away));
     assert_eq!(shard.state.read_mark(chat, user), None);
 

@@ -30,7 +30,7 @@ fn refused(effects: &[Effect]) -> usize {
         let Effect::Answer { outcome, .. } = effect else {
             return false;
         };
-        *outcome == Outcome::Refused(Refusal::TOO_LATE)
+        *outcome == Outcome::Sent(Err(Refusal::TOO_LATE))
     };
     effects.iter().filter(late).count()
 }
@@ -38,9 +38,9 @@ fn refused(effects: &[Effect]) -> usize {
 fn placed(effects: &[Effect]) -> Vec<Seq> {
     let placed = |effect: &Effect| match effect {
         Effect::Answer {
-            outcome: Outcome::Placed { seq, .. },
+            outcome: Outcome::Sent(Ok(place)),
             ..
-        } => Some(*seq),
+        } => Some(place.seq),
         _ => None,
     };
     effects.iter().filter_map(placed).collect()

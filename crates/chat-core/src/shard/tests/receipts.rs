@@ -59,20 +59,14 @@ impl Group {
 
     /// Sends a message from this device, which has acknowledged up to `acked`, and commits it.
     fn say_from(&mut self, member: usize, device: DeviceId, acked: u64) -> Vec<Effect> {
-        let request = RequestId::random();
+        let (sender, request) = (self.people[member], RequestId::random());
+        let sending = Sending {
+            acked: Seq(acked),
+            ..Sending::default()
+        };
         let entry = NewEntry {
-            media: Vec::new(),
-            sending: Sending {
-                acked: Seq(acked),
-                ..Sending::default()
-            },
-            kind: EntryKind::Message,
-            sender: self.people[member],
-            device,
-            request,
-            fingerprint: [0; 16],
-            counts: true,
-            content: Bytes::new(),
+            sending,
+            ..NewEntry::message(sender, device, request, [0; 16], Bytes::new())
         };
         let chat = self.chat;
         self.tell(Event::Send {

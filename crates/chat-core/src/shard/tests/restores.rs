@@ -151,7 +151,7 @@ fn an_acknowledgement_that_was_at_the_writer_before_a_restore_is_no_success() {
     else {
         panic!("{effects:?}")
     };
-    assert_eq!(*outcome, Outcome::Refused(Refusal::STORE_AWAY));
+    assert_eq!(*outcome, Outcome::Acked(Err(Refusal::STORE_AWAY)));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn a_read_mark_that_waits_for_the_first_load_after_a_restore_is_answered() {
             effect,
             Effect::Answer {
                 origin: CALL,
-                outcome: Outcome::Unchanged,
+                outcome: Outcome::Noted(Ok(())),
             }
         )
     });

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use tern_chat_core::{EntryKind, NewEntry, Sending};
+use tern_chat_core::NewEntry;
 use tern_types::{DeviceId, RequestId, Seq, UserId};
 
 /// A device.
@@ -56,15 +56,5 @@ impl Device {
 
 /// Makes a new message from this device.
 pub fn message(from: &Device) -> NewEntry {
-    NewEntry {
-        sending: Sending::default(),
-        media: Vec::new(),
-        kind: EntryKind::Message,
-        sender: from.user,
-        device: from.id,
-        request: RequestId::random(),
-        fingerprint: [1; 16],
-        counts: true,
-        content: Bytes::new(),
-    }
+    NewEntry::message(from.user, from.id, RequestId::random(), [1; 16], Bytes::new())
 }

@@ -1,5 +1,6 @@
-//! Begins the calls of `tern.v1.Chats`: reads who calls and which chat the call is about, then checks whether the
-//! caller may see the chat, and whether this node owns it. A handler may look at other fields between these steps.
+//! Begins the calls of `tern.v1.Chats`, all in the same order: it reads who calls and which chat the call is about,
+//! then checks whether this node owns the chat, and whether the caller may see it. A handler looks at the other fields
+//! of its request afterwards.
 
 use tern_identity::principal::Scope;
 use tern_proto::{ApiError, parse, v1};
@@ -14,7 +15,7 @@ use tern_chat_core::{Change, Sending};
 
 use crate::grpc::caller::{Caller, Callers};
 use crate::grpc::parsed::{chat_id, no_chat};
-use crate::grpc::store_away;
+use crate::grpc::store_failed;
 use crate::grpc::writes::Writes;
 use crate::store::listing;
 
@@ -91,18 +92,22 @@ pub enum Who {
     Anybody,
 }
 
+/// The conditions of a call about a chat, besides its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// This node owns the chat.
+    Owner,
+    /// The caller may see the chat.
+    Visible,
+    /// This node owns the chat, and the caller may see it.
+    OwnerAndVisible,
+}
+
 /// A call whose caller is known.
 pub struct Call<R> {
     pub caller: Caller,
     pub request: R,
     metadata: MetadataMap,
-}
-
-impl<R: OfChat> Call<R> {
-    /// Parses the chat that the call names. It does not check whether the caller may see that chat.
-    pub fn chat(&self) -> Result<ChatId, ApiError> {
-        chat_id(self.request.chat_id())
-    }
 }
 
 impl<R: Changing> Call<R> {
@@ -154,15 +159,24 @@ impl Calls {
         })
     }
 
-    /// Checks that the caller may see the chat: a member may, and a back end in nobody's name. For all others it fails
-    /// as if there were no such chat.
-    pub async fn check_visible<R>(&self, call: &Call<R>, chat: ChatId) -> Result<(), ApiError> {
-        let caller = call.caller;
-        let may = caller.is_nobody()
-            || listing::is_member(&self.pools, chat, caller.user)
-                .await
-                .map_err(store_away)?;
-        if may { Ok(()) } else { Err(no_chat()) }
+    /// Reads who calls, as [`Self::open`] does, and the chat that the call is about. Fails if the call does not have
+    /// what it `needs`.
+    pub async fn open_chat<R: Acting + OfChat>(
+        &self,
+        request: Request<R>,
+        who: Who,
+        scope: Scope,
+        needs: Needs,
+    ) -> Result<(Call<R>, ChatId), Status> {
+        let call = self.open(request, who, scope).await?;
+        let chat = chat_id(call.request.chat_id())?;
+        if matches!(needs, Needs::Owner | Needs::OwnerAndVisible) {
+            self.check_owner(&call, chat)?;
+        }
+        if matches!(needs, Needs::Visible | Needs::OwnerAndVisible) {
+            self.check_visible(call.caller, chat).await?;
+        }
+        Ok((call, chat))
     }
 
     /// Checks that this node owns the chat. The error tells the gateway to route the call again.
@@ -170,17 +184,13 @@ impl Calls {
         self.writes.check_owner(chat, &call.metadata)
     }
 
-    /// Returns the chat that the call names. Fails if the caller may not see it.
-    pub async fn visible_chat<R: OfChat>(&self, call: &Call<R>) -> Result<ChatId, ApiError> {
-        let chat = call.chat()?;
-        self.check_visible(call, chat).await?;
-        Ok(chat)
-    }
-
-    /// Returns the chat that the call names. Fails if this node does not own it.
-    pub fn owned_chat<R: OfChat>(&self, call: &Call<R>) -> Result<ChatId, Status> {
-        let chat = call.chat()?;
-        self.check_owner(call, chat)?;
-        Ok(chat)
+    /// Checks that the caller may see the chat: a member may, and a back end in nobody's name. For all others it fails
+    /// as if there were no such chat.
+    async fn check_visible(&self, caller: Caller, chat: ChatId) -> Result<(), ApiError> {
+        let may = caller.is_nobody()
+            || listing::is_member(&self.pools, chat, caller.user)
+                .await
+                .map_err(store_failed)?;
+        if may { Ok(()) } else { Err(no_chat()) }
     }
 }

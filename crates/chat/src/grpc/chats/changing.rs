@@ -12,7 +12,7 @@ use tern_chat_core::change::Action;
 use tern_chat_core::shard::Event;
 use tern_chat_core::{Change, Outcome, content};
 
-use super::call::{Call, Calls, Changing, Who};
+use super::call::{Acting, Call, Calls, Changing, Needs, Who};
 use super::heads::ChatHeads;
 use crate::answer;
 use crate::grpc::groups::Groups;
@@ -53,9 +53,9 @@ impl Changes {
         &self,
         request: Request<v1::UpdateChatRequest>,
     ) -> Result<v1::UpdateChatResponse, Status> {
-        let call = self.calls.open(request, Who::Anybody, Scope::ChatsWrite).await?;
+        let (call, chat) = self.open(request, Who::Anybody).await?;
         let title = parse::name("title", call.request.title.clone(), MAX_NAME_BYTES)?;
-        let seq = self.change(&call, Action::SetTitle(title)).await?;
+        let seq = self.change(&call, chat, Action::SetTitle(title)).await?;
         Ok(v1::UpdateChatResponse { seq })
     }
 
@@ -64,10 +64,10 @@ impl Changes {
         &self,
         request: Request<v1::SetChatPictureRequest>,
     ) -> Result<v1::SetChatPictureResponse, Status> {
-        let call = self.calls.open(request, Who::Anybody, Scope::ChatsWrite).await?;
+        let (call, chat) = self.open(request, Who::Anybody).await?;
         let (user, picture) = (call.caller.user, call.request.picture.as_ref());
         let picture = message::picture(picture, user, self.tickets.as_ref())?;
-        let seq = self.change(&call, Action::SetPicture(picture)).await?;
+        let seq = self.change(&call, chat, Action::SetPicture(picture)).await?;
         Ok(v1::SetChatPictureResponse { seq })
     }
 
@@ -76,11 +76,9 @@ impl Changes {
         &self,
         request: Request<v1::AddMembersRequest>,
     ) -> Result<v1::AddMembersResponse, Status> {
-        let call = self.calls.open(request, Who::Anybody, Scope::ChatsWrite).await?;
+        let (call, chat) = self.open(request, Who::Anybody).await?;
         let users = user_ids("user_ids", &call.request.user_ids)?;
-        let chat = call.chat()?;
         let mut change = call.change(Action::Add(users.clone()))?;
-        self.calls.check_owner(&call, chat)?;
         let addable = self
             .groups
             .addable(call.caller, chat, change.request, &users)
@@ -95,9 +93,9 @@ impl Changes {
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<v1::RemoveMemberResponse, Status> {
-        let call = self.calls.open(request, Who::Anybody, Scope::ChatsWrite).await?;
+        let (call, chat) = self.open(request, Who::Anybody).await?;
         let user = parse::id("user_id", &call.request.user_id)?;
-        let seq = self.change(&call, Action::Remove(user)).await?;
+        let seq = self.change(&call, chat, Action::Remove(user)).await?;
         Ok(v1::RemoveMemberResponse { seq })
     }
 
@@ -106,8 +104,8 @@ impl Changes {
         &self,
         request: Request<v1::LeaveChatRequest>,
     ) -> Result<v1::LeaveChatResponse, Status> {
-        let call = self.calls.open(request, Who::Person, Scope::ChatsWrite).await?;
-        let seq = self.change(&call, Action::Remove(call.caller.user)).await?;
+        let (call, chat) = self.open(request, Who::Person).await?;
+        let seq = self.change(&call, chat, Action::Remove(call.caller.user)).await?;
         Ok(v1::LeaveChatResponse { seq })
     }
 
@@ -116,32 +114,35 @@ impl Changes {
         &self,
         request: Request<v1::SetRoleRequest>,
     ) -> Result<v1::SetRoleResponse, Status> {
-        let call = self.calls.open(request, Who::Anybody, Scope::ChatsWrite).await?;
+        let (call, chat) = self.open(request, Who::Anybody).await?;
         let user = parse::id("user_id", &call.request.user_id)?;
         let role = content::role_from_wire(call.request.role())
             .ok_or_else(|| ApiError::invalid("role", "is needed"))?;
-        let seq = self.change(&call, Action::SetRole(user, role)).await?;
+        let seq = self.change(&call, chat, Action::SetRole(user, role)).await?;
         Ok(v1::SetRoleResponse { seq })
     }
 
+    /// Begins a call that changes a chat.
+    async fn open<R: Acting + Changing>(
+        &self,
+        request: Request<R>,
+        who: Who,
+    ) -> Result<(Call<R>, ChatId), Status> {
+        self.calls
+            .open_chat(request, who, Scope::ChatsWrite, Needs::Owner)
+            .await
+    }
+
     /// Makes the change that the call asks for. Returns the seq of its entry, or 0 if nothing was to be changed.
-    async fn change<R: Changing>(&self, call: &Call<R>, action: Action) -> Result<u64, Status> {
-        let chat = call.chat()?;
-        let change = call.change(action)?;
-        self.calls.check_owner(call, chat)?;
-        self.apply(chat, change).await
+    async fn change<R: Changing>(&self, call: &Call<R>, chat: ChatId, action: Action) -> Result<u64, Status> {
+        self.apply(chat, call.change(action)?).await
     }
 
     /// Has the chat's shard make the change. Returns the seq of its entry, or 0 if nothing was to be changed.
     async fn apply(&self, chat: ChatId, change: Change) -> Result<u64, Status> {
-        match self
-            .writes
-            .call(chat, |origin| Event::Change { origin, chat, change })
-            .await?
-        {
-            Outcome::Placed { seq, .. } => Ok(seq.0),
-            Outcome::Refused(refusal) => Err(answer::to_error(&refusal).into()),
-            _ => Ok(0),
-        }
+        let event = |origin| Event::Change { origin, chat, change };
+        let changed = self.writes.call(chat, event, Outcome::changed).await?;
+        let place = changed.map_err(|refusal| answer::change_to_error(&refusal))?;
+        Ok(place.map_or(0, |place| place.seq.0))
     }
 }

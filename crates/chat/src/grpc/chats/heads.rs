@@ -8,7 +8,7 @@ use tern_types::{ChatId, Seq, Timestamp};
 use crate::grpc::caller::Caller;
 use crate::grpc::parsed::no_chat;
 use crate::grpc::read_marks::ReadMarks;
-use crate::grpc::store_away;
+use crate::grpc::store_failed;
 use crate::grpc::views::{self, PageToken};
 use crate::store::listing::{self, ChatView};
 use crate::store::seal::MasterKey;
@@ -29,7 +29,7 @@ impl ChatHeads {
     /// Reads one chat, which this node must own. Fails if the caller is no member.
     pub async fn one(&self, caller: Caller, chat: ChatId) -> Result<v1::Chat, ApiError> {
         let view = listing::chat(&self.pools, &self.master, caller.user, caller.device, chat).await;
-        let view = view.map_err(store_away)?.ok_or_else(no_chat)?;
+        let view = view.map_err(store_failed)?.ok_or_else(no_chat)?;
         let marks = self.read_marks.shards.read_marks(caller.user, [chat]).await;
         let shown = self.show(caller, vec![view], marks).await?;
         shown.into_iter().next().ok_or_else(no_chat)
@@ -45,7 +45,7 @@ impl ChatHeads {
         let (pools, master, user, device) = (&self.pools, &self.master, caller.user, caller.device);
         let page = listing::chats(pools, master, user, device, after, size, MAX_LIST_BYTES)
             .await
-            .map_err(store_away)?;
+            .map_err(store_failed)?;
         let next_page_token = PageToken::after(page.chats.last().filter(|_| page.more));
         let chats = page.chats.iter().map(|view| view.chat);
         let marks = self.read_marks.of(user, chats).await;

@@ -7,9 +7,9 @@ use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{Seq, UserId};
 use tonic::{Request, Status};
 
-use super::call::{Calls, Who};
+use super::call::{Calls, Needs, Who};
 use super::heads::ChatHeads;
-use crate::grpc::store_away;
+use crate::grpc::store_failed;
 use crate::grpc::views::{self, PageToken};
 use crate::store::seal::MasterKey;
 use crate::store::{entries, listing};
@@ -33,9 +33,11 @@ impl Reading {
         &self,
         request: Request<v1::GetChatRequest>,
     ) -> Result<v1::GetChatResponse, Status> {
-        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
         // The owner knows read marks before the store does.
-        let chat = self.calls.owned_chat(&call)?;
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Person, Scope::ChatsRead, Needs::Owner)
+            .await?;
         let chat = self.heads.one(call.caller, chat).await?;
         Ok(v1::GetChatResponse { chat: Some(chat) })
     }
@@ -60,14 +62,16 @@ impl Reading {
         &self,
         request: Request<v1::ListMembersRequest>,
     ) -> Result<v1::ListMembersResponse, Status> {
-        let call = self.calls.open(request, Who::Anybody, Scope::ChatsRead).await?;
-        let (chat, request) = (call.chat()?, &call.request);
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Anybody, Scope::ChatsRead, Needs::Visible)
+            .await?;
+        let request = &call.request;
         let size = parse::page_size(request.page_size, 100, MAX_GROUP_MEMBERS as u32);
         let after = parse::optional_id("page_token", &request.page_token)?.unwrap_or(UserId::SYSTEM);
-        self.calls.check_visible(&call, chat).await?;
         let members = listing::members(&self.pools, chat, after, size)
             .await
-            .map_err(store_away)?;
+            .map_err(store_failed)?;
         let full = members.len() == size as usize;
         let next = members.last().filter(|_| full).map(|(user, ..)| user.to_string());
         let members = members.into_iter().map(views::member).collect();
@@ -82,14 +86,16 @@ impl Reading {
         &self,
         request: Request<v1::ListEntriesRequest>,
     ) -> Result<v1::ListEntriesResponse, Status> {
-        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Person, Scope::ChatsRead, Needs::Visible)
+            .await?;
         let size = parse::page_size(call.request.page_size, 100, MAX_ENTRIES);
-        let chat = self.calls.visible_chat(&call).await?;
         let (pools, master, user) = (&self.pools, &self.master, call.caller.user);
         let from = Seq(call.request.from_seq);
         let window = entries::window(pools, master, chat, user, from, size, MAX_PAGE_BYTES)
             .await
-            .map_err(store_away)?;
+            .map_err(store_failed)?;
         let next_from_seq = if window.done { 0 } else { window.next.0 };
         let entries = window.items.into_iter().filter_map(|item| match item {
             entries::Item::Entry(entry) => Some(entry),
@@ -106,9 +112,11 @@ impl Reading {
         &self,
         request: Request<v1::ListMessagesRequest>,
     ) -> Result<v1::ListMessagesResponse, Status> {
-        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Person, Scope::ChatsRead, Needs::Visible)
+            .await?;
         let size = parse::page_size(call.request.page_size, 50, MAX_ENTRIES);
-        let chat = self.calls.visible_chat(&call).await?;
         let before = match call.request.before_seq {
             0 => Seq(i64::MAX as u64),
             before => Seq(before),
@@ -116,7 +124,7 @@ impl Reading {
         let (pools, master, user) = (&self.pools, &self.master, call.caller.user);
         let history = entries::history(pools, master, chat, user, before, size, MAX_PAGE_BYTES)
             .await
-            .map_err(store_away)?;
+            .map_err(store_failed)?;
         let last = history.messages.last().filter(|_| history.more);
         let next_before_seq = last.map_or(0, |message| message.seq);
         Ok(v1::ListMessagesResponse {

@@ -14,13 +14,13 @@ use tern_chat_core::Outcome;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::shard::Event;
 
-use super::call::{Calls, Who};
+use super::call::{Calls, Needs, Who};
 use crate::answer;
 use crate::grpc::caller::Caller;
 use crate::grpc::message_receipts::{self, After};
 use crate::grpc::parsed::no_chat;
 use crate::grpc::writes::Writes;
-use crate::grpc::{store_away, views};
+use crate::grpc::{store_failed, views};
 use crate::store::{listing, load, people};
 
 /// Each present member, the seq at which they joined, and their watermark in the store.
@@ -41,9 +41,10 @@ impl Receipts {
         &self,
         request: Request<v1::GetReceiptsRequest>,
     ) -> Result<v1::GetReceiptsResponse, Status> {
-        let call = self.calls.open(request, Who::Anybody, Scope::ChatsRead).await?;
-        let chat = self.calls.visible_chat(&call).await?;
-        self.calls.check_owner(&call, chat)?;
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Anybody, Scope::ChatsRead, Needs::OwnerAndVisible)
+            .await?;
         let (stored, live) = self.marks(call.caller, chat).await?;
         let receipts = views::receipts(chat, call.caller.user, stored, &live);
         Ok(v1::GetReceiptsResponse { receipts })
@@ -54,12 +55,13 @@ impl Receipts {
         &self,
         request: Request<v1::GetMessageReceiptsRequest>,
     ) -> Result<v1::GetMessageReceiptsResponse, Status> {
-        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
-        let (chat, request) = (call.chat()?, &call.request);
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Person, Scope::ChatsRead, Needs::OwnerAndVisible)
+            .await?;
+        let request = &call.request;
         let size = parse::page_size(request.page_size, 100, MAX_GROUP_MEMBERS as u32);
         let (seq, after) = (Seq(request.seq), After::read(&request.page_token)?);
-        self.calls.check_owner(&call, chat)?;
-        self.calls.check_visible(&call, chat).await?;
         let sender = self.sender(call.caller, chat, seq).await?;
         let (stored, live) = self.marks(call.caller, chat).await?;
         Ok(message_receipts::page(
@@ -76,17 +78,13 @@ impl Receipts {
         &self,
         request: Request<v1::MarkChatReadRequest>,
     ) -> Result<v1::MarkChatReadResponse, Status> {
-        let call = self.calls.open(request, Who::Person, Scope::ChatsWrite).await?;
-        let chat = self.calls.owned_chat(&call)?;
+        let (call, chat) = self
+            .calls
+            .open_chat(request, Who::Person, Scope::ChatsWrite, Needs::OwnerAndVisible)
+            .await?;
         let (user, seq) = (call.caller.user, Seq(call.request.seq));
-        if !listing::is_member(&self.pools, chat, user)
-            .await
-            .map_err(store_away)?
-        {
-            return Err(no_chat().into());
-        }
         let off = people::read_receipts_off(self.pools.people(), user).await;
-        let off = off.map_err(store_away)?.ok_or_else(no_chat)?;
+        let off = off.map_err(store_failed)?.ok_or_else(no_chat)?;
         let mark = |origin| Event::MarkRead {
             origin,
             chat,
@@ -94,10 +92,9 @@ impl Receipts {
             seq,
             off,
         };
-        match self.writes.call(chat, mark).await? {
-            Outcome::Refused(refusal) => Err(answer::to_error(&refusal).into()),
-            _ => Ok(v1::MarkChatReadResponse {}),
-        }
+        let noted = self.writes.call(chat, mark, Outcome::noted).await?;
+        noted.map_err(|refusal| answer::to_error(&refusal))?;
+        Ok(v1::MarkChatReadResponse {})
     }
 
     /// Returns the sender of the message at `seq`. Fails if there is none, or if a device asks about a message of
@@ -105,7 +102,7 @@ impl Receipts {
     async fn sender(&self, caller: Caller, chat: ChatId, seq: Seq) -> Result<UserId, ApiError> {
         let sender = listing::sender_of_message(&self.pools, chat, seq).await;
         let sender = sender
-            .map_err(store_away)?
+            .map_err(store_failed)?
             .ok_or_else(|| ApiError::new(ErrorReason::MessageNotFound, "there is no message at this seq"))?;
         if caller.device.is_some() && caller.user != sender {
             return Err(ApiError::new(
@@ -120,9 +117,9 @@ impl Receipts {
     /// has blocked the other, the caller is not shown the other's watermark.
     async fn marks(&self, caller: Caller, chat: ChatId) -> Result<(Stored, Live), ApiError> {
         let mut live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
-        let mut stored = listing::receipts(&self.pools, chat).await.map_err(store_away)?;
+        let mut stored = listing::receipts(&self.pools, chat).await.map_err(store_failed)?;
         // The block is read after the marks, so that a block that came meanwhile hides all marks that came after it.
-        if !caller.is_nobody() && load::is_blocked(&self.pools, chat).await.map_err(store_away)? {
+        if !caller.is_nobody() && load::is_blocked(&self.pools, chat).await.map_err(store_failed)? {
             live.retain(|(user, _)| *user == caller.user);
             for (user, _, mark) in &mut stored {
                 if *user != caller.user {

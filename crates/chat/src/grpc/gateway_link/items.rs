@@ -54,7 +54,7 @@ impl Reader {
                     }
                     Err(Failed::Refused(origin, refusal)) => {
                         metrics::send_refused(answer::send_error_code(&refusal));
-                        self.answer(origin, &Outcome::Refused(refusal));
+                        self.answer(origin, &Outcome::Sent(Err(refusal)));
                     }
                     Err(Failed::Ended) => return,
                 }
@@ -163,10 +163,9 @@ impl Reader {
         } = origin
         {
             let version = self.parts.ownership.map_version();
-            self.parts.gateways.answer(
-                link,
-                answer::to_link(reference, session, request, outcome, version),
-            );
+            if let Some(item) = answer::to_link(reference, session, request, outcome, version) {
+                self.parts.gateways.answer(link, item);
+            }
         }
     }
 }

@@ -5,25 +5,25 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tern_types::UserId;
 
-use tern_chat_core::{Refusal, Role};
+use tern_chat_core::{ChangeRefusal, Refusal, Role};
 
 use super::{At, Statements};
 use crate::store::{joining, people};
 
 /// The refusal if it has changed who may be added. The same request, sent again, decides anew.
-const REFUSED_MEANWHILE: Refusal = Refusal::Unavailable {
+const REFUSED_MEANWHILE: ChangeRefusal = ChangeRefusal::Common(Refusal::Unavailable {
     reason: "who may be added has changed meanwhile",
     retry_after: Duration::ZERO,
-};
+});
 
 pub(super) struct Add<'a>(pub &'a [UserId]);
 
 impl Statements for Add<'_> {
     /// Refuses to add a user who does not exist, or who has blocked the actor or left the group since the caller
     /// looked. Blocking somebody locks the row of the one who blocks, and those rows are locked here.
-    async fn before(&self, db: &mut PgConnection, at: &At) -> sqlx::Result<Option<Refusal>> {
+    async fn before(&self, db: &mut PgConnection, at: &At) -> sqlx::Result<Option<ChangeRefusal>> {
         if let Some(unknown) = people::share(db, self.0).await? {
-            return Ok(Some(Refusal::UserNotFound(unknown)));
+            return Ok(Some(ChangeRefusal::UserNotFound(unknown)));
         }
         if at.actor == UserId::SYSTEM {
             return Ok(None);
