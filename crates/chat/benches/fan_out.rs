@@ -42,7 +42,7 @@ fn session(number: u64) -> Found {
     Found {
         user: UserId(Uuid::from_u128(number.into())),
         device: DeviceId(Uuid::from_u128(number.into())),
-        gateway: format!("gateway-{}", number % GATEWAYS),
+        gateway: format!("gateway-{}", number % GATEWAYS).into(),
         session: SessionId(number),
     }
 }

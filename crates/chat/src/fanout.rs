@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use tern_cluster::links::gather;
 use tern_proto::internal::Push;
 use tern_telemetry::trace;
@@ -174,6 +175,27 @@ impl Unreached {
 }
 
 impl Fanout {
+    /// Makes the starter of tasks that look recipients up here.
+    pub fn new(lookup: Lookup) -> Self {
+        Self {
+            lookup,
+            unreached: Arc::default(),
+        }
+    }
+
+    /// Looks up the users whom the tasks have noted, and tells the gateways of their sessions, as the tasks would have
+    /// done later. A drain calls it before the live streams end.
+    pub(crate) async fn tell_unreached(&self, gateways: &Gateways) {
+        let noted = self
+            .unreached
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let noted = noted.into_iter().filter(|unreached| !unreached.is_empty());
+        let told = noted.map(|unreached| async move { unreached.tell(&self.lookup, gateways).await });
+        join_all(told).await;
+    }
+
     /// Starts one fan-out task. Its events keep their order, except receipts that are tried again. The task
     /// ends when all clones of the returned handle are dropped.
     pub fn spawn(&self, gateways: Gateways) -> Pushes {

@@ -145,7 +145,7 @@ fn session(found: &Found) -> v1::AdminSession {
     v1::AdminSession {
         device_id: found.device.to_string(),
         session_id: found.session.to_string(),
-        gateway: found.gateway.clone(),
+        gateway: found.gateway.to_string(),
         since_ms: 0,
     }
 }
