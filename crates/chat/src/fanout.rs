@@ -288,7 +288,7 @@ fn note_known<'a>(
     let recipients: IdSet<UserId> = receipts
         .flat_map(|receipt| receipt.users.iter().copied())
         .collect();
-    let followed = found.followed.iter().filter(|user| recipients.contains(user));
+    let followed = found.followed.iter().filter(|user| recipients.contains(*user));
     let mut have: IdMap<UserId, Vec<SessionId>> = followed.map(|user| (*user, Vec::new())).collect();
     for session in &found.sessions {
         if let Some(sessions) = have.get_mut(&session.user) {
