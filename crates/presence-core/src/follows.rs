@@ -219,8 +219,8 @@ mod tests {
     fn a_stream_follows_a_bounded_number_and_a_change_makes_room() {
         let (mut follows, first) = two();
         assert!(follows.follow(ONE, &[first]));
-        let others = (1..MAX_FOLLOWED).map(|_| UserId::random());
-        assert!(others.into_iter().all(|user| follows.follow(ONE, &[user])));
+        let mut others = (1..MAX_FOLLOWED).map(|_| UserId::random());
+        assert!(others.all(|user| follows.follow(ONE, &[user])));
         let next = UserId::random();
         assert!(!follows.follow(ONE, &[next]));
         assert!(follows.follow(OTHER, &[next]), "the other stream has room");
