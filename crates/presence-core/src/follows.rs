@@ -219,9 +219,11 @@ mod tests {
     fn a_stream_follows_a_bounded_number_and_a_change_makes_room() {
         let (mut follows, first) = two();
         assert!(follows.follow(ONE, &[first]));
-        let mut others = (1..MAX_FOLLOWED).map(|_| UserId::random());
-        assert!(others.all(|user| follows.follow(ONE, &[user])));
-        let next = UserId::random();
+        let others: Vec<UserId> = (2..MAX_FOLLOWED).map(|_| UserId::random()).collect();
+        assert!(follows.follow(ONE, &others));
+        let [last, next] = [UserId::random(), UserId::random()];
+        assert!(!follows.follow(ONE, &[last, next]), "there is no room for both");
+        assert!(follows.follow(ONE, &[last]), "so neither has taken it");
         assert!(!follows.follow(ONE, &[next]));
         assert!(follows.follow(OTHER, &[next]), "the other stream has room");
         follows.changed(first);
