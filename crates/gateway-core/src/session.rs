@@ -63,9 +63,7 @@ pub struct Session {
     reader: Reader,
     /// The limiter for the device's WatchPresence.
     watching: Gcra,
-    /// The number that a send or a window got last. A reference has the lower half of the session id in its
-    /// upper 32 bits, and such a number in the lower.
-    last_reference: u32,
+    references: References,
     /// The number of bytes that were put since the transport had last taken everything. It may have taken
     /// some of them since.
     unflushed: usize,
@@ -88,7 +86,7 @@ impl Session {
             chats: Chats::default(),
             reader: Reader::default(),
             watching: watching::rate(),
-            last_reference: 0,
+            references: References { of: id, last: 0 },
             unflushed: 0,
             effects: Vec::new(),
         }
@@ -272,12 +270,6 @@ impl Session {
         self.effects.push(Effect::Put(event));
     }
 
-    /// Returns the reference of a new send or window.
-    fn next_reference(&mut self) -> u64 {
-        self.last_reference = (self.last_reference + 1) & OWN_REFERENCES;
-        (self.id.0 << 32) | u64::from(self.last_reference)
-    }
-
     /// Puts an event that is no entry. Before Opened it is dropped: the device asks for receipts after CaughtUp, it
     /// watches nobody yet, and a notice is soon out of date.
     fn seen(&mut self, event: Bytes, now: Timestamp) {
@@ -297,11 +289,25 @@ impl Session {
     }
 }
 
+/// The references by which a session's sends, acknowledgements and windows are answered. A reference has the lower half
+/// of the session id in its upper 32 bits, and a number in the lower.
+#[derive(Debug)]
+struct References {
+    of: SessionId,
+    /// The number that was drawn last.
+    last: u32,
+}
+
+impl References {
+    /// Draws the next reference.
+    fn draw(&mut self) -> u64 {
+        self.last = self.last.wrapping_add(1);
+        (self.of.0 << 32) | u64::from(self.last)
+    }
+}
+
 /// The reader's timer is set at least this far ahead. What is due sooner runs at the end of the current `apply`.
 const TICK: Duration = Duration::from_millis(1);
-/// The highest of the 32-bit numbers by which the session names its sends and windows. The session's adapter uses the
-/// numbers above it.
-pub const OWN_REFERENCES: u32 = u32::MAX >> 1;
 /// A time that never comes.
 const NEVER: Timestamp = Timestamp(i64::MAX);
 

@@ -21,7 +21,7 @@ use tern_types::{Clock, SessionId, Timestamp};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use tern_gateway_core::session::{self, Effect, Event, Mail, Session};
+use tern_gateway_core::session::{Effect, Event, Mail, Session};
 
 use crate::chat_links::Routes;
 use crate::clock::StreamClock;
@@ -64,8 +64,6 @@ pub struct DeviceStream<I> {
     timer_at: Timestamp,
     clock: StreamClock,
     watch: Watch,
-    /// The last number given to an acknowledgement; the numbers lie above [`session::OWN_REFERENCES`].
-    last_reference: u32,
     traced: Sends,
     end: End,
     /// True once the session has been open.
@@ -111,7 +109,6 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             timer_at,
             clock,
             watch,
-            last_reference: session::OWN_REFERENCES,
             traced: Sends::default(),
             end: End::Not,
             opened: false,
@@ -200,14 +197,15 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                     .err()
                     .map(|_| Mail::SendFailed { reference })
             }
-            Effect::Ack { chat, seq, write } => {
-                self.last_reference = self.last_reference.wrapping_add(1) | !session::OWN_REFERENCES;
-                let reference = self.id.0 << 32 | u64::from(self.last_reference);
-                chats
-                    .acknowledge(handle, reference, chat, seq, write)
-                    .err()
-                    .map(|_| Mail::AckLost { chat })
-            }
+            Effect::Ack {
+                reference,
+                chat,
+                seq,
+                write,
+            } => chats
+                .acknowledge(handle, reference, chat, seq, write)
+                .err()
+                .map(|_| Mail::AckLost { chat }),
             Effect::Read { chat, seq, off } => chats
                 .mark_read(handle, chat, seq, off)
                 .err()

@@ -269,7 +269,7 @@ impl Session {
             );
             (catch_up.state, catch_up.news) = (State::Reading, false);
             let from = catch_up.next;
-            let reference = self.next_reference();
+            let reference = self.references.draw();
             self.reader.asked.push(Asked {
                 reference,
                 chat: id,

@@ -194,6 +194,7 @@ impl Session {
         let timeout = self.settings.ack_timeout;
         let Some(chat) = self.chats.remember(id) else {
             self.effects.push(Effect::Ack {
+                reference: self.references.draw(),
                 chat: id,
                 seq,
                 write: false,
@@ -298,6 +299,7 @@ impl Session {
                 let write = chat.row.is_some();
                 chat.writing = write.then_some(chat.acked);
                 self.effects.push(Effect::Ack {
+                    reference: self.references.draw(),
                     chat: id,
                     seq: chat.acked,
                     write,
@@ -410,6 +412,7 @@ impl Session {
             return;
         }
         self.effects.push(Effect::Ack {
+            reference: self.references.draw(),
             chat: id,
             seq: chat.acked,
             write,

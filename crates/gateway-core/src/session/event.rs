@@ -282,6 +282,8 @@ pub enum Effect {
     /// acknowledgement is written to the store and answered by [`Mail::AckWritten`] or [`Mail::AckLost`].
     /// Without it there is no answer, but [`Mail::AckLost`] comes if there is no way to the owner.
     Ack {
+        /// The number by which the owner's answer names this acknowledgement.
+        reference: u64,
         /// The chat.
         chat: ChatId,
         /// The seq up to which the device has stored every entry.

@@ -70,7 +70,7 @@ impl Session {
         self.sign(now);
         match self.checked(user, &message, now) {
             Ok(send) => {
-                let reference = self.next_reference();
+                let reference = self.references.draw();
                 self.typing.wrote(send.chat, now);
                 self.sends
                     .in_flight

@@ -141,7 +141,7 @@ impl World {
                 assert!(!self.inbox_asked, "two readings of the inbox at once");
                 self.inbox_asked = true;
             }
-            Effect::Ack { chat, seq, write } => self.acks.push_back((index(chat), seq, write)),
+            Effect::Ack { chat, seq, write, .. } => self.acks.push_back((index(chat), seq, write)),
             Effect::Send { reference, send } => self.sends.push_back((reference, index(send.chat))),
             Effect::Window {
                 reference,
