@@ -40,7 +40,7 @@ use tern_proto::{raw, v1};
 use tern_types::ChatId;
 use tern_types::{SessionId, Timestamp};
 
-pub use event::{CloseRequest, Effect, Event, Identity, Inbox, InboxRow, Item, Mail, Send, Window};
+pub use event::{CloseRequest, Effect, Event, Identity, Inbox, InboxRow, Item, Mail, Op, Send, Window};
 pub use settings::Settings;
 
 use catch_up::Reader;

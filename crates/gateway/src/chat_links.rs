@@ -7,6 +7,7 @@
 //! Every queue is bounded. If one is full the item is refused, so a slow chat node delays nobody but the chats that it
 //! owns.
 //!
+//! - [`ops`]: the operations of sessions, and how a link treats each
 //! - [`link`]: the queues to one node
 //! - [`pending`]: items and window requests without an answer yet
 //! - [`reader`]: the three streams of a link
@@ -16,6 +17,7 @@
 pub mod lanes;
 pub mod link;
 pub mod lost;
+pub mod ops;
 pub mod pending;
 pub mod reader;
 
@@ -26,14 +28,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tern_cluster::{ClusterMap, NodeContext, Role, links};
-use tern_proto::internal::{AckOp, NoticeOp, ReadOp, SendOp, UpItem, WindowRequest, up_item};
+use tern_proto::internal::{NoticeOp, UpItem, WindowRequest, up_item};
 use tern_proto::notice;
 use tern_types::{ChatId, Notice, SessionId, Slot};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
-use tern_gateway_core::session::Send;
+use tern_gateway_core::session::{Mail, Op};
 
 use self::lanes::Lanes;
 use self::link::Link;
@@ -137,57 +139,18 @@ impl ChatLinks {
         self.routes.load_full()
     }
 
-    /// Sends a message to its chat's owner. The session gets `Result` or `SendFailed` of
-    /// [`tern_gateway_core::session::Mail`], unless this returns `Err`.
-    pub fn send(&self, from: &Handle, reference: u64, send: Send) -> Result<(), Refused> {
-        let chat = send.chat;
-        let op = SendOp {
-            chat_id: chat.to_vec().into(),
-            peer_user_id: send.peer.map(|peer| peer.to_vec().into()).unwrap_or_default(),
-            request_id: send.request_id.to_vec().into(),
-            envelope: send.envelope,
-            body: send.body,
-            read_receipts_off: send.read_receipts_off,
-            acked_seq: send.acked,
-        };
-        let item = UpItem {
-            traceparent: send.trace.map(|trace| trace.to_string()).unwrap_or_default(),
-            ..item(from, reference, up_item::Op::Send(op))
-        };
-        self.route(Slot::of_chat(chat), item)
-            .inspect_err(|_| metrics::refused("send"))
-    }
-
-    /// Tells the owner that the device has acknowledged everything up to `seq`. With `write` the session gets
-    /// `AckWritten` or `AckLost`, unless this returns `Err`; without it there is no answer.
-    pub fn acknowledge(
-        &self,
-        from: &Handle,
-        reference: u64,
-        chat: ChatId,
-        seq: u64,
-        write: bool,
-    ) -> Result<(), Refused> {
-        let op = AckOp {
-            chat_id: chat.to_vec().into(),
-            seq,
-            write,
-        };
-        let item = item(from, reference, up_item::Op::Ack(op));
-        self.route(Slot::of_chat(chat), item)
-            .inspect_err(|_| metrics::refused("ack"))
-    }
-
-    /// Tells the owner of a read mark. `off` says that the user has turned read receipts off. There is no answer.
-    pub fn mark_read(&self, from: &Handle, chat: ChatId, seq: u64, off: bool) -> Result<(), Refused> {
-        let op = ReadOp {
-            chat_id: chat.to_vec().into(),
-            seq,
-            read_receipts_off: off,
-        };
-        let item = item(from, 0, up_item::Op::Read(op));
-        self.route(Slot::of_chat(chat), item)
-            .inspect_err(|_| metrics::refused("read"))
+    /// Passes an operation of a session on to its chat's owner. If there is no way to the owner, returns what the session
+    /// is told.
+    pub fn up(&self, from: &Handle, op: Op) -> Option<Mail> {
+        let (kind, chat, item) = ops::from_session(from, op);
+        let lost = ops::lost(&item);
+        match self.route(Slot::of_chat(chat), item) {
+            Ok(()) => None,
+            Err(Refused) => {
+                metrics::refused(kind);
+                lost
+            }
+        }
     }
 
     /// Passes a notice on to the owner. It overtakes parked items, and is dropped if it would have to wait; then `Err`
@@ -199,7 +162,7 @@ impl ChatLinks {
         };
         let routes = self.routes.load();
         let link = routes.link(Slot::of_chat(chat)).ok_or("no_link")?;
-        let item = item(from, 0, up_item::Op::Notice(op));
+        let item = ops::item(from, 0, up_item::Op::Notice(op));
         link.hint(item).map_err(|_| "link")
     }
 
@@ -308,16 +271,5 @@ impl ChatLinks {
                 }
             }
         }
-    }
-}
-
-fn item(from: &Handle, reference: u64, op: up_item::Op) -> UpItem {
-    UpItem {
-        r#ref: reference,
-        session: from.id.0,
-        user_id: from.user.to_vec().into(),
-        device_id: from.device.to_vec().into(),
-        traceparent: String::new(),
-        op: Some(op),
     }
 }

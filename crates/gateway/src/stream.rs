@@ -21,7 +21,7 @@ use tern_types::{Clock, SessionId, Timestamp};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use tern_gateway_core::session::{Effect, Event, Mail, Session};
+use tern_gateway_core::session::{Effect, Event, Mail, Op, Session};
 
 use crate::chat_links::Routes;
 use crate::clock::StreamClock;
@@ -190,26 +190,12 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 self.gateway.inboxes.ask(handle);
                 None
             }
-            Effect::Send { reference, mut send } => {
-                self.traced.begin(&self.gateway.traces, reference, &mut send);
-                chats
-                    .send(handle, reference, send)
-                    .err()
-                    .map(|_| Mail::SendFailed { reference })
+            Effect::Up(mut op) => {
+                if let Op::Send { reference, send } = &mut op {
+                    self.traced.begin(&self.gateway.traces, *reference, send);
+                }
+                chats.up(handle, op)
             }
-            Effect::Ack {
-                reference,
-                chat,
-                seq,
-                write,
-            } => chats
-                .acknowledge(handle, reference, chat, seq, write)
-                .err()
-                .map(|_| Mail::AckLost { chat }),
-            Effect::Read { chat, seq, off } => chats
-                .mark_read(handle, chat, seq, off)
-                .err()
-                .map(|_| Mail::AckLost { chat }),
             Effect::Notice { chat, notice } => {
                 self.gateway.notice(handle, chat, &notice);
                 None

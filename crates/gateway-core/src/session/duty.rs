@@ -13,7 +13,7 @@ use super::chats::Row;
 use super::place::Turn;
 use super::reading::{CatchUp, State};
 use super::settings::{LIVE_BELOW_BYTES, MAX_BACK_OFF, RESEND_WITHIN, RETRY};
-use super::{CloseRequest, Effect, Inbox, Session};
+use super::{CloseRequest, Effect, Inbox, Op, Session};
 
 impl Session {
     /// Passes a live push on if its entry is the next one. If entries below it did not go out, the log is
@@ -193,12 +193,12 @@ impl Session {
         }
         let timeout = self.settings.ack_timeout;
         let Some(chat) = self.chats.remember(id) else {
-            self.effects.push(Effect::Ack {
+            self.effects.push(Effect::Up(Op::Ack {
                 reference: self.references.draw(),
                 chat: id,
                 seq,
                 write: false,
-            });
+            }));
             return;
         };
         let before = chat.acked;
@@ -231,7 +231,7 @@ impl Session {
         if let Some(chat) = self.chats.remember(id) {
             (chat.read, chat.read_off, chat.read_at) = (seq, off, now);
         }
-        self.effects.push(Effect::Read { chat: id, seq, off });
+        self.effects.push(Effect::Up(Op::Read { chat: id, seq, off }));
     }
 
     /// Notes that the store has written the acknowledgement of `seq`. The device's row now begins at `row_from`, or is
@@ -298,19 +298,19 @@ impl Session {
             if chat.acked > 0 && (unsent || recent(chat.acked_at)) {
                 let write = chat.row.is_some();
                 chat.writing = write.then_some(chat.acked);
-                self.effects.push(Effect::Ack {
+                self.effects.push(Effect::Up(Op::Ack {
                     reference: self.references.draw(),
                     chat: id,
                     seq: chat.acked,
                     write,
-                });
+                }));
             }
             if chat.read > 0 && (unsent || recent(chat.read_at)) {
-                self.effects.push(Effect::Read {
+                self.effects.push(Effect::Up(Op::Read {
                     chat: id,
                     seq: chat.read,
                     off: chat.read_off,
-                });
+                }));
             }
             if let Some(catch_up) = &mut chat.catch_up {
                 self.reader.retry_now(id, catch_up);
@@ -411,22 +411,22 @@ impl Session {
         } else if chat.writing.is_some() {
             return;
         }
-        self.effects.push(Effect::Ack {
+        self.effects.push(Effect::Up(Op::Ack {
             reference: self.references.draw(),
             chat: id,
             seq: chat.acked,
             write,
-        });
+        }));
     }
 
     /// Sends the read mark to the owner again.
     fn send_read(&mut self, id: ChatId) {
         if let Some(chat) = self.chats.get(id).filter(|chat| chat.read > 0) {
-            self.effects.push(Effect::Read {
+            self.effects.push(Effect::Up(Op::Read {
                 chat: id,
                 seq: chat.read,
                 off: chat.read_off,
-            });
+            }));
         }
     }
 

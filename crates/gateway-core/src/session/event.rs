@@ -87,7 +87,7 @@ pub enum Mail {
     },
     /// The owner's answer to a send.
     Result {
-        /// The reference of the [`Effect::Send`] that this answers.
+        /// The reference of the [`Op::Send`] that this answers.
         reference: u64,
         /// The answer as an encoded ServerEvent.
         event: Bytes,
@@ -96,7 +96,7 @@ pub enum Mail {
     },
     /// The send did not reach a chat node, or its answer was lost.
     SendFailed {
-        /// The reference of the [`Effect::Send`].
+        /// The reference of the [`Op::Send`].
         reference: u64,
     },
     /// The store has written the acknowledgement of `seq`.
@@ -271,35 +271,8 @@ pub enum Effect {
     Watch(Vec<UserId>),
     /// Read the device's inbox; the answer is [`Mail::Inbox`] or [`Mail::InboxFailed`].
     ReadInbox,
-    /// Send a message to its chat's owner; the answer is [`Mail::Result`] or [`Mail::SendFailed`].
-    Send {
-        /// The number by which the answer names this send.
-        reference: u64,
-        /// The message.
-        send: Send,
-    },
-    /// Tell the owner that the device has acknowledged everything up to `seq`. With `write` the
-    /// acknowledgement is written to the store and answered by [`Mail::AckWritten`] or [`Mail::AckLost`].
-    /// Without it there is no answer, but [`Mail::AckLost`] comes if there is no way to the owner.
-    Ack {
-        /// The number by which the owner's answer names this acknowledgement.
-        reference: u64,
-        /// The chat.
-        chat: ChatId,
-        /// The seq up to which the device has stored every entry.
-        seq: u64,
-        /// True if the acknowledgement has to be written to the store, because the device has an inbox row of the chat.
-        write: bool,
-    },
-    /// Tell the owner of a read mark. There is no answer, but [`Mail::AckLost`] comes if there is no way to the owner.
-    Read {
-        /// The chat.
-        chat: ChatId,
-        /// The seq up to which the user has read every entry.
-        seq: u64,
-        /// True if the user has turned read receipts off.
-        off: bool,
-    },
+    /// Pass an operation on to the chat's owner.
+    Up(Op),
     /// Pass a notice on to the chat's owner. A notice that would have to wait is dropped.
     Notice {
         /// The chat.
@@ -333,6 +306,41 @@ pub enum Effect {
     },
     /// End the stream with this status. `None` is OK: the client left.
     End(Option<ApiError>),
+}
+
+/// An operation on its way to its chat's owner.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// A message is to be committed; the answer is [`Mail::Result`] or [`Mail::SendFailed`].
+    Send {
+        /// The number by which the answer names this send.
+        reference: u64,
+        /// The message.
+        send: Send,
+    },
+    /// The device has acknowledged everything up to `seq`. With `write` the acknowledgement is written to the store and
+    /// answered by [`Mail::AckWritten`] or [`Mail::AckLost`]. Without it there is no answer, but [`Mail::AckLost`] comes
+    /// if there is no way to the owner.
+    Ack {
+        /// The number by which the owner's answer names this acknowledgement.
+        reference: u64,
+        /// The chat.
+        chat: ChatId,
+        /// The seq up to which the device has stored every entry.
+        seq: u64,
+        /// True if the acknowledgement has to be written to the store, because the device has an inbox row of the chat.
+        write: bool,
+    },
+    /// The user has read everything up to `seq`. There is no answer, but [`Mail::AckLost`] comes if there is no way to
+    /// the owner.
+    Read {
+        /// The chat.
+        chat: ChatId,
+        /// The seq up to which the user has read every entry.
+        seq: u64,
+        /// True if the user has turned read receipts off.
+        off: bool,
+    },
 }
 
 /// A message on its way to its chat's owner.

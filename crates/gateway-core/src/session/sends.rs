@@ -11,7 +11,7 @@ use tern_types::{ChatId, IdMap, RequestId, Timestamp, TraceContext, UserId};
 
 use super::event::Send;
 use super::settings::{MAX_ECHO, RETRY, Settings};
-use super::{Effect, Session};
+use super::{Effect, Op, Session};
 use crate::gcra::Gcra;
 
 /// The sends of one stream.
@@ -79,7 +79,7 @@ impl Session {
                     self.sends.in_flight.len() <= MAX_SENDS_IN_FLIGHT,
                     "too many sends are in flight"
                 );
-                self.effects.push(Effect::Send { reference, send });
+                self.effects.push(Effect::Up(Op::Send { reference, send }));
             }
             Err(refused) => {
                 let echo = message.request_id.chars().take(MAX_ECHO).collect();

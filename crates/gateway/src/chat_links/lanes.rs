@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::Refused;
 use super::link::Link;
+use super::ops::Manner;
 use super::pending::{Place, size};
 
 /// The most items that wait on the whole gateway: about the sends of a second during a move. Further items are refused
@@ -107,8 +108,8 @@ impl Lanes {
             order: self.last.fetch_add(1, Ordering::Relaxed),
             tries: 0,
         };
-        if !is_send(&item) && self.parked.load(Ordering::Acquire) == 0 {
-            // Acknowledgements and read marks are watermarks, so their order does not matter.
+        if !is_in_order(&item) && self.parked.load(Ordering::Acquire) == 0 {
+            // The order of watermarks does not matter.
             return link().ok_or(Refused)?.give(place, item);
         }
         let mut table = self.table(slot);
@@ -116,7 +117,7 @@ impl Lanes {
         let generation = link.as_ref().map(|link| link.generation);
         let waits = table
             .get(&slot)
-            .is_some_and(|lane| lane.holds_back(place.order, is_send(&item), generation));
+            .is_some_and(|lane| lane.holds_back(place.order, is_in_order(&item), generation));
         if waits {
             if !self.has_room(&item) {
                 return Err(Refused);
@@ -130,7 +131,7 @@ impl Lanes {
 
     /// Notes that an item got its answer, or will get none: it holds back no other item any more.
     pub fn answered(&self, place: Place, item: &UpItem) {
-        if is_send(item) {
+        if is_in_order(item) {
             arrived(&mut self.table(place.slot), place);
         }
     }
@@ -193,7 +194,7 @@ impl Lanes {
         {
             let expired = first.until <= now;
             let due = first.version <= version && first.not_before <= now;
-            if !expired && (!due || lane.holds_back(order, is_send(&first.item), generation)) {
+            if !expired && (!due || lane.holds_back(order, is_in_order(&first.item), generation)) {
                 return;
             }
             let Some(Parked { item, tries, .. }) = lane.parked.remove(&order) else {
@@ -277,7 +278,7 @@ impl Lane {
 
     /// Returns whether the item numbered `order` would overtake an earlier one, if it took the link of `generation`
     /// now.
-    fn holds_back(&self, order: u64, send: bool, generation: Option<u64>) -> bool {
+    fn holds_back(&self, order: u64, in_order: bool, generation: Option<u64>) -> bool {
         let earlier = |orders: &BTreeSet<u64>| orders.first().is_some_and(|first| *first < order);
         let elsewhere = || {
             self.under_way
@@ -285,15 +286,15 @@ impl Lane {
                 .any(|(link, orders)| Some(*link) != generation && earlier(orders))
         };
         let parked = self.parked.keys().next().is_some_and(|first| *first < order);
-        parked || (send && elsewhere())
+        parked || (in_order && elsewhere())
     }
 }
 
-/// Gives the item to the link, and notes a send as under way.
+/// Gives the item to the link, and notes one that keeps its order as under way.
 fn hand_over(table: &mut IdMap<Slot, Lane>, link: &Link, place: Place, item: UpItem) -> Result<(), Refused> {
-    let send = is_send(&item);
+    let in_order = is_in_order(&item);
     link.give(place, item)?;
-    if send {
+    if in_order {
         let under_way = &mut table.entry(place.slot).or_default().under_way;
         match under_way.iter_mut().find(|(of, _)| *of == link.generation) {
             Some((_, orders)) => drop(orders.insert(place.order)),
@@ -320,8 +321,8 @@ fn forget_if_empty(table: &mut IdMap<Slot, Lane>, slot: Slot) {
     }
 }
 
-fn is_send(item: &UpItem) -> bool {
-    matches!(item.op, Some(up_item::Op::Send(_)))
+fn is_in_order(item: &UpItem) -> bool {
+    Manner::of(item) == Manner::InOrder
 }
 
 fn is_ack(item: &UpItem) -> bool {

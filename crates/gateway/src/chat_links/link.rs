@@ -7,9 +7,8 @@ use tern_proto::internal::{SessionsFound, UpItem, WakeDone, WindowRequest, up_it
 use tern_types::{ChatId, SessionId};
 use tokio::sync::mpsc;
 
-use tern_gateway_core::session::Mail;
-
 use super::Refused;
+use super::ops::{self, Manner};
 use super::pending::{Pending, Place, Waiting, size};
 use crate::registry::Registry;
 
@@ -110,7 +109,7 @@ impl Link {
     /// Queues the item, and keeps it if it is to be answered. `Err` if the queue is full, if too much has no
     /// answer yet, or if the link is closed.
     pub fn give(&self, place: Place, item: UpItem) -> Result<(), Refused> {
-        if !is_answered(&item) {
+        if !Manner::of(&item).is_answered() {
             return self.control.try_send(item).map_err(|_| Refused);
         }
         let mut pending = self.pending();
@@ -195,39 +194,12 @@ impl Link {
     }
 }
 
-/// Returns whether the chat node answers the item.
-fn is_answered(item: &UpItem) -> bool {
-    match &item.op {
-        Some(up_item::Op::Send(_)) => true,
-        Some(up_item::Op::Ack(ack)) => ack.write,
-        Some(
-            up_item::Op::Read(_)
-            | up_item::Op::Notice(_)
-            | up_item::Op::WakeDone(_)
-            | up_item::Op::SessionsFound(_),
-        )
-        | None => false,
-    }
-}
-
-/// Tells the item's session that the item found no way to the chat's owner, or that its answer will not come. The
-/// session then sends acknowledgements and read marks again. Notices and what a chat node asked for are dropped.
+/// Tells the item's session that the item found no way to the chat's owner, or that its answer will not come.
 pub fn give_back(registry: &Registry, item: &UpItem) {
-    let Some(session) = registry.get(SessionId(item.session)) else {
-        return;
-    };
-    let lost = |chat: &[u8]| {
-        if let Ok(chat) = ChatId::from_slice(chat) {
-            session.mailbox.push(Mail::AckLost { chat });
-        }
-    };
-    match &item.op {
-        Some(up_item::Op::Send(_)) => session.mailbox.push(Mail::SendFailed {
-            reference: item.r#ref,
-        }),
-        Some(up_item::Op::Ack(ack)) => lost(&ack.chat_id),
-        Some(up_item::Op::Read(read)) => lost(&read.chat_id),
-        Some(up_item::Op::Notice(_) | up_item::Op::WakeDone(_) | up_item::Op::SessionsFound(_)) | None => {}
+    if let Some(mail) = ops::lost(item)
+        && let Some(session) = registry.get(SessionId(item.session))
+    {
+        session.mailbox.push(mail);
     }
 }
 
@@ -237,6 +209,8 @@ mod tests {
 
     use tern_proto::internal::{FoundSession, NoticeOp, ReadOp};
     use tern_types::{DeviceId, Timestamp, UserId};
+
+    use tern_gateway_core::session::Mail;
 
     use super::*;
     use crate::mailbox::Mailbox;

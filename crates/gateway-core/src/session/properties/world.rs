@@ -141,8 +141,8 @@ impl World {
                 assert!(!self.inbox_asked, "two readings of the inbox at once");
                 self.inbox_asked = true;
             }
-            Effect::Ack { chat, seq, write, .. } => self.acks.push_back((index(chat), seq, write)),
-            Effect::Send { reference, send } => self.sends.push_back((reference, index(send.chat))),
+            Effect::Up(Op::Ack { chat, seq, write, .. }) => self.acks.push_back((index(chat), seq, write)),
+            Effect::Up(Op::Send { reference, send }) => self.sends.push_back((reference, index(send.chat))),
             Effect::Window {
                 reference,
                 chat,
@@ -159,7 +159,7 @@ impl World {
             Effect::Register { .. }
             | Effect::Sign { .. }
             | Effect::Watch(_)
-            | Effect::Read { .. }
+            | Effect::Up(_)
             | Effect::Notice { .. }
             | Effect::NoticeThrottled(_) => {}
         }

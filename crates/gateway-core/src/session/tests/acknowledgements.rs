@@ -7,17 +7,17 @@ use tern_proto::v1;
 use tern_types::{ChatId, UserId};
 
 use super::{ack, live, talk};
-use crate::session::{Effect, Event, Item, Mail, Window};
+use crate::session::{Effect, Event, Item, Mail, Op, Window};
 
 /// Checks that `wants` is one effect, the acknowledgement of `seq`, and that it is to be written if `write` is true.
 #[track_caller]
 fn is_one_ack(wants: &[Effect], seq: u64, write: bool) {
     let [
-        Effect::Ack {
+        Effect::Up(Op::Ack {
             seq: of,
             write: written,
             ..
-        },
+        }),
     ] = wants
     else {
         panic!("{wants:?}")
@@ -104,7 +104,7 @@ fn fine_print_12_the_last_acknowledgement_is_sent_again_when_the_slot_moves() {
     let before = talk.wants.len();
     let talk = talk.tell(Event::Moved(&|moved| moved == chat));
     assert!(
-        matches!(talk.wants[before..], [Effect::Ack { seq: 1, .. }]),
+        matches!(talk.wants[before..], [Effect::Up(Op::Ack { seq: 1, .. })]),
         "{:?}",
         talk.wants
     );

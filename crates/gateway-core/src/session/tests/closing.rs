@@ -9,7 +9,7 @@ use tern_proto::v1::{CloseCode as C, ErrorReason as R, server_event::Event as Ki
 use tern_types::{DeviceId, UserId};
 
 use super::{HOUR, Talk, inbox, talk};
-use crate::session::{CloseRequest, Effect, Event, Identity, Inbox, Item, Mail};
+use crate::session::{CloseRequest, Effect, Event, Identity, Inbox, Item, Mail, Op};
 
 /// The code of Closing, the reason of the status, and whether the client may reconnect.
 type Ending = (C, R, bool);
@@ -273,7 +273,7 @@ impl Talk {
             Step::Send => self.send(|_| {}),
             Step::SendFails => {
                 let reference = |want: &Effect| match want {
-                    Effect::Send { reference, .. } => Some(*reference),
+                    Effect::Up(Op::Send { reference, .. }) => Some(*reference),
                     _ => None,
                 };
                 let Some(reference) = self.wants.iter().rev().find_map(reference) else {

@@ -7,7 +7,7 @@ use tern_proto::v1::{self, CloseCode, ErrorReason, server_event::Event as Kind};
 use tern_types::Timestamp;
 
 use super::{HOUR, Talk, talk};
-use crate::session::{CloseRequest, Effect, Event, Identity, Item, Mail};
+use crate::session::{CloseRequest, Effect, Event, Identity, Item, Mail, Op};
 
 #[test]
 fn a_token_is_renewed_in_place_or_the_stream_ends_a_minute_after_it() {
@@ -100,7 +100,7 @@ fn a_draining_gateway_says_so_and_cuts_off_who_stays() {
     ));
     let talk = talk.wait(Duration::from_secs(7)).send(|_| {});
     assert!(
-        matches!(talk.wants[..], [Effect::Send { .. }]),
+        matches!(talk.wants[..], [Effect::Up(Op::Send { .. })]),
         "the old stream serves until then"
     );
     assert_eq!(
@@ -135,7 +135,7 @@ fn a_session_that_is_closed_when_its_time_is_up_ends_once_and_for_the_reason_of_
 fn a_client_that_leaves_is_answered_first() {
     let talk = talk().opened().send(|_| {}).tell(Event::HalfClosed);
     assert!(talk.ended.is_none());
-    let Some(Effect::Send { reference, .. }) = talk.wants.first().cloned() else {
+    let Some(Effect::Up(Op::Send { reference, .. })) = talk.wants.first().cloned() else {
         panic!("{:?}", talk.wants)
     };
     let event = raw::event(Kind::SendResult(v1::SendResult::default()));

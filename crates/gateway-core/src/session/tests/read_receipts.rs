@@ -6,7 +6,7 @@ use tern_proto::v1;
 use tern_types::{ChatId, UserId};
 
 use super::{Talk, inbox, talk};
-use crate::session::{Effect, Event, Inbox, Item, Mail};
+use crate::session::{Effect, Event, Inbox, Item, Mail, Op};
 
 fn off(off: bool) -> Inbox {
     Inbox {
@@ -26,8 +26,8 @@ impl Talk {
     /// Returns the setting in each read mark and each message that went up.
     fn settings(&mut self) -> Vec<bool> {
         let setting = |effect: Effect| match effect {
-            Effect::Read { off, .. } => Some(off),
-            Effect::Send { send, .. } => Some(send.read_receipts_off),
+            Effect::Up(Op::Read { off, .. }) => Some(off),
+            Effect::Up(Op::Send { send, .. }) => Some(send.read_receipts_off),
             _ => None,
         };
         self.wants.drain(..).filter_map(setting).collect()

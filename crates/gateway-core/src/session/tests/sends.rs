@@ -7,7 +7,7 @@ use tern_types::limits::{MAX_BODY_BYTES, MAX_SENDS_IN_FLIGHT};
 use tern_types::{ChatId, RequestId, UserId};
 
 use super::talk;
-use crate::session::{Effect, Event, Item, Mail};
+use crate::session::{Effect, Event, Item, Mail, Op};
 
 #[test]
 fn what_is_wrong_with_one_send_is_its_result_and_nothing_else() {
@@ -71,7 +71,7 @@ fn what_is_wrong_with_one_send_is_its_result_and_nothing_else() {
         .opened()
         .send(|send| send.body = vec![0; MAX_BODY_BYTES].into());
     assert!(
-        matches!(talk.wants[..], [Effect::Send { .. }]),
+        matches!(talk.wants[..], [Effect::Up(Op::Send { .. })]),
         "the largest body passes"
     );
 }
@@ -82,7 +82,7 @@ fn a_peer_is_addressed_by_the_direct_chat_with_them() {
     let talk = talk()
         .opened()
         .send(|send| send.to = Some(send_message::To::PeerUserId(peer.to_string())));
-    let Some(Effect::Send { send, .. }) = talk.wants.first() else {
+    let Some(Effect::Up(Op::Send { send, .. })) = talk.wants.first() else {
         panic!("{:?}", talk.wants)
     };
     assert_eq!(
@@ -104,7 +104,7 @@ fn sends_are_limited_in_flight_and_by_rate() {
         .wants
         .drain(..)
         .map(|want| match want {
-            Effect::Send { reference, .. } => reference,
+            Effect::Up(Op::Send { reference, .. }) => reference,
             other => panic!("{other:?}"),
         })
         .collect();
