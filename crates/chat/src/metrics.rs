@@ -58,7 +58,7 @@ const DESCRIBED: &[Described] = &[
     (
         Kind::Histogram,
         JOB_SECONDS,
-        "Time that a job took a shard's connection, by kind: the sum's rate over commit and change is how busy the one that commits is, over the others the one for upkeep",
+        "Time that a job took a shard's connection, with the wait for its turn, by kind: the sum's rate over commit and change is how busy the one that commits is, over the others the one for upkeep",
     ),
     (
         Kind::Histogram,

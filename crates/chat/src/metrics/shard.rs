@@ -113,11 +113,11 @@ impl JobTimes {
         Self(KINDS.map(|kind| histogram!(JOB_SECONDS, "kind" => kind, "shard" => shard.clone())))
     }
 
-    /// Begins to measure a job.
-    pub fn begin(&self, job: &Job) -> JobTimer {
+    /// Begins to measure a job that began, or asked for its turn, at `began`.
+    pub fn begin(&self, job: &Job, began: Instant) -> JobTimer {
         JobTimer {
             times: self.0[kind(job)].clone(),
-            began: Instant::now(),
+            began,
         }
     }
 }

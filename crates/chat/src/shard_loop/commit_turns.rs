@@ -8,7 +8,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tern_types::Cells;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,6 +37,7 @@ impl CommitTurns {
             queue: PollSemaphore::new(self.0.clone()),
             free: self.0.clone(),
             waits: false,
+            asked: Instant::now(),
             turn: None,
         }
     }
@@ -49,6 +50,8 @@ pub struct Place {
     free: Arc<Semaphore>,
     /// True while the shard is in the queue. It leaves the queue only by its turn, which `queue` would keep otherwise.
     waits: bool,
+    /// The time at which the shard asked for its turn.
+    asked: Instant,
     /// The turn that has come, until it is taken.
     turn: Option<Turn>,
 }
@@ -57,8 +60,10 @@ impl Place {
     /// Takes a turn. If none is free, the shard joins the queue, and [`Self::came`] returns when its turn has come.
     pub fn take(&mut self) -> Option<Turn> {
         if self.turn.is_none() && !self.waits {
-            self.turn = self.free.clone().try_acquire_owned().ok().map(Turn);
-            self.waits = self.turn.is_none();
+            self.asked = Instant::now();
+            let permit = self.free.clone().try_acquire_owned().ok();
+            self.waits = permit.is_none();
+            self.turn = permit.map(|permit| Turn::new(permit, self.asked));
         }
         self.turn.take()
     }
@@ -76,22 +81,30 @@ impl Place {
         }
         let permit = std::future::poll_fn(|cx| self.queue.poll_acquire(cx)).await;
         self.waits = false;
-        self.turn = permit.map(Turn);
+        self.turn = permit.map(|permit| Turn::new(permit, self.asked));
     }
 }
 
 /// A turn at committing. Dropping it gives the turn to the next shard.
 #[derive(Debug)]
-pub struct Turn(OwnedSemaphorePermit);
+pub struct Turn {
+    permit: OwnedSemaphorePermit,
+    /// The time at which the shard asked for it.
+    pub asked: Instant,
+}
 
 impl Turn {
+    fn new(permit: OwnedSemaphorePermit, asked: Instant) -> Self {
+        Self { permit, asked }
+    }
+
     /// Does a commit in this turn. If the commit takes longer than [`TURN`], the turn ends before it.
     pub async fn cover<T>(self, commit: impl Future<Output = T>) -> T {
         let mut commit = pin!(commit);
         match timeout(TURN, &mut commit).await {
             Ok(done) => done,
             Err(_) => {
-                drop(self.0);
+                drop(self.permit);
                 commit.await
             }
         }
@@ -101,7 +114,7 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use futures::poll;
-    use tokio::time::{Instant, sleep};
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -150,7 +163,7 @@ mod tests {
         let mut hangs = pin!(hangs);
         assert!(poll!(&mut hangs).is_pending());
         assert!(other.take().is_none());
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         tokio::select! {
             () = &mut hangs => panic!("the commit has ended"),
             () = other.came() => assert_eq!(began.elapsed(), TURN),

@@ -108,8 +108,11 @@ pub fn spawn(
         };
         while let Some(Given { job, turn }) = queue.recv().await {
             let done = match turn {
-                Some(turn) => turn.cover(Box::pin(writer.run(job))).await,
-                None => writer.run(job).await,
+                Some(turn) => {
+                    let asked = turn.asked;
+                    turn.cover(Box::pin(writer.run(job, asked))).await
+                }
+                None => writer.run(job, Instant::now()).await,
             };
             if results.send(Event::JobDone(done)).await.is_err() {
                 return;
@@ -153,8 +156,9 @@ struct Writer {
 }
 
 impl Writer {
-    async fn run(&mut self, job: Job) -> JobDone {
-        let timer = self.times.begin(&job);
+    /// Runs a job that has waited for its turn since `asked`.
+    async fn run(&mut self, job: Job, asked: Instant) -> JobDone {
+        let timer = self.times.begin(&job, asked);
         let done = self.run_job(job).await;
         timer.stop();
         done
