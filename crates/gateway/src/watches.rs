@@ -9,6 +9,7 @@
 //! takes the place of an older one.
 //!
 //! - [`tern_gateway_core::watches`]: which sessions watch which users, and when they are told what
+//! - [`waiting`]: the sets about which accounts are still to be asked
 //! - [`turns`]: about which session accounts are asked next
 //! - [`questions`]: the questions to accounts that are under way
 //! - [`telling`]: the sessions' mailboxes
@@ -18,8 +19,9 @@ pub mod links;
 pub mod questions;
 mod telling;
 pub mod turns;
+mod waiting;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,6 +46,7 @@ use telling::{TELLINGS, Told};
 use tern_gateway_core::session::Settings;
 use tern_gateway_core::watches::{Asked, Effect, Limited, Seen, Table};
 use turns::{CHECKS, Next, Turns};
+use waiting::Waiting;
 
 use crate::presence_links::dialogue;
 use crate::presence_links::queues::Queues;
@@ -76,10 +79,10 @@ pub struct Watches {
     registry: Arc<Registry>,
     table: Mutex<Table>,
     /// The set of users that each session wants to watch, until accounts are asked about it.
-    wanted: Mutex<HashMap<SessionId, Wanted>>,
+    wanted: Mutex<Waiting>,
     /// The questions that accounts have not answered yet.
     asked: Questions,
-    /// The sessions in `wanted`, and those that are to be checked.
+    /// The sessions in `wanted` that can be asked about, and those that are to be checked.
     turns: turns::Queues,
     queues: Queues<Said>,
     /// The queue of changes for several mailboxes.
@@ -99,6 +102,15 @@ struct Wanted {
     answers: u32,
     /// The question that the answer belongs to.
     asked: Asked,
+}
+
+/// A question about a session's set. Dropping it lets accounts be asked about the next one.
+struct Asking(Arc<Watches>, SessionId);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.answered(self.1);
+    }
 }
 
 impl Watches {
@@ -146,7 +158,7 @@ impl Watches {
 
     /// Ends the watches of a session that has ended.
     pub fn ended(&self, session: SessionId) {
-        lock(&self.wanted).remove(&session);
+        lock(&self.wanted).remove(session);
         let mut table = self.table();
         let effects = table.remove(session);
         self.perform(&mut table, effects);
@@ -184,22 +196,29 @@ impl Watches {
 
     /// Queues the set that the session wants. If there is no room, a WatchPresence is refused, and a check is dropped.
     fn want(&self, session: SessionId, new: Wanted) {
-        let mut wanted = lock(&self.wanted);
-        match wanted.get_mut(&session) {
-            // The session waits already. The device's newest set counts, and each WatchPresence is answered.
-            Some(older) if new.answers == 0 && older.answers > 0 => {}
-            Some(older) => {
-                let answers = older.answers + new.answers;
-                *older = Wanted { answers, ..new };
-            }
-            None => {
-                if self.turns.wanted.try_send(session).is_ok() {
-                    wanted.insert(session, new);
-                } else if new.answers > 0 {
-                    drop(wanted);
-                    self.refuse(session, new.answers);
-                }
-            }
+        let mut waiting = lock(&self.wanted);
+        if waiting.put(session, new) {
+            self.queue(session, waiting);
+        }
+    }
+
+    /// Notes that the session's set was asked about, so that accounts can be asked about its next one.
+    fn answered(&self, session: SessionId) {
+        let mut waiting = lock(&self.wanted);
+        if waiting.answered(session) {
+            self.queue(session, waiting);
+        }
+    }
+
+    /// Gives the session, whose set waits, a place in the queue. If there is none, its WatchPresence items are refused.
+    fn queue(&self, session: SessionId, mut waiting: MutexGuard<'_, Waiting>) {
+        if self.turns.wanted.try_send(session).is_ok() {
+            return;
+        }
+        let wanted = waiting.remove(session);
+        drop(waiting);
+        if let Some(wanted) = wanted.filter(|wanted| wanted.answers > 0) {
+            self.refuse(session, wanted.answers);
         }
     }
 
@@ -211,20 +230,32 @@ impl Watches {
             let Ok(permit) = free.clone().acquire_owned().await else {
                 return;
             };
-            let (session, wanted) = match turns.next().await {
-                Some(Next::Wanted(session)) => (session, lock(&self.wanted).remove(&session)),
-                Some(Next::Check(session)) => (session, self.again(session)),
-                None => return,
-            };
-            let Some(wanted) = wanted else { continue };
+            let next = turns.next().await;
             let watches = self.clone();
-            tokio::spawn(
-                async move {
-                    watches.look_up(session, wanted).await;
-                    drop(permit);
+            match next {
+                Some(Next::Wanted(session)) => {
+                    let Some(wanted) = lock(&self.wanted).take(session) else {
+                        continue;
+                    };
+                    let asking = Asking(watches, session);
+                    let ask = async move {
+                        asking.0.look_up(session, wanted).await;
+                        drop((asking, permit));
+                    };
+                    tokio::spawn(ask.in_current_span());
                 }
-                .in_current_span(),
-            );
+                Some(Next::Check(session)) => {
+                    let Some(wanted) = self.again(session) else {
+                        continue;
+                    };
+                    let check = async move {
+                        watches.look_up(session, wanted).await;
+                        drop(permit);
+                    };
+                    tokio::spawn(check.in_current_span());
+                }
+                None => return,
+            }
         }
     }
 
