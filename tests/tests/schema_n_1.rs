@@ -41,7 +41,7 @@ async fn the_version_before_works_on_the_schema_of_now() {
             .into_iter()
             .fold(builder, |builder, role| builder.program(role, &old))
     });
-    carries_messages(world.await).await;
+    Box::pin(carries_messages(world.await)).await;
 }
 
 #[tokio::test]
@@ -50,6 +50,6 @@ async fn nodes_of_both_versions_work_together() {
     let old = before();
     for role in [Role::Chat, Role::Gateway] {
         let world = World::with(|builder| builder.program(role, &old));
-        carries_messages(world.await).await;
+        Box::pin(carries_messages(world.await)).await;
     }
 }

@@ -17,7 +17,7 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::stream::BoxStream;
+use futures::future::BoxFuture;
 use tern_cluster::{ClusterMap, NodeContext, Role};
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{Activity, AnnounceReplies, Announcement, Announcements, OpenedStream};
@@ -29,7 +29,7 @@ use tracing::Instrument;
 
 use tern_gateway_core::session::CloseRequest;
 
-use self::dialogue::Dialogue;
+use self::dialogue::{Dialogue, Frames};
 use self::queues::{Item, Queues};
 use crate::redrain::redrain;
 use crate::registry::{Handle, Registry};
@@ -226,11 +226,11 @@ impl Dialogue for PresenceLinks {
         &self.queues
     }
 
-    async fn open(
+    fn open(
         mut node: PresenceClient<Channel>,
-        frames: Request<BoxStream<'static, Announcements>>,
-    ) -> Result<Response<Streaming<AnnounceReplies>>, Status> {
-        node.announce(frames).await
+        frames: Request<Frames<Announcements>>,
+    ) -> BoxFuture<'static, Result<Response<Streaming<AnnounceReplies>>, Status>> {
+        Box::pin(async move { node.announce(frames).await })
     }
 
     fn everything(&self, map: &ClusterMap, node: &str) -> Anew {

@@ -167,6 +167,8 @@ impl Process {
         &self,
         ready: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<bool> {
+        // The future is large where a client is in it, and would be in this one twice.
+        let ready = Box::pin(ready);
         let outcome = tokio::select! {
             ready = ready => ready,
             status = self.wait() => Err(anyhow::anyhow!("it ended: {status}")),

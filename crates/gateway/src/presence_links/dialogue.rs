@@ -5,8 +5,12 @@
 //! replies.
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use futures::Stream;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use tern_cluster::links::identify;
 use tern_cluster::{ClusterMap, Node, NodeContext, Role, links};
@@ -42,8 +46,8 @@ pub trait Dialogue: Send + Sync + 'static {
     /// Opens the stream to a node, which is sent these frames.
     fn open(
         node: PresenceClient<Channel>,
-        frames: Request<BoxStream<'static, Self::Frame>>,
-    ) -> impl Future<Output = Result<Response<Streaming<Self::Reply>>, Status>> + Send;
+        frames: Request<Frames<Self::Frame>>,
+    ) -> BoxFuture<'static, Result<Response<Streaming<Self::Reply>>, Status>>;
 
     /// Returns all that is to be said of the slots which the node has by this map.
     fn everything(&self, map: &ClusterMap, node: &str) -> Self::Anew;
@@ -57,6 +61,17 @@ pub trait Dialogue: Send + Sync + 'static {
 
     /// Is called after each change of the map, when the nodes that gained slots are being told everything anew.
     fn moved(&self, _old: &ClusterMap, _new: &ClusterMap) {}
+}
+
+/// The frames to a node.
+pub struct Frames<F>(BoxStream<'static, F>);
+
+impl<F> Stream for Frames<F> {
+    type Item = F;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F>> {
+        self.0.as_mut().poll_next(cx)
+    }
 }
 
 /// Keeps links to all presence nodes up.
@@ -117,8 +132,8 @@ fn frames<D: Dialogue>(
     queue: Arc<Queue<D::Said>>,
     link: u64,
     node: String,
-) -> BoxStream<'static, D::Frame> {
-    Box::pin(async_stream::stream! {
+) -> Frames<D::Frame> {
+    let frames = async_stream::stream! {
         let mut anew = D::Anew::default();
         loop {
             let Some((said, all)) = queue.take(link, D::GATHER) else { return };
@@ -133,5 +148,6 @@ fn frames<D: Dialogue>(
                 queue.news.notified().await;
             }
         }
-    })
+    };
+    Frames(Box::pin(frames))
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::BoxStream;
+use futures::future::BoxFuture;
 use tern_cluster::{ClusterMap, NodeContext, Role};
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{PresenceChanges, WatchRequests};
@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tern_gateway_core::watches::State;
 
 use super::Watches;
-use crate::presence_links::dialogue::Dialogue;
+use crate::presence_links::dialogue::{Dialogue, Frames};
 use crate::presence_links::queues::{Item, Queue, Queues};
 
 /// The most users that one frame asks to watch, and the most that it asks to watch no longer.
@@ -73,11 +73,11 @@ impl Dialogue for Watches {
         &self.queues
     }
 
-    async fn open(
+    fn open(
         mut node: PresenceClient<Channel>,
-        frames: Request<BoxStream<'static, WatchRequests>>,
-    ) -> Result<Response<Streaming<PresenceChanges>>, Status> {
-        node.watch(frames).await
+        frames: Request<Frames<WatchRequests>>,
+    ) -> BoxFuture<'static, Result<Response<Streaming<PresenceChanges>>, Status>> {
+        Box::pin(async move { node.watch(frames).await })
     }
 
     fn everything(&self, map: &ClusterMap, node: &str) -> Vec<UserId> {

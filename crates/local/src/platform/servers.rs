@@ -4,6 +4,7 @@ use crate::{Etcd, Postgres, Shared};
 
 /// The Postgres and the etcd of the platform.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of a platform")]
 pub(super) enum Servers {
     Private {
         /// The only server, or the coordinator of a Citus cluster.
