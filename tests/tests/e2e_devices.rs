@@ -273,6 +273,28 @@ async fn a_revoked_device_is_out_on_a_gateway_that_starts_afterwards() {
     world.end().await;
 }
 
+/// Accounts nodes do not reach the gateway, so they cannot tell it. It asks for the list itself, every half minute.
+#[tokio::test]
+async fn a_gateway_that_was_not_told_of_a_revocation_finds_it_on_the_list() {
+    let world = World::with(|builder| builder.cuttable(["gateway-1"])).await;
+    let [bob] = world.users(["bob"]).await;
+    let lost = world.device(&bob).await;
+    let api = Api::new(world.channel(1), &lost.access_token);
+    let list = v1::ListChatsRequest::default;
+    api.chats().list_chats(list()).await.unwrap();
+    let internal = &world.platform.cables("gateway-1").unwrap().internal;
+    internal.cut();
+    world.revoke(&lost).await;
+    until::holds("the gateway refuses the device", BOUND, || async {
+        let refused = api.chats().list_chats(list()).await.err();
+        Ok(refused.is_some_and(|status| reason_of(&status) == Some(ErrorReason::DeviceRevoked)))
+    })
+    .await
+    .unwrap();
+    internal.mend();
+    world.end().await;
+}
+
 #[tokio::test]
 async fn the_newest_stream_of_a_device_wins() {
     let world = World::start().await;

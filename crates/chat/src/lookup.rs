@@ -363,3 +363,19 @@ fn found(user: &[u8], device: &[u8], gateway: &str, session: u64) -> Option<Foun
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Live messages wait for a look-up. So this bounds their delay when the network between chat and presence nodes is
+    /// cut.
+    #[test]
+    fn where_presence_does_not_answer_a_look_up_is_over_within_two_seconds() {
+        let patience = Patience::default();
+        assert!(
+            patience.presence + patience.gateway < Duration::from_secs(2),
+            "{patience:?}"
+        );
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tern_proto::v1::client_item::Item;
 use tern_proto::v1::{self, Heartbeat, MarkRead, SetActive, WatchErrorCode, WatchPresence};
 use tern_tests::world::BOUND;
-use tern_tests::{Api, Screen, Shown, World, wire};
+use tern_tests::{Api, Screen, Shown, WallClock, World, wire};
 use tern_types::{ChatId, RequestId, UserId};
 use tokio::time::{Instant, timeout};
 
@@ -211,6 +211,28 @@ async fn a_person_who_says_nothing_more_is_offline_after_the_threshold_and_onlin
     let message = || wire::message_to(RequestId::random(), alice.id(), "still here");
     let wrote = until_online(&his, message, &hers).await;
     hers.sees(bob.id(), |shown| last_seen(&wrote, shown)).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_wall_clock_of_a_presence_node_that_is_set_back_by_an_hour_keeps_nobody_online() {
+    let (clock, threshold) = (WallClock::new(), THRESHOLD.as_secs().to_string());
+    let world = World::with(|builder| {
+        let builder = builder.presences(1).env("TERN_ONLINE_THRESHOLD", &threshold);
+        clock.of(builder, &["presence-0"])
+    })
+    .await;
+    let alice = person(&world, "alice").await;
+    let bob = seen_by(&world, "bob", &[&alice]).await;
+    let hers = background(&world, 1, &alice).await;
+    hers.watch(&[bob.id()]).await;
+    hers.sees_offline(bob.id()).await;
+    let his = background(&world, 0, &bob).await;
+    // The item is sent once here, since a screen that is active repeats the sign.
+    let active = || Item::SetActive(SetActive { active: true });
+    until_online(&his, active, &hers).await;
+    clock.set(-3600);
+    hers.sees_offline(bob.id()).await;
     world.end().await;
 }
 

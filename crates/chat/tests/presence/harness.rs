@@ -9,6 +9,7 @@ use tern_chat::wake::wake;
 use tern_chat_core::Missing;
 use tern_chat_core::shard::Woken;
 use tern_cluster::links::Peer;
+use tern_cluster::standing::Standing;
 use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_proto::internal::{DownItem, FoundSession, LiveSession, down_item};
 use tern_types::{ChatId, DeviceId, Seq, Slot, UserId};
@@ -44,11 +45,22 @@ impl Chat {
 
     /// Starts a chat node with these presence nodes and gateways in its map.
     pub fn with_gateways(presences: impl IntoIterator<Item = Node>, names: &[&str]) -> Self {
+        Self::placed(presences, names, |_| Standing::certain())
+    }
+
+    /// Starts a chat node with these nodes in its map, and this place in it.
+    pub fn placed(
+        presences: impl IntoIterator<Item = Node>,
+        names: &[&str],
+        standing: impl FnOnce(MapHandle) -> Standing,
+    ) -> Self {
         let presences = presences.into_iter().map(|node| (Role::Presence, node));
         let in_map = names.iter().map(|name| (Role::Gateway, node(name, "")));
         let map = ClusterMap::new(1, presences.chain(in_map));
         let gateways = Gateways::default();
-        let ctx = NodeContext::alone("chat-0", 1, MapHandle::fixed(map.clone()));
+        let handle = MapHandle::fixed(map.clone());
+        let mut ctx = NodeContext::alone("chat-0", 1, handle.clone());
+        ctx.standing = standing(handle);
         Self {
             fanout: Fanout::new(Lookup::start(&ctx, gateways.clone(), LOOK_UP_PATIENCE)),
             gateways,

@@ -3,6 +3,7 @@
 
 use tern_chat_core::shard::Woken;
 use tern_cluster::Node;
+use tern_cluster::standing::Standing;
 
 use crate::harness::{Chat, missing, online};
 use crate::nodes::{Mood, PresenceNode};
@@ -59,6 +60,17 @@ async fn nobody_counts_only_from_an_owner_that_is_certain_of_it() {
     let devices = [device];
     let (woken, ()) = tokio::join!(chat.woken(&devices), confirmed);
     assert_eq!(woken, Woken::Unsure, "who was found is woken all the same");
+}
+
+/// It may ask by a map that others no longer use.
+#[tokio::test]
+async fn a_chat_node_that_has_lost_its_place_concludes_from_nothing_that_nobody_is_online() {
+    let presence = PresenceNode::start("p0").await;
+    // A node that is not registered has no place.
+    let chat = Chat::placed([presence.node.clone()], &[], Standing::new);
+    chat.until_linked(&[&presence]).await;
+    let device = missing(chat.user_of(&presence));
+    assert_eq!(chat.woken(&[device]).await, Woken::Unsure);
 }
 
 #[tokio::test]

@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod following;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tern_cluster::standing::Standing;
 use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_identity::principal::{Principal, Scope};
 use tern_presence::Config;
@@ -65,8 +67,18 @@ impl Presence {
     }
 
     async fn with_map_wait(first: ClusterMap, presence_map_wait: Duration) -> Self {
+        Self::placed(first, presence_map_wait, |_| Standing::certain()).await
+    }
+
+    /// Starts the node with this place in the map.
+    async fn placed(
+        first: ClusterMap,
+        presence_map_wait: Duration,
+        standing: impl FnOnce(MapHandle) -> Standing,
+    ) -> Self {
         let (map, handle) = MapHandle::channel(first);
-        let ctx = NodeContext::alone("p1", 1, handle);
+        let mut ctx = NodeContext::alone("p1", 1, handle.clone());
+        ctx.standing = standing(handle);
         let mut routes = RoutesBuilder::default();
         let config = Config {
             // Nobody is watched here, so the store is not asked.
@@ -454,36 +466,4 @@ async fn bad_ids_end_the_stream_with_a_clear_error() {
         .unwrap()
         .unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
-}
-
-#[tokio::test]
-async fn a_draining_node_answers_until_its_slots_are_gone_and_then_ends_its_streams() {
-    let presence = Presence::start(map(3, &["p1", "p2"], &["g1"])).await;
-    let mine = user_where(&map(3, &["p1", "p2"], &["g1"]), true);
-    let mut gateway = presence.gateway("g1").await;
-    let mut chat = presence.chat("c1").await;
-    presence.ctx.drain.start();
-    gateway
-        .say(3, vec![announcement(1, mine, DeviceId::random(), 10, 0)])
-        .await;
-    assert_eq!(gateway.next_item().await, (3, taken(1)));
-    assert_eq!(chat.sessions(3, mine).await, [("g1".into(), 10)]);
-
-    let leaving = Node {
-        draining: true,
-        ..node("p1")
-    };
-    let nodes = [
-        (Role::Presence, leaving),
-        (Role::Presence, node("p2")),
-        (Role::Gateway, node("g1")),
-    ];
-    presence.follow(ClusterMap::new(4, nodes));
-    let last = gateway.next().await.unwrap();
-    assert_eq!(
-        last.map_version, 4,
-        "the hand-over is confirmed before the stream ends"
-    );
-    assert_eq!(gateway.next().await, None);
-    timeout(PATIENCE, presence.done).await.unwrap().unwrap();
 }
