@@ -128,7 +128,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Those of [`Client::send`]; the encoded envelope is limited too, to 8,192 bytes.
+    /// Fails as [`Client::send`] does, and also if the encoded envelope has more than 8,192 bytes.
     pub async fn send_message(&self, message: Outgoing) -> Result<RequestId> {
         let request = message.request;
         self.apply(Input::Send(message)).await?;

@@ -7,7 +7,7 @@
 //!
 //! The queue of each node is bounded ([`queues`]). What does not fit is dropped, and all sessions of the node's slots
 //! are announced again; if it was the end of a session, over a new link, on which the node misses that session.
-//! What these links have in common with those of [`crate::watches`] is in [`dialogue`].
+//! The module [`dialogue`] has the part that these links have in common with those of [`crate::watches`].
 
 pub mod dialogue;
 pub mod queues;

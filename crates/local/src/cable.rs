@@ -123,8 +123,8 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_cut_hears_nothing_until_it_is_mended() {
+    /// Returns a cable that was cut, and the two ends of a connection that leads through it.
+    async fn cut() -> (Cable, TcpStream, TcpStream) {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let cable = Cable::to(&server.local_addr().unwrap().to_string())
             .await
@@ -134,6 +134,12 @@ mod tests {
         near.write_all(b"a").await.unwrap();
         assert_eq!(far.read_u8().await.unwrap(), b'a');
         cable.cut();
+        (cable, near, far)
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_hears_nothing_until_it_is_mended() {
+        let (cable, mut near, mut far) = cut().await;
         far.write_all(b"b").await.unwrap();
         let heard = tokio::time::timeout(Duration::from_millis(200), near.read_u8()).await;
         assert!(heard.is_err(), "{heard:?}");
@@ -143,15 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_one_side_closes_during_the_cut_hangs_for_the_other_until_it_is_mended() {
-        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let cable = Cable::to(&server.local_addr().unwrap().to_string())
-            .await
-            .unwrap();
-        let mut near = TcpStream::connect(cable.address()).await.unwrap();
-        let (mut far, _) = server.accept().await.unwrap();
-        near.write_all(b"a").await.unwrap();
-        assert_eq!(far.read_u8().await.unwrap(), b'a');
-        cable.cut();
+        let (cable, near, mut far) = cut().await;
         drop(near);
         let heard = tokio::time::timeout(Duration::from_millis(200), far.read_u8()).await;
         assert!(heard.is_err(), "{heard:?}");

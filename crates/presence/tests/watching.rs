@@ -344,15 +344,28 @@ async fn what_a_node_that_drains_cannot_write_is_tried_again() {
     presence.announce(user, true, at).await;
     let mut watch = presence.watch(&[user]).await;
     assert_eq!(watch.change().await, (user, true, NEVER));
-    // Without its table the store answers with an error, as if it were away.
-    let take_away = sqlx::query("ALTER TABLE last_seen RENAME TO away");
-    take_away.execute(&store.pool).await.unwrap();
-    let comes_back = async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let bring_back = sqlx::query("ALTER TABLE away RENAME TO last_seen");
-        bring_back.execute(&store.pool).await.unwrap();
+    // Each write is refused and counted. A sequence keeps its value although the statement fails.
+    let refuse = "CREATE SEQUENCE tries;
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM nextval(''tries''); RAISE EXCEPTION ''by the test''; END';
+        CREATE TRIGGER refuses BEFORE INSERT ON last_seen FOR EACH STATEMENT EXECUTE FUNCTION refuse()";
+    sqlx::raw_sql(refuse).execute(&store.pool).await.unwrap();
+    let takes_again = async {
+        let tried = "SELECT is_called FROM tries";
+        while !sqlx::query_scalar::<_, bool>(tried)
+            .fetch_one(&store.pool)
+            .await
+            .unwrap()
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let accept = sqlx::query("DROP TRIGGER refuses ON last_seen");
+        accept.execute(&store.pool).await.unwrap();
     };
-    tokio::join!(presence.drain(), comes_back);
+    let drained = async { tokio::join!(presence.drain(), takes_again) };
+    tokio::time::timeout(Duration::from_secs(60), drained)
+        .await
+        .unwrap();
     let kept = LastSeen::new(store.pool.clone()).read(&[user]).await.unwrap();
     assert_eq!(kept[&user], at);
 }

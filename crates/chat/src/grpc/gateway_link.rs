@@ -165,9 +165,11 @@ mod tests {
     async fn a_link_ends_with_its_reader_although_nothing_is_to_go_out() {
         let (_queue, mut items) = mpsc::channel::<()>(1);
         let mut own = Shedding::off().own();
-        let mut reading = tokio::spawn(tokio::time::sleep(Duration::from_secs(1)));
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let mut reading = tokio::spawn(async move { drop(ended.await) });
         let frame = next_frame(&mut reading, &mut items, &mut own);
-        let frame = tokio::time::timeout(Duration::from_secs(2), frame).await;
+        let frame = tokio::time::timeout(Duration::from_secs(2), frame);
+        let (frame, ()) = tokio::join!(frame, async move { drop(end) });
         assert_eq!(frame.ok(), Some(None));
     }
 }

@@ -195,7 +195,7 @@ impl ChatState {
                 let count = u32::try_from(added.user_ids.len()).unwrap_or(u32::MAX);
                 chat.member_count = chat.member_count.saturating_add(count);
                 if added.user_ids.contains(&my_id) {
-                    // What is known of the chat is from an earlier membership, or placeholders.
+                    // The device knows the chat from an earlier membership, or by placeholders.
                     (chat.role, chat.left) = (Role::Member, false);
                     self.row.known = false;
                     if self.look_up == LookUp::Running {

@@ -239,7 +239,7 @@ mod tests {
             code: CloseCode::SessionReplaced.into(),
             ..Default::default()
         };
-        // What is ready first is a matter of chance.
+        // Chance decides which branch is taken first if both are ready, so this is tried many times.
         for _ in 0..64 {
             let mut stream = ServerStream::new(gateways.clone());
             stream.state = State::Up(Box::new(ended(Event::Closing(replaced.clone()))));

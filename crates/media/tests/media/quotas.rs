@@ -81,7 +81,7 @@ async fn bytes_and_uploads_of_a_day_are_bounded() {
     create(&media, alice, RequestId::random(), &large, now + DAY)
         .await
         .unwrap();
-    // What exceeds the quota of a whole day does not fit tomorrow either.
+    // A file that exceeds the quota of a whole day does not fit tomorrow either, so there is no time to try again.
     let never = create(&media, person(), RequestId::random(), &File::new(1001, 34), now).await;
     let never = never.unwrap_err();
     assert_eq!((never.reason, never.retry_after), (ErrorReason::TooLarge, None));

@@ -52,7 +52,7 @@ pub fn watch(
         let mut patience = Patience::default();
         let mut reads = FuturesUnordered::new();
         loop {
-            // Of what is ready anything may be next, so nothing keeps the rest waiting.
+            // Chance decides between branches that are ready, so that none keeps the others waiting.
             let wake = tokio::select! {
                 () = stop.cancelled() => Wake::End,
                 () = guard.ended.cancelled() => Wake::End,
