@@ -10,6 +10,7 @@ use tern_store::postgres::PostgresArgs;
 /// The settings of an accounts node.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
+    /// Where the store is, and how it is used.
     #[command(flatten)]
     pub postgres: PostgresArgs,
     /// File with the Ed25519 private key (PKCS#8 PEM) that access tokens are signed with; the same on every accounts

@@ -21,6 +21,8 @@
 //! - [`server`]: starts and drains the role, and finishes revocations whose call was cut short
 //! - [`config`], [`metrics`]
 
+#![warn(missing_docs)]
+
 pub mod accounts;
 mod config;
 pub mod domain;

@@ -17,6 +17,7 @@
 //! 5", "fine print 2") are those of `docs/delivery.md`, which also explains the words: entry, head, settle, inbox row,
 //! wake.
 
+#![warn(missing_docs)]
 #![cfg_attr(
     test,
     allow(clippy::disallowed_methods, reason = "tests draw ids and read a clock")

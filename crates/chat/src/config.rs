@@ -8,6 +8,7 @@ use tern_store::postgres::PostgresArgs;
 /// Settings of a chat node.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
+    /// Where the store is, and how it is used.
     #[command(flatten)]
     pub postgres: PostgresArgs,
     /// The key of media tickets. Without it, messages with attachments are refused.

@@ -20,6 +20,8 @@
 //! - [`ownership`]: decides which chats this node owns; [`server`]: wires the role; [`config`]: has its flags;
 //!   [`metrics`]: has its metrics
 
+#![warn(missing_docs)]
+
 mod answer;
 mod backlog;
 mod config;

@@ -21,6 +21,8 @@
 //! - [`access_token`], [`events`], [`upload_plan`]: what two of these have in common, so that none needs the other
 //! - [`config`], [`error`]
 
+#![warn(missing_docs)]
+
 mod access_token;
 pub mod api;
 pub mod backend;

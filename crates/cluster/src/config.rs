@@ -25,6 +25,7 @@ pub enum Profile {
 
 /// A flag that is on or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[allow(missing_docs, reason = "--help would print the comments of the variants")]
 pub enum Switch {
     #[default]
     On,
@@ -62,10 +63,13 @@ pub struct NodeArgs {
     /// Give things up under load: typing first, then presence, delivered receipts, new streams; messages never
     #[arg(long, env = "TERN_SHEDDING", value_enum, default_value_t)]
     pub shedding: Switch,
+    /// The certificates that nodes show each other.
     #[command(flatten)]
     pub internal_tls: InternalTlsArgs,
+    /// The addresses of etcd, and the prefix of the keys there.
     #[command(flatten)]
     pub etcd: EtcdArgs,
+    /// Logs and traces.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
 }

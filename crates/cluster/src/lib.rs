@@ -23,6 +23,8 @@
 //!
 //! This crate knows nothing of messages, of the store or of what a role does.
 
+#![warn(missing_docs)]
+
 mod back_off;
 pub mod config;
 pub mod context;

@@ -43,6 +43,7 @@ pub(crate) struct Listed {
     pub revision: i64,
     /// The revision of the last write to a key that is in the list. 0: there is none.
     pub changed: i64,
+    /// The nodes that are in the list, with the role of each.
     pub nodes: Vec<(Role, Node)>,
 }
 

@@ -28,6 +28,8 @@
 //! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`presence_query`], [`nodes`], [`refused`]: unary
 //!   calls of clients; [`node_service`]: those of other nodes
 
+#![warn(missing_docs)]
+
 mod audience;
 mod auth;
 mod barred;

@@ -6,6 +6,8 @@
 //!
 //! This crate knows nothing of nodes, of the store or of the network.
 
+#![warn(missing_docs)]
+
 pub mod principal;
 pub mod ticket;
 pub mod token;

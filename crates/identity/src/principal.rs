@@ -19,9 +19,19 @@ const SCOPES: &str = "tern-scopes";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
     /// The app on one device, which acts in its user's name.
-    Device { user: UserId, device: DeviceId },
+    Device {
+        /// The user to whom the device belongs.
+        user: UserId,
+        /// The device.
+        device: DeviceId,
+    },
     /// A back end with an API key.
-    Key { key_id: String, scopes: Vec<Scope> },
+    Key {
+        /// The key's id, which is no secret: it names the key in logs and in lists.
+        key_id: String,
+        /// The rights of the key.
+        scopes: Vec<Scope>,
+    },
 }
 
 /// A right that an API key may have.

@@ -15,12 +15,16 @@ const MAX_URL_TTL: Duration = Duration::from_secs(3600);
 /// The settings of a media node.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
+    /// Where the store is, and how it is used.
     #[command(flatten)]
     pub postgres: PostgresArgs,
+    /// The key with which tickets are made and checked.
     #[command(flatten)]
     pub tickets: TicketArgs,
+    /// Where the object store is.
     #[command(flatten)]
     pub s3: S3Args,
+    /// The content delivery network before the object store, if there is one.
     #[command(flatten)]
     pub cdn: CdnArgs,
     /// Seconds that a URL for an upload or a download is valid, at most 3600

@@ -21,6 +21,8 @@
 //! - [`server`]: starts and drains the role
 //! - [`config`], [`metrics`]
 
+#![warn(missing_docs)]
+
 pub mod collector;
 pub mod config;
 pub mod domain;

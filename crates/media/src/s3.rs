@@ -62,10 +62,16 @@ pub struct Signed {
 /// The target of a PUT: a whole object, or a part of a multipart upload.
 #[derive(Debug, Clone, Copy)]
 pub enum Target<'a> {
-    /// The whole object, with this content type.
-    Object { content_type: &'a str },
-    /// A part of the multipart upload with this id.
-    Part { multipart: &'a str },
+    /// The whole object.
+    Object {
+        /// The content type that the client has to send.
+        content_type: &'a str,
+    },
+    /// A part of a multipart upload.
+    Part {
+        /// The object store's id of the upload.
+        multipart: &'a str,
+    },
 }
 
 /// The object store's bucket in which the media are. Clones share their connections.

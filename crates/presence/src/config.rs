@@ -8,6 +8,7 @@ use tern_store::postgres::PostgresArgs;
 /// The settings of a presence node.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
+    /// Where the store is, and how it is used.
     #[command(flatten)]
     pub postgres: PostgresArgs,
     /// Seconds that a call from a node with a newer map waits for that map before it is refused

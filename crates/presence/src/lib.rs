@@ -19,6 +19,8 @@
 //! - [`server`]: wiring and drain
 //! - [`config`]: the flags; [`metrics`]: what the node counts
 
+#![warn(missing_docs)]
+
 mod admin;
 mod config;
 mod grpc;

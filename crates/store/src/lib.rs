@@ -6,6 +6,8 @@
 //! - [`error`]: decides what a failed statement means for the caller
 //! - [`metrics`]: the metrics of the store
 
+#![warn(missing_docs)]
+
 mod address;
 pub mod error;
 pub mod metrics;

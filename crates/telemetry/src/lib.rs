@@ -8,6 +8,8 @@
 //! Spans give log lines their context; most of them live as long as a task. Only spans with the target [`TRACE`] go
 //! into traces: one for each call, begun by [`call_span`], and those of a message on its way (see [`crate::trace`]).
 
+#![warn(missing_docs)]
+
 pub mod described;
 pub mod exemplars;
 pub mod request_id;
@@ -67,6 +69,7 @@ pub const TRACE: &str = "tern::trace";
 
 /// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+#[allow(missing_docs, reason = "--help would print the comments of the variants")]
 pub enum LogFormat {
     #[default]
     Human,

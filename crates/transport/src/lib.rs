@@ -13,6 +13,8 @@
 //!
 //! This crate knows nothing of the cluster's map, of the store or of any role.
 
+#![warn(missing_docs)]
+
 pub mod admin;
 pub mod channels;
 pub mod connections;

@@ -14,6 +14,8 @@
 //!
 //! Numbers in comments ("rule 5") are those of `docs/delivery.md`.
 
+#![warn(missing_docs)]
+
 mod cell;
 mod id;
 pub mod limits;

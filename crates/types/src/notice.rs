@@ -4,8 +4,11 @@
 /// One notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The person is typing or, if `stopped`, is typing no more.
-    Typing { stopped: bool },
+    /// The person is typing, or was typing until now.
+    Typing {
+        /// True if the person is typing no more.
+        stopped: bool,
+    },
 }
 
 /// The kind of a [`Notice`], without its content.

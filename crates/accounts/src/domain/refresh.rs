@@ -64,8 +64,11 @@ pub struct Presented {
 /// The next step for a token that was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Make the token with the number `next`, and store the presented one as the one before it.
-    Rotate { next: u64 },
+    /// Make a new token, and store the presented one as the one before it.
+    Rotate {
+        /// The number of the new token.
+        next: u64,
+    },
     /// Return the present token again.
     SamePairAgain,
     /// The token was copied: revoke the device.

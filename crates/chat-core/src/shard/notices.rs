@@ -55,9 +55,13 @@ pub struct NoticeCounts {
 /// A notice on its way: the fields of [`Event::Notice`].
 #[derive(Debug)]
 pub(super) struct Given {
+    /// The chat whose other members are to be told.
     pub chat: ChatId,
+    /// The person whose device gave the notice.
     pub user: UserId,
+    /// The notice.
     pub notice: Notice,
+    /// The time at which the notice arrived at this node, by the monotonic clock.
     pub at: Timestamp,
 }
 

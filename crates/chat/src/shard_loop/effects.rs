@@ -84,6 +84,7 @@ impl Calls {
 /// The parts that all shards of a node share to perform effects.
 #[derive(Clone)]
 pub struct Effects {
+    /// The loader, which reads chats from the store.
     pub loader: Loader,
     /// The unary calls that wait for their answer.
     pub calls: Arc<Calls>,
@@ -91,7 +92,9 @@ pub struct Effects {
     pub gateways: Gateways,
     /// The starter of each shard's fan-out task, with the look-up that wakes use.
     pub fanout: Fanout,
+    /// The slots that this node owns by the map.
     pub ownership: Ownership,
+    /// The level of load, which says what this node gives up at present.
     pub shedding: Shedding,
 }
 

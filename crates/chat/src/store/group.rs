@@ -43,10 +43,13 @@ pub(crate) const SET_OWNER: &str = "UPDATE members SET role = $3 WHERE chat_id =
 /// The result of [`create`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Created {
-    /// The group was made, with these members besides the owner and this first entry.
+    /// The group was made.
     New {
+        /// The members besides the owner.
         members: Vec<UserId>,
+        /// The first entry of the group's log.
         entry: Arc<NewEntry>,
+        /// The time of the first entry.
         sent_at: Timestamp,
     },
     /// The same request made the group before.

@@ -166,8 +166,11 @@ pub(crate) async fn suspended(
 /// A device as operators are shown it.
 #[derive(Debug)]
 pub(crate) struct Described {
+    /// The name that the app gave the device.
     pub name: String,
+    /// True if the user's chats know the device, which ends when it is revoked.
     pub active: bool,
+    /// The time at which the device was linked.
     pub linked_at: Timestamp,
 }
 

@@ -44,11 +44,15 @@ impl NodeProcess {
 
 /// The values with which the nodes of one platform are started.
 pub(super) struct Launcher<'a> {
+    /// The settings of the platform.
     pub builder: &'a Builder,
+    /// The files with the keys and certificates of the platform.
     pub secrets: &'a Secrets,
     /// The URL of the database on each server of the store, with spaces between them.
     pub database_urls: String,
+    /// The URL of etcd.
     pub etcd: &'a str,
+    /// The object store, if the platform has one.
     pub s3: Option<&'a Access>,
     /// The cables of nodes that a test may cut off.
     pub cables: &'a BTreeMap<String, Cables>,

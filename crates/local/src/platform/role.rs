@@ -3,10 +3,15 @@
 /// The role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
+    /// Holds the clients' streams.
     Gateway,
+    /// Owns chats.
     Chat,
+    /// Knows who is online.
     Presence,
+    /// Has users, devices and tokens.
     Accounts,
+    /// Signs uploads and downloads.
     Media,
 }
 
