@@ -382,7 +382,7 @@ async fn somebody_else(world: &World) -> PgConnection {
 
 /// An operator's statement, a migration or a backup holds a row for longer than any send may wait.
 #[tokio::test]
-async fn a_chat_that_is_held_in_the_store_holds_up_no_other() {
+async fn a_chat_that_is_locked_in_the_store_holds_up_no_other() {
     let world = World::start().await;
     let alice = world.user("alice").await;
     let device = world.device(&alice).await;

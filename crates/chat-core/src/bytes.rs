@@ -3,28 +3,28 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The counter: how many bytes are held at present.
+/// The counter: how many bytes are queued at present.
 #[derive(Debug, Default)]
-pub struct Held(Arc<AtomicUsize>);
+pub struct QueuedBytes(Arc<AtomicUsize>);
 
-/// A number of bytes that a [`Held`] counts until this value is dropped.
+/// A number of bytes that a [`QueuedBytes`] counts until this value is dropped.
 #[derive(Debug)]
 pub struct Share {
-    held: Arc<AtomicUsize>,
+    queued: Arc<AtomicUsize>,
     bytes: usize,
 }
 
-impl Held {
+impl QueuedBytes {
     /// Holds `bytes` more. Returns `None`, and holds nothing more, if the total would be larger than `max` bytes. When
-    /// nothing is held, any size fits.
+    /// nothing is queued, any size fits.
     pub fn take(&self, bytes: usize, max: usize) -> Option<Share> {
-        let held = self.0.load(Ordering::Relaxed);
-        if held > 0 && held.saturating_add(bytes) > max {
+        let queued = self.0.load(Ordering::Relaxed);
+        if queued > 0 && queued.saturating_add(bytes) > max {
             return None;
         }
         self.0.fetch_add(bytes, Ordering::Relaxed);
         Some(Share {
-            held: self.0.clone(),
+            queued: self.0.clone(),
             bytes,
         })
     }
@@ -32,7 +32,7 @@ impl Held {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let before = self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        let before = self.queued.fetch_sub(self.bytes, Ordering::Relaxed);
         debug_assert!(before >= self.bytes, "the total includes every share");
     }
 }
@@ -43,13 +43,13 @@ mod tests {
 
     #[test]
     fn what_is_dropped_makes_room() {
-        let held = Held::default();
-        let large = held.take(15, 10).unwrap();
-        assert!(held.take(1, 10).is_none());
+        let queued = QueuedBytes::default();
+        let large = queued.take(15, 10).unwrap();
+        assert!(queued.take(1, 10).is_none());
         drop(large);
-        let some = held.take(4, 10).unwrap();
-        assert!(held.take(7, 10).is_none());
-        assert!(held.take(6, 10).is_some());
+        let some = queued.take(4, 10).unwrap();
+        assert!(queued.take(7, 10).is_none());
+        assert!(queued.take(6, 10).is_some());
         drop(some);
     }
 }

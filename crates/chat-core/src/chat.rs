@@ -19,7 +19,7 @@ use std::collections::{BTreeSet, VecDeque};
 use tern_types::limits::MAX_TYPING_MEMBERS;
 use tern_types::{ChatId, DeviceId, IdMap, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
-use super::bytes::Held;
+use super::bytes::QueuedBytes;
 use super::group::Group;
 use super::receipts::Receipts;
 use super::recent::{Known, Recent};
@@ -87,7 +87,7 @@ pub struct Chat {
     /// The commands that wait for a batch, in the order in which they came.
     queue: VecDeque<Waiting>,
     /// The bytes of the commands in the queue and at the writer.
-    pub held: Held,
+    pub queued_bytes: QueuedBytes,
     /// The batch at the writer, and its commands, one for each entry.
     in_flight: Option<(Batch, Vec<Waiting>)>,
     /// True after the store refused a batch: each entry is then committed alone until the queue is empty.
@@ -98,7 +98,7 @@ pub struct Chat {
     /// known to.
     pub parked_until: Option<Timestamp>,
     /// The number of batches in a row that found the chat locked.
-    held_tries: u32,
+    locked_tries: u32,
     /// The time at which the shard checks whether callers have waited too long; `None` if no check is due.
     pub answer_by: Option<Timestamp>,
     /// The lowest seq that is not settled; `None` if everything is settled.
@@ -144,12 +144,12 @@ impl Chat {
             authors: Authors::default(),
             typists: Typists::default(),
             queue: VecDeque::new(),
-            held: Held::default(),
+            queued_bytes: QueuedBytes::default(),
             in_flight: None,
             one_by_one: false,
             tries: 0,
             parked_until: None,
-            held_tries: 0,
+            locked_tries: 0,
             answer_by: None,
             unsettled: None,
             settle_at: None,

@@ -144,8 +144,8 @@ impl Refusal {
         retry_after: Duration::from_millis(500),
     };
     /// Another transaction holds a lock on the chat, or on one of its people, in the store.
-    pub const HELD: Self = Self::Unavailable {
-        reason: "the chat is held in the store",
+    pub const LOCKED: Self = Self::Unavailable {
+        reason: "the chat is locked in the store",
         retry_after: Duration::from_secs(1),
     };
     /// The command waited for as long as a caller is kept waiting. If its batch was at the writer, it may be committed

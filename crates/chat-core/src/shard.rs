@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use tern_types::{ChatId, IdMap, IdSet, NoticeKind, Seq, Timestamp, UserId};
 
-use crate::bytes::Held;
+use crate::bytes::QueuedBytes;
 use crate::chat::{Batch, Chat, Command, Stage};
 use crate::receipts::Watermark;
 use crate::{Origin, Outcome, Refusal};
@@ -42,7 +42,7 @@ pub use event::{
     AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, Lane, LoadError, Pushed, ReadMark,
     SettleChat, WakesDone, Woken,
 };
-pub use inspect::{Inspected, Load};
+pub use inspect::{Busyness, Inspected};
 pub use notices::{DropReason, NoticeCounts};
 pub use patience::ANSWER_WITHIN;
 pub use receipts::GATHER_RECEIPTS;
@@ -90,13 +90,13 @@ pub struct Counts {
 pub struct ShardState {
     chats: IdMap<ChatId, Chat>,
     /// The events that wait for their chat to be loaded, in the order in which they came. No list is empty.
-    held: IdMap<ChatId, Vec<Event>>,
-    /// The number of events in `held`.
-    held_count: usize,
+    awaiting_load: IdMap<ChatId, Vec<Event>>,
+    /// The number of events in `awaiting_load`.
+    awaiting_load_count: usize,
     /// The number of callers that wait for the answer to a command or a reload.
     waiting: usize,
     /// The bytes of the commands that wait.
-    held_bytes: Held,
+    queued_bytes: QueuedBytes,
     /// The chats that may have something to commit. A chat is in it once for each time that it became due.
     due: VecDeque<ChatId>,
     /// A change of a group that the commit writer takes next, alone.
@@ -268,14 +268,14 @@ impl ShardState {
             .reads
             .get(&(id, user))
             .map(|mark| (mark.seq, mark.own_unread));
-        let held = self.held.get(&id).into_iter().flatten();
-        let held = held.filter_map(|event| match event {
+        let events = self.awaiting_load.get(&id).into_iter().flatten();
+        let marks = events.filter_map(|event| match event {
             Event::Read { user: of, seq, .. } | Event::MarkRead { user: of, seq, .. } if *of == user => {
                 Some((*seq, 0))
             }
             _ => None,
         });
-        held.chain(unwritten).max()
+        marks.chain(unwritten).max()
     }
 
     /// Returns the time at which the loop must run again although nothing happened, for [`Self::flush_receipts`],

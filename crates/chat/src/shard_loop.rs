@@ -31,7 +31,7 @@ use tracing::Instrument;
 use commit_turns::{CommitTurns, Place};
 use effects::{Effects, ShardEffects};
 use tern_chat_core::receipts::Watermark;
-use tern_chat_core::shard::{Effect, Event, Inspected, Job, Lane, Load, ShardState};
+use tern_chat_core::shard::{Busyness, Effect, Event, Inspected, Job, Lane, ShardState};
 use traces::Traces;
 use writer::Given;
 
@@ -62,7 +62,7 @@ pub enum Input {
     /// loaded.
     Inspect(ChatId, oneshot::Sender<Option<Inspected>>),
     /// Asks how busy the shard is.
-    Load(oneshot::Sender<Load>),
+    Busyness(oneshot::Sender<Busyness>),
     /// Asks to be answered as soon as nothing is under way. A drain waits for it.
     Quiet(oneshot::Sender<()>),
 }
@@ -153,15 +153,15 @@ impl Shards {
     }
 
     /// Returns how busy each shard is, in the order of their numbers. It leaves out a shard that has ended.
-    pub async fn loads(&self) -> Vec<Load> {
-        let mut loads = Vec::with_capacity(self.inputs.len());
+    pub async fn busyness(&self) -> Vec<Busyness> {
+        let mut of_shards = Vec::with_capacity(self.inputs.len());
         for shard in self.inputs.iter() {
             let (answer, answered) = oneshot::channel();
-            if shard.send(Input::Load(answer)).await.is_ok() {
-                loads.extend(answered.await);
+            if shard.send(Input::Busyness(answer)).await.is_ok() {
+                of_shards.extend(answered.await);
             }
         }
-        loads
+        of_shards
     }
 
     /// Tells every shard which slots are this node's.
@@ -307,8 +307,8 @@ impl Shard {
             Input::Inspect(chat, answer) => {
                 let _gone = answer.send(self.state.inspect(chat));
             }
-            Input::Load(answer) => {
-                let _gone = answer.send(self.state.load());
+            Input::Busyness(answer) => {
+                let _gone = answer.send(self.state.busyness());
             }
             Input::Quiet(answer) => self.quiet.push(answer),
         }

@@ -91,7 +91,7 @@ pub fn is_away(error: &sqlx::Error) -> bool {
 
 /// Returns whether the statement waited for a lock for as long as the connection's `lock_timeout` says, because another
 /// transaction holds it.
-pub fn is_held(error: &sqlx::Error) -> bool {
+pub fn is_locked(error: &sqlx::Error) -> bool {
     begins_with(error, &["55P03"])
 }
 

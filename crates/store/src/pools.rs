@@ -10,7 +10,7 @@ use sqlx::{PgPool, Postgres, Transaction};
 use tern_types::{Cell, Cells, ChatId};
 use tokio::time::timeout;
 
-use crate::error::{is_away, is_held};
+use crate::error::{is_away, is_locked};
 use crate::postgres::{self, ACQUIRE_TIMEOUT, PostgresArgs, cell_connect_options, hot_connect_options};
 use crate::{metrics, schema};
 
@@ -283,7 +283,7 @@ impl Found {
                     left_out: None,
                 }
             }
-            Err(error) if !is_away(error) && !is_held(error) => self.left_out = None,
+            Err(error) if !is_away(error) && !is_locked(error) => self.left_out = None,
             Err(_) if self.answered.is_some_and(|at| at > began) => {}
             Err(_) => self.left_out = Some(now + LEFT_OUT_FOR),
         }

@@ -144,7 +144,7 @@ impl Chat {
         };
         debug_assert_eq!(batch.expected, self.head, "the head waits for the batch");
         debug_assert_eq!(batch.entries.len(), taken.len(), "each entry has its command");
-        (self.tries, self.held_tries) = (0, 0);
+        (self.tries, self.locked_tries) = (0, 0);
         if self.queue.is_empty() {
             self.one_by_one = false;
         }
@@ -208,14 +208,14 @@ impl Chat {
 
     /// Puts the commands of the batch at the writer back into the queue, because another transaction holds a lock that
     /// the batch needs. Returns how often in a row this happened before.
-    pub fn held_back(&mut self) -> u32 {
+    pub fn locked_out(&mut self) -> u32 {
         if let Some((_, taken)) = self.in_flight.take() {
             for waiting in taken.into_iter().rev() {
                 self.queue.push_front(waiting);
             }
         }
-        let before = self.held_tries;
-        self.held_tries = before.saturating_add(1);
+        let before = self.locked_tries;
+        self.locked_tries = before.saturating_add(1);
         before
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
 
 use super::event::{AckWrite, Effect, Event, ReadMark};
-use super::loads::load;
+use super::loads::begin_load;
 use super::receipts::Rose;
 use super::{MAX_WAITING, ShardState, not_written};
 use crate::chat::{Chat, Command, Stage};
@@ -75,13 +75,13 @@ impl ShardState {
             outcome: command.refused(Refusal::OVERLOADED),
         };
         let bytes = command.bytes();
-        let room = self.held_bytes.take(bytes, MAX_WAITING_BYTES);
+        let room = self.queued_bytes.take(bytes, MAX_WAITING_BYTES);
         let Some(room) = room.filter(|_| self.waiting < MAX_WAITING) else {
             return out.push(overloaded);
         };
         let chat = self.chats.entry(id).or_insert_with(|| Chat::loading(id, now));
         chat.last_used = now;
-        let room_of_chat = chat.held.take(bytes, MAX_WAITING_BYTES_OF_CHAT);
+        let room_of_chat = chat.queued_bytes.take(bytes, MAX_WAITING_BYTES_OF_CHAT);
         let Some(room_of_chat) = room_of_chat.filter(|_| chat.waiting() < MAX_WAITING_OF_CHAT) else {
             return out.push(overloaded);
         };
@@ -91,7 +91,7 @@ impl ShardState {
         // another load begins although one is under way, if that makes no chat or makes it for somebody else: whether
         // the chat may be made depends on its maker. A person's outbox of a hundred messages begins one load.
         if chat.needs_load(create) {
-            load(&mut self.loads, chat, create, out);
+            begin_load(&mut self.loads, chat, create, out);
         }
         match answer {
             Some(outcome) => out.push(Effect::Answer { origin, outcome }),
@@ -150,7 +150,7 @@ impl ShardState {
                     from,
                     seq,
                 };
-                self.hold(id, event, now, out);
+                self.keep_until_loaded(id, event, now, out);
             }
         }
     }
@@ -172,7 +172,7 @@ impl ShardState {
             .get_mut(&chat)
             .filter(|chat| chat.stage == Stage::Ready)
         else {
-            return self.hold(chat, Event::Read { chat, user, seq, off }, now, out);
+            return self.keep_until_loaded(chat, Event::Read { chat, user, seq, off }, now, out);
         };
         if !room || known.member(user).is_none() || !known.receipts.read(user, seq.min(known.head()), off) {
             return;
@@ -239,7 +239,7 @@ impl ShardState {
                     seq,
                     off,
                 };
-                return self.hold(chat, event, now, out);
+                return self.keep_until_loaded(chat, event, now, out);
             }
             Some(false) => Outcome::Noted(Err(Refusal::NotAMember)),
             Some(true) if !self.has_room_for_mark(chat, user) => Outcome::Noted(Err(Refusal::OVERLOADED)),

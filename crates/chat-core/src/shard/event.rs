@@ -157,7 +157,7 @@ pub enum LoadError {
         retry_after: Duration,
     },
     /// Another transaction holds a lock that the load needs.
-    Held,
+    Locked,
 }
 
 /// An [`Effect::Wake`] that has been performed. The fields other than `woken` are those of the effect.
@@ -412,7 +412,7 @@ pub enum Committed {
     /// The store's facts do not allow the change that the batch is: nothing was written.
     NotPermitted(ChangeRefusal),
     /// Another transaction holds a lock that the batch needs: nothing was written.
-    Held,
+    Locked,
     /// The store did not answer, so the result is not known.
     Away,
 }

@@ -21,7 +21,7 @@ pub struct Inspected {
 
 /// The measures of how busy a shard is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct Busyness {
     /// True if one of its writers has a job.
     pub busy: bool,
     /// The number of callers that wait for an answer.
@@ -47,8 +47,8 @@ impl ShardState {
     }
 
     /// Returns how busy this shard is.
-    pub fn load(&self) -> Load {
-        Load {
+    pub fn busyness(&self) -> Busyness {
+        Busyness {
             busy: self.busy != [false; 2],
             waiting: self.waiting(),
             chats: self.chats(),

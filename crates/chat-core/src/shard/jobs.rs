@@ -4,7 +4,7 @@
 use tern_types::Timestamp;
 
 use super::event::{Effect, Job, Lane, ReadMark, SettleChat};
-use super::loads::load;
+use super::loads::begin_load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::chat::Stage;
 
@@ -67,7 +67,7 @@ impl ShardState {
             };
             let (batch, answers) = chat.take_batch(room, wall);
             if batch.is_none() && chat.stage == Stage::Loading {
-                load(&mut self.loads, chat, None, out);
+                begin_load(&mut self.loads, chat, None, out);
             }
             self.answer(answers, out);
             match batch {

@@ -16,7 +16,7 @@ use crate::{Making, Origin, Outcome, Refusal};
 /// The time after its last use at which an idle chat is forgotten.
 const IDLE: Duration = Duration::from_secs(300);
 /// The most events that wait for chats to be loaded, as many as callers that wait ([`MAX_WAITING`]).
-const MAX_HELD: usize = 16_384;
+const MAX_AWAITING_LOAD: usize = 16_384;
 /// The number of chats in memory beyond which idle ones are forgotten early. A chat without entries takes
 /// about 2 KiB. The newest 256 requests and their senders, which a chat remembers, take about 65 KiB more,
 /// and members add to it.
@@ -25,16 +25,22 @@ const MAX_CHATS: usize = 100_000;
 impl ShardState {
     /// Keeps `event` until the chat is loaded, and begins a load if the chat is not in memory. Gives the event up if
     /// too many wait.
-    pub(super) fn hold(&mut self, id: ChatId, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
-        if self.held_count >= MAX_HELD {
+    pub(super) fn keep_until_loaded(
+        &mut self,
+        id: ChatId,
+        event: Event,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.awaiting_load_count >= MAX_AWAITING_LOAD {
             return self.given_up(vec![event], &Outcome::Noted(Err(Refusal::OVERLOADED)), out);
         }
-        self.held_count += 1;
-        self.held.entry(id).or_default().push(event);
+        self.awaiting_load_count += 1;
+        self.awaiting_load.entry(id).or_default().push(event);
         let loads = &mut self.loads;
         self.chats
             .entry(id)
-            .or_insert_with(|| load_new(loads, id, now, out));
+            .or_insert_with(|| new_loading(loads, id, now, out));
     }
 
     /// Takes the result of a load. If the result counts, the chat is ready and the events that waited for it are
@@ -75,9 +81,9 @@ impl ShardState {
                 }
                 self.answer(answers, out);
                 self.mark_due(id);
-                let held = self.held.remove(&id).unwrap_or_default();
-                self.held_count -= held.len();
-                for event in held {
+                let events = self.awaiting_load.remove(&id).unwrap_or_default();
+                self.awaiting_load_count -= events.len();
+                for event in events {
                     self.apply(event, now, out);
                 }
                 return;
@@ -88,7 +94,7 @@ impl ShardState {
             Err(LoadError::StrangersLimited { retry_after }) => Refusal::StrangersLimited { retry_after },
             Err(LoadError::Away) => Refusal::STORE_AWAY,
             Err(LoadError::Unreadable) => Refusal::Unreadable,
-            Err(LoadError::Held) => Refusal::HELD,
+            Err(LoadError::Locked) => Refusal::LOCKED,
             Err(LoadError::Overloaded) => Refusal::OVERLOADED,
         };
         // A refusal other than `Unavailable` shows that the load has read the store. The callers that changed a block
@@ -100,19 +106,19 @@ impl ShardState {
         answers.extend(chat.refuse_all(&refusal));
         self.answer(answers, out);
         self.forget(id, out);
-        self.drop_held(id, &Outcome::Noted(Err(refusal)), out);
+        self.give_up_awaiting(id, &Outcome::Noted(Err(refusal)), out);
     }
 
     /// Gives up the events that waited for the chat to be loaded.
-    fn drop_held(&mut self, id: ChatId, outcome: &Outcome, out: &mut Vec<Effect>) {
-        let held = self.held.remove(&id).unwrap_or_default();
-        self.held_count -= held.len();
+    fn give_up_awaiting(&mut self, id: ChatId, outcome: &Outcome, out: &mut Vec<Effect>) {
+        let events = self.awaiting_load.remove(&id).unwrap_or_default();
+        self.awaiting_load_count -= events.len();
         debug_assert_eq!(
-            self.held.is_empty(),
-            self.held_count == 0,
-            "each held event is counted"
+            self.awaiting_load.is_empty(),
+            self.awaiting_load_count == 0,
+            "each event that waits is counted"
         );
-        self.given_up(held, outcome, out);
+        self.given_up(events, outcome, out);
     }
 
     /// Gives up events that cannot be applied. Calls, which set read marks, get `outcome`, and lost deliveries are
@@ -137,7 +143,7 @@ impl ShardState {
     /// loaded then. A chat that is being loaded or settled is left alone.
     pub(super) fn recover(&mut self, id: ChatId, low: Seq, high: Seq, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
-            self.chats.insert(id, load_new(&mut self.loads, id, now, out));
+            self.chats.insert(id, new_loading(&mut self.loads, id, now, out));
             return;
         };
         if chat.stage == Stage::Loading || chat.settling.is_some() {
@@ -148,7 +154,7 @@ impl ShardState {
         if high > chat.head() && chat.waiting() == 0 {
             // Another owner has committed, so this memory of the chat is stale.
             chat.stage = Stage::Loading;
-            load(&mut self.loads, chat, None, out);
+            begin_load(&mut self.loads, chat, None, out);
         } else if chat.settle_at.is_none() {
             schedule(&mut self.settle_due, chat, now);
         }
@@ -175,7 +181,7 @@ impl ShardState {
         if let Some(chat) = self.chats.get_mut(&id)
             && chat.reloads_now()
         {
-            load(&mut self.loads, chat, None, out);
+            begin_load(&mut self.loads, chat, None, out);
         }
     }
 
@@ -231,7 +237,7 @@ impl ShardState {
             let answers = chat.turn_away();
             self.answer(answers, out);
         }
-        self.drop_held(id, &Outcome::NotOwner, out);
+        self.give_up_awaiting(id, &Outcome::NotOwner, out);
     }
 
     /// Removes a chat from memory. Its gathered receipts are pushed first, because nobody else would push them.
@@ -254,9 +260,9 @@ impl ShardState {
             return;
         }
         self.swept_at = now;
-        let (held, risen) = (&self.held, &self.risen);
+        let (awaiting_load, risen) = (&self.awaiting_load, &self.risen);
         self.chats.retain(|id, chat| {
-            let awaited = held.contains_key(id) || risen.contains(id);
+            let awaited = awaiting_load.contains_key(id) || risen.contains(id);
             !chat.is_idle() || awaited || now.since(chat.last_used) < idle
         });
     }
@@ -268,14 +274,14 @@ fn is_lower(found: Option<Seq>, known: Option<Seq>) -> bool {
 }
 
 /// Makes a chat whose load has begun.
-fn load_new(loads: &mut Loads, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
+fn new_loading(loads: &mut Loads, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
     let mut chat = Chat::loading(id, now);
-    load(loads, &mut chat, None, out);
+    begin_load(loads, &mut chat, None, out);
     chat
 }
 
 /// Begins a load of the chat, which looks up the requests of its waiting commands.
-pub(super) fn load(loads: &mut Loads, chat: &mut Chat, create: Option<Making>, out: &mut Vec<Effect>) {
+pub(super) fn begin_load(loads: &mut Loads, chat: &mut Chat, create: Option<Making>, out: &mut Vec<Effect>) {
     loads.begun += 1;
     loads.under_way += 1;
     chat.load_begins(loads.begun, create);

@@ -110,7 +110,7 @@ impl ShardState {
                 notice,
                 at,
             };
-            self.hold(id, again, now, out);
+            self.keep_until_loaded(id, again, now, out);
             return Ok(None);
         };
         if chat.member(user).is_none() || chat.is_blocked() {

@@ -18,11 +18,11 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// chat.
 const LATE_TOGETHER: i64 = 250;
 /// The time from the first try that found the chat locked to the next. It doubles with each try, up to
-/// [`HELD_RETRY_MAX`], because most locks are short. A try does not wait for the lock, and so costs the other chats
+/// [`LOCKED_RETRY_MAX`], because most locks are short. A try does not wait for the lock, and so costs the other chats
 /// nothing.
-const HELD_RETRY: Duration = Duration::from_millis(50);
+const LOCKED_RETRY: Duration = Duration::from_millis(50);
 /// The longest time from a try that found the chat locked to the next.
-const HELD_RETRY_MAX: Duration = Duration::from_millis(500);
+const LOCKED_RETRY_MAX: Duration = Duration::from_millis(500);
 
 impl ShardState {
     /// Parks a chat whose batch found a lock of another transaction. The batch's commands go back to the queue, and
@@ -32,8 +32,10 @@ impl ShardState {
             return;
         };
         debug_assert!(chat.parked_until.is_none(), "a parked chat has no batch");
-        let tries = chat.held_back();
-        let wait = HELD_RETRY.saturating_mul(1 << tries.min(8)).min(HELD_RETRY_MAX);
+        let tries = chat.locked_out();
+        let wait = LOCKED_RETRY
+            .saturating_mul(1 << tries.min(8))
+            .min(LOCKED_RETRY_MAX);
         chat.parked_until = Some(now + wait);
         self.parked.insert((now + wait, id));
     }

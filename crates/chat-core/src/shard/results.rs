@@ -8,7 +8,7 @@ use std::time::Duration;
 use tern_types::{ChatId, IdSet, Seq, Timestamp, UserId};
 
 use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, WakesDone, Woken};
-use super::loads::load;
+use super::loads::begin_load;
 use super::{SETTLE_AFTER, ShardState, not_written, schedule};
 use crate::chat::{Chat, Stage};
 use crate::{EntryKind, Missing, Outcome, Place, Refusal, WrittenAck};
@@ -101,12 +101,12 @@ impl ShardState {
             }
             Committed::Conflict => {
                 let answers = chat.conflict();
-                load(&mut self.loads, chat, None, out);
+                begin_load(&mut self.loads, chat, None, out);
                 answers
             }
             Committed::Refused(refusal) => chat.refused(&refusal),
             Committed::NotPermitted(refusal) => chat.not_permitted(&refusal),
-            Committed::Held => {
+            Committed::Locked => {
                 self.park(id, now);
                 Vec::new()
             }

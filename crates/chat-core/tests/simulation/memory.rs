@@ -330,8 +330,8 @@ pub fn away(job: &Job) -> JobDone {
 }
 
 /// Returns the result of a job if another transaction has locked the chat.
-pub fn held(job: &Job) -> JobDone {
-    fails(job, &Committed::Held)
+pub fn locked(job: &Job) -> JobDone {
+    fails(job, &Committed::Locked)
 }
 
 fn fails(job: &Job, committed: &Committed) -> JobDone {

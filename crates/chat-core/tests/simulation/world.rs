@@ -24,7 +24,7 @@ use uuid::Uuid;
 use device::{Device, message};
 use step::Request;
 
-use crate::memory::{Interval, Memory, away, held};
+use crate::memory::{Interval, Memory, away, locked};
 pub use step::{Member, Step};
 
 /// The number of devices at the start: Alice and Bob have two each, and Carol has none.
@@ -175,7 +175,7 @@ impl World {
             Step::Link { member } => self.link(self.user(*member)),
             Step::TakeJob { node, lane } => self.take_job(*node, *lane),
             Step::RunJob { node, lane } => self.run_job(*node, *lane),
-            Step::JobHeld { node, lane } => self.hold_job(*node, *lane),
+            Step::JobLocked { node, lane } => self.lock_job(*node, *lane),
             Step::JobAway { node, lane, landed } => self.lose_job(*node, *lane, *landed),
             Step::FinishJob { node, lane } => {
                 if let Some(done) = self.nodes[*node].done[*lane as usize].take() {
@@ -353,10 +353,10 @@ impl World {
     }
 
     /// Ends the lane's job with the result that the chat is locked.
-    fn hold_job(&mut self, node: usize, lane: Lane) {
+    fn lock_job(&mut self, node: usize, lane: Lane) {
         let node = &mut self.nodes[node];
         if let Some(job) = node.jobs[lane as usize].take() {
-            node.done[lane as usize] = Some(held(&job));
+            node.done[lane as usize] = Some(locked(&job));
         }
     }
 

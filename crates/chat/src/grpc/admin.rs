@@ -166,17 +166,17 @@ impl ChatShards for AdminService {
         &self,
         _request: Request<GetShardsRequest>,
     ) -> Result<Response<GetShardsResponse>, Status> {
-        let loads = self.writes.shards.loads().await;
-        let shards = loads
+        let of_shards = self.writes.shards.busyness().await;
+        let shards = of_shards
             .into_iter()
             .enumerate()
-            .map(|(number, load)| v1::ShardQueue {
+            .map(|(number, busyness)| v1::ShardQueue {
                 node: self.ctx.name.to_string(),
                 shard: u32::try_from(number).unwrap_or(u32::MAX),
-                busy: load.busy,
-                waiting: load.waiting as u64,
-                loaded_chats: load.chats as u64,
-                unsettled_chats: load.unsettled as u64,
+                busy: busyness.busy,
+                waiting: busyness.waiting as u64,
+                loaded_chats: busyness.chats as u64,
+                unsettled_chats: busyness.unsettled as u64,
             });
         Ok(Response::new(GetShardsResponse {
             shards: shards.collect(),

@@ -29,7 +29,7 @@ use crate::store::seal::MasterKey;
 use crate::store::{joining, strangers};
 
 /// The time between two tries to make a group while another transaction has locked one of its people.
-const HELD_RETRY: Duration = Duration::from_millis(100);
+const LOCKED_RETRY: Duration = Duration::from_millis(100);
 
 /// The maker of groups.
 pub struct Groups {
@@ -137,7 +137,7 @@ impl Groups {
         };
         match self.patiently(&group).await? {
             Created::Before => Ok(()),
-            Created::Held => Err(answer::to_error(&Refusal::HELD)),
+            Created::Locked => Err(answer::to_error(&Refusal::LOCKED)),
             Created::RequestIdReused => Err(ApiError::new(
                 ErrorReason::RequestIdReused,
                 "the request_id was used for another group",
@@ -175,7 +175,9 @@ impl Groups {
         loop {
             let created = group::create(&self.pools, &self.master, group).await;
             match created.map_err(store_failed)? {
-                Created::Held if Instant::now() + HELD_RETRY < until => tokio::time::sleep(HELD_RETRY).await,
+                Created::Locked if Instant::now() + LOCKED_RETRY < until => {
+                    tokio::time::sleep(LOCKED_RETRY).await
+                }
                 created => return Ok(created),
             }
         }

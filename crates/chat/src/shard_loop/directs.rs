@@ -14,7 +14,7 @@ use tracing::Instrument;
 
 use tern_chat_core::shard::{ANSWER_WITHIN, LoadError};
 
-use tern_store::error::{is_conflict, is_held};
+use tern_store::error::{is_conflict, is_locked};
 
 use super::turns::Turns;
 use crate::store::ReadError;
@@ -29,11 +29,11 @@ const AT_ONCE: usize = 256;
 /// The time for which the making of a chat is tried again while another transaction has locked one of its people.
 /// Linking a device locks its user for milliseconds, or for seconds if the user has thousands of chats. No caller waits
 /// longer for its answer.
-const HELD_FOR: Duration = ANSWER_WITHIN;
-/// The time between the first two tries. It doubles with each try, up to [`HELD_RETRY_MAX`].
-const HELD_RETRY: Duration = Duration::from_millis(20);
+const LOCKED_FOR: Duration = ANSWER_WITHIN;
+/// The time between the first two tries. It doubles with each try, up to [`LOCKED_RETRY_MAX`].
+const LOCKED_RETRY: Duration = Duration::from_millis(20);
 /// The longest time between two tries.
-const HELD_RETRY_MAX: Duration = Duration::from_millis(500);
+const LOCKED_RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// The time for which chats are made one by one. It is longer than one statement waits for a lock, so that the others
 /// have their turn after a chat that is locked. The callers of the chats that are left then try again.
@@ -69,18 +69,18 @@ impl Directs {
     ///
     /// # Errors
     ///
-    /// [`LoadError::Held`] if the lock outlasts [`HELD_FOR`], or the statement waits too long for another lock of this
-    /// chat; [`LoadError::Away`] or [`LoadError::Overloaded`] if the store cannot be asked.
+    /// [`LoadError::Locked`] if the lock outlasts [`LOCKED_FOR`], or the statement waits too long for another lock of
+    /// this chat; [`LoadError::Away`] or [`LoadError::Overloaded`] if the store cannot be asked.
     pub async fn make(&self, new: NewDirect) -> Result<Made, LoadError> {
-        let until = Instant::now() + HELD_FOR;
-        let mut pause = HELD_RETRY;
+        let until = Instant::now() + LOCKED_FOR;
+        let mut pause = LOCKED_RETRY;
         loop {
             match self.try_to_make(new).await? {
-                Made::Held if Instant::now() + pause > until => return Err(LoadError::Held),
-                Made::Held => tokio::time::sleep(pause).await,
+                Made::Locked if Instant::now() + pause > until => return Err(LoadError::Locked),
+                Made::Locked => tokio::time::sleep(pause).await,
                 made => return Ok(made),
             }
-            pause = (pause * 2).min(HELD_RETRY_MAX);
+            pause = (pause * 2).min(LOCKED_RETRY_MAX);
         }
     }
 
@@ -110,11 +110,11 @@ async fn make(
     let mut answers = Vec::with_capacity(new.len());
     for one in new {
         let made = if began.elapsed() > ONE_BY_ONE_FOR {
-            Ok(Made::Held)
+            Ok(Made::Locked)
         } else {
             let made = make_together(pool, master, turns, std::slice::from_ref(one)).await;
             made.and_then(|mut made| made.pop())
-                .unwrap_or(Err(LoadError::Held))
+                .unwrap_or(Err(LoadError::Locked))
         };
         answers.push(made);
     }
@@ -131,9 +131,9 @@ async fn make_together(
 ) -> Option<Vec<Result<Made, LoadError>>> {
     let work = async {
         match direct::make(pool, master, new).await {
-            Err(error) if new.len() > 1 && (is_held(&error) || is_conflict(&error)) => Ok(None),
+            Err(error) if new.len() > 1 && (is_locked(&error) || is_conflict(&error)) => Ok(None),
             // The other transaction goes on now, so the chat is soon free.
-            Err(error) if is_conflict(&error) => Ok(Some(vec![Made::Held])),
+            Err(error) if is_conflict(&error) => Ok(Some(vec![Made::Locked])),
             made => made.map(Some).map_err(ReadError::from),
         }
     };

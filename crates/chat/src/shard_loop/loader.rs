@@ -84,7 +84,7 @@ impl Loader {
                 Made::Blocked => return Err(LoadError::NotAccepted),
                 Made::Limited(retry_after) => return Err(LoadError::StrangersLimited { retry_after }),
                 Made::NobodyFound => return Err(LoadError::PeerNotFound),
-                Made::Held => return Err(LoadError::Held),
+                Made::Locked => return Err(LoadError::Locked),
                 Made::Before => {}
             }
         }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tern_chat_core::shard::LoadError;
 
 use tern_store::StoreError;
-use tern_store::error::{is_away, is_held};
+use tern_store::error::{is_away, is_locked};
 
 use crate::store::ReadError;
 
@@ -68,7 +68,7 @@ impl Turns {
     ///
     /// # Errors
     ///
-    /// [`LoadError::Overloaded`] if the turn did not come in time, [`LoadError::Held`] if the work met a lock of
+    /// [`LoadError::Overloaded`] if the turn did not come in time, [`LoadError::Locked`] if the work met a lock of
     /// another transaction, [`LoadError::Unreadable`] if it could not read what the store answered, else
     /// [`LoadError::Away`].
     pub async fn take<T>(
@@ -103,7 +103,7 @@ impl Turns {
                     ReadError::Store(StoreError::Away(error)) if is_away(&error) => {
                         return Err(LoadError::Away);
                     }
-                    ReadError::Store(StoreError::Away(error)) if is_held(&error) => LoadError::Held,
+                    ReadError::Store(StoreError::Away(error)) if is_locked(&error) => LoadError::Locked,
                     // After a fault too the caller is to come again: a device keeps its message until it is taken.
                     ReadError::Store(_) => LoadError::Away,
                     ReadError::Key(_) | ReadError::Unknown(..) => LoadError::Unreadable,

@@ -20,7 +20,7 @@ use tern_chat_core::Refusal;
 use tern_chat_core::chat::Batch;
 use tern_chat_core::shard::{Committed, Event, Job, JobDone, Lane, SettleChat};
 
-use tern_store::error::{is_conflict, is_held, is_refusal};
+use tern_store::error::{is_conflict, is_locked, is_refusal};
 use tern_store::postgres::connect_hot;
 
 use crate::metrics::{self, JobTimes};
@@ -247,39 +247,39 @@ impl Writer {
             Heads::Wait
         };
         let mut done = attempt!(self, |db| T::run(db, parts, heads));
-        if heads == Heads::Wait && matches!(done, Err(Failure::Held)) {
+        if heads == Heads::Wait && matches!(done, Err(Failure::Locked)) {
             heads = Heads::LeaveOut;
             done = attempt!(self, |db| T::run(db, parts, heads));
         }
         let chats = parts.chunk_by(same_chat).take(2).count();
         match done {
-            Ok((found, held)) => {
-                if !held.is_empty() {
-                    self.note_held();
+            Ok((found, locked)) => {
+                if !locked.is_empty() {
+                    self.note_locked();
                 }
                 (
                     found,
-                    held.into_iter().map(|chat| (chat, Failure::Held)).collect(),
+                    locked.into_iter().map(|chat| (chat, Failure::Locked)).collect(),
                 )
             }
-            Err(Failure::Held | Failure::Refused) if chats > 1 => self.one_by_one(parts).await,
+            Err(Failure::Locked | Failure::Refused) if chats > 1 => self.one_by_one(parts).await,
             Err(failure) => (T::Found::default(), all(parts, failure)),
         }
     }
 
-    /// Does the work chat by chat, for [`ONE_BY_ONE_FOR`]. The chats that are left then count as held.
+    /// Does the work chat by chat, for [`ONE_BY_ONE_FOR`]. The chats that are left then count as locked.
     async fn one_by_one<T: ByChat>(&mut self, parts: &[T]) -> (T::Found, IdMap<ChatId, Failure>) {
         let began = Instant::now();
         let (mut found, mut failed) = (T::Found::default(), IdMap::default());
         for part in parts.chunk_by(same_chat) {
             if began.elapsed() > ONE_BY_ONE_FOR {
-                failed.extend(all(part, Failure::Held));
+                failed.extend(all(part, Failure::Locked));
                 continue;
             }
             match attempt!(self, |db| T::run(db, part, Heads::LeaveOut)) {
-                Ok((more, held)) => {
+                Ok((more, locked)) => {
                     T::join(&mut found, more);
-                    failed.extend(held.into_iter().map(|chat| (chat, Failure::Held)));
+                    failed.extend(locked.into_iter().map(|chat| (chat, Failure::Locked)));
                 }
                 Err(failure) => failed.extend(all(part, failure)),
             }
@@ -293,7 +293,7 @@ impl Writer {
     }
 
     /// Notes that a lock of another transaction was in the way.
-    fn note_held(&mut self) {
+    fn note_locked(&mut self) {
         if !self.is_wary() {
             tracing::warn!("somebody holds a lock in the store: its chats wait");
         }
@@ -316,10 +316,10 @@ impl Writer {
             tracing::debug!(%error, "conflict, trying again");
             return None;
         }
-        if is_held(error) {
+        if is_locked(error) {
             metrics::store_failed("held");
-            self.note_held();
-            return Some(Failure::Held);
+            self.note_locked();
+            return Some(Failure::Locked);
         }
         if is_refusal(error) {
             tracing::error!(%error, "the store refused a statement");
@@ -359,7 +359,7 @@ enum Failure {
     /// The store refused the statement because of its content.
     Refused,
     /// Another transaction holds a lock; nothing was written.
-    Held,
+    Locked,
     /// The store did not answer, or could not be reached.
     Away,
 }
@@ -377,7 +377,7 @@ impl From<Failure> for Committed {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Refused => Self::Refused(REFUSED),
-            Failure::Held => Self::Held,
+            Failure::Locked => Self::Locked,
             Failure::Away => Self::Away,
         }
     }

@@ -29,7 +29,7 @@ WITH a AS (
 ), ended AS (
     DELETE FROM inbox i USING x
     WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq >= x.last
-), moved AS (
+), advanced AS (
     UPDATE inbox i SET from_seq = x.seq + 1 FROM x
     WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq < x.last
 )
@@ -51,7 +51,7 @@ WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id AND m.left_seq IS NULL
 
 /// Finds the chats of members whose read mark is to be written but whose rows another transaction has locked. It
 /// locks the rows of the others.
-pub const HELD_MEMBERS: &str = "
+pub const LOCKED_MEMBERS: &str = "
 WITH r AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[]) AS r(chat_id, user_id)
 ), free AS (
@@ -72,8 +72,8 @@ pub async fn acknowledge(
     heads: Heads,
 ) -> sqlx::Result<(Rows, IdSet<ChatId>)> {
     let mut tx = db.begin().await?;
-    let held = lock_heads(&mut tx, acks.iter().map(|ack| ack.chat), heads).await?;
-    let acks: Vec<&AckWrite> = acks.iter().filter(|ack| !held.contains(&ack.chat)).collect();
+    let locked = lock_heads(&mut tx, acks.iter().map(|ack| ack.chat), heads).await?;
+    let acks: Vec<&AckWrite> = acks.iter().filter(|ack| !locked.contains(&ack.chat)).collect();
     let rows: Vec<(Uuid, Uuid, i64, Option<i64>)> = sqlx::query_as(ACK)
         .bind(acks.iter().map(|ack| ack.chat.0).collect::<Vec<_>>())
         .bind(acks.iter().map(|ack| ack.device.0).collect::<Vec<_>>())
@@ -89,7 +89,7 @@ pub async fn acknowledge(
         };
         ((ChatId(chat), DeviceId(device)), row)
     });
-    Ok((rows.collect(), held))
+    Ok((rows.collect(), locked))
 }
 
 /// Writes the read marks. Returns the chats that were left out because their members' rows are locked.
@@ -107,16 +107,16 @@ pub async fn mark_read(
         }
         Heads::LeaveOut => {
             let mut tx = db.begin().await?;
-            let held: Vec<Uuid> = sqlx::query_scalar(HELD_MEMBERS)
+            let locked: Vec<Uuid> = sqlx::query_scalar(LOCKED_MEMBERS)
                 .bind(reads.iter().map(|mark| mark.chat.0).collect::<Vec<Uuid>>())
                 .bind(reads.iter().map(|mark| mark.user.0).collect::<Vec<Uuid>>())
                 .fetch_all(&mut *tx)
                 .await?;
-            let held: IdSet<ChatId> = held.into_iter().map(ChatId).collect();
-            reads.retain(|mark| !held.contains(&mark.chat));
+            let locked: IdSet<ChatId> = locked.into_iter().map(ChatId).collect();
+            reads.retain(|mark| !locked.contains(&mark.chat));
             update_marks(&mut tx, &reads).await?;
             tx.commit().await?;
-            Ok(held)
+            Ok(locked)
         }
     }
 }

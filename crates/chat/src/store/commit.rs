@@ -131,14 +131,14 @@ pub(crate) async fn commit_parts(
         return Ok((stored, IdSet::default()));
     }
     let mut tx = db.begin().await?;
-    let held = lock_free_to_commit(&mut tx, batches.iter().map(|batch| batch.chat)).await?;
+    let locked = lock_free_to_commit(&mut tx, batches.iter().map(|batch| batch.chat)).await?;
     let free = batches
         .iter()
         .copied()
-        .filter(|batch| !held.contains(&batch.chat));
+        .filter(|batch| !locked.contains(&batch.chat));
     let stored = commit(&mut tx, free).await?;
     tx.commit().await?;
-    Ok((stored, held))
+    Ok((stored, locked))
 }
 
 /// The columns of the entries of one commit.

@@ -63,7 +63,7 @@ pub enum Made {
     /// One of the people does not exist.
     NobodyFound,
     /// Another transaction has locked one of the people, or the maker's count of strangers.
-    Held,
+    Locked,
     /// One of the two has blocked the other: nothing was made.
     Blocked,
     /// The other person would exceed the number of new strangers that the maker may meet: nothing was made. There is
@@ -82,7 +82,7 @@ pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx:
     let wanted = new.iter().filter(|new| !existing.contains(&new.chat.0));
     let wanted = wanted.filter(|new| !uncounted.contains(&new.people.0));
     let people: HashSet<UserId> = wanted.flat_map(|new| [new.people.0, new.people.1]).collect();
-    let (free, held) = if people.is_empty() {
+    let (free, locked) = if people.is_empty() {
         Default::default()
     } else {
         people::share_free(&mut tx, people).await?
@@ -93,9 +93,9 @@ pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx:
             && !uncounted.contains(&new.people.0)
             && people.iter().all(|person| free.contains(person))
     };
-    let is_held = |new: &NewDirect| {
+    let is_locked = |new: &NewDirect| {
         let people = [new.people.0, new.people.1];
-        let there = |person: &UserId| free.contains(person) || held.contains(person);
+        let there = |person: &UserId| free.contains(person) || locked.contains(person);
         uncounted.contains(&new.people.0) || people.iter().all(there)
     };
     let pairs: Vec<_> = new.iter().filter(possible).map(|new| new.people).collect();
@@ -111,7 +111,7 @@ pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx:
         (None, _) if blocked.contains(&new.people) => Made::Blocked,
         (None, Some(after)) => Made::Limited(*after),
         (None, None) if existing.contains(&new.chat.0) || possible(&new) => Made::Before,
-        (None, None) if is_held(new) => Made::Held,
+        (None, None) if is_locked(new) => Made::Locked,
         (None, None) => Made::NobodyFound,
     };
     Ok(new.iter().map(outcome).collect())
@@ -130,8 +130,8 @@ async fn count_strangers(
     if makers.is_empty() {
         return Ok(makers);
     }
-    let locked = strangers::try_lock(db, &makers).await?;
-    Ok(makers.difference(&locked).copied().collect())
+    let own = strangers::try_lock(db, &makers).await?;
+    Ok(makers.difference(&own).copied().collect())
 }
 
 /// Counts the new strangers of these chats. Returns the pairs of maker and other person that exceed the maker's limit,

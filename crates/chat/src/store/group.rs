@@ -59,7 +59,7 @@ pub enum Created {
     /// No user has this id.
     UserNotFound(UserId),
     /// Another transaction has locked one of the users. Nothing was made.
-    Held,
+    Locked,
     /// The members are too many new strangers for the owner. There is room for them after this time.
     Limited(Duration),
 }
@@ -150,12 +150,12 @@ pub async fn create(pools: &Pools, master: &MasterKey, group: &NewGroup<'_>) -> 
 /// Locks the people against linking, and waits for nobody. Returns the answer if one of them does not exist or is locked
 /// by another transaction, and otherwise `None`.
 async fn lock_people(db: &mut PgConnection, people: &[UserId]) -> sqlx::Result<Option<Created>> {
-    let (free, held) = people::share_free(db, people.iter().copied().collect()).await?;
-    let known = |user: &&UserId| free.contains(user) || held.contains(user);
+    let (free, locked) = people::share_free(db, people.iter().copied().collect()).await?;
+    let known = |user: &&UserId| free.contains(user) || locked.contains(user);
     if let Some(unknown) = people.iter().find(|user| !known(user)) {
         return Ok(Some(Created::UserNotFound(*unknown)));
     }
-    Ok((!held.is_empty()).then_some(Created::Held))
+    Ok((!locked.is_empty()).then_some(Created::Locked))
 }
 
 impl NewGroup<'_> {

@@ -93,8 +93,8 @@ pub(crate) async fn share_free(
     if ids.is_empty() {
         return Ok((free, HashSet::new()));
     }
-    let held: Vec<Uuid> = sqlx::query_scalar(EXISTING).bind(ids).fetch_all(db).await?;
-    Ok((free, held.into_iter().map(UserId).collect()))
+    let locked: Vec<Uuid> = sqlx::query_scalar(EXISTING).bind(ids).fetch_all(db).await?;
+    Ok((free, locked.into_iter().map(UserId).collect()))
 }
 
 /// The active devices of some users.

@@ -58,7 +58,7 @@ WITH s AS (
 ), ended AS (
     DELETE FROM inbox i USING acked a
     WHERE i.chat_id = a.chat_id AND i.device_id = a.device_id AND i.from_seq <= a.seq AND a.seq >= a.last
-), moved AS (
+), advanced AS (
     UPDATE inbox i SET from_seq = a.seq + 1 FROM acked a
     WHERE i.chat_id = a.chat_id AND i.device_id = a.device_id AND i.from_seq <= a.seq AND a.seq < a.last
 ), closed AS (
@@ -91,10 +91,10 @@ pub async fn settle(
     heads: Heads,
 ) -> sqlx::Result<(HashMap<ChatId, Vec<Missing>>, IdSet<ChatId>)> {
     let mut tx = db.begin().await?;
-    let held = lock_heads(&mut tx, chats.iter().map(|settle| settle.chat), heads).await?;
+    let locked = lock_heads(&mut tx, chats.iter().map(|settle| settle.chat), heads).await?;
     let chats: Vec<&SettleChat> = chats
         .iter()
-        .filter(|settle| !held.contains(&settle.chat))
+        .filter(|settle| !locked.contains(&settle.chat))
         .collect();
     let (mut full, mut part) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new(), Vec::new()));
     for settle in &chats {
@@ -136,7 +136,7 @@ pub async fn settle(
                 from: Seq::from_i64(row.try_get("from_seq")?),
             });
     }
-    Ok((missing, held))
+    Ok((missing, locked))
 }
 
 /// Closes each chat up to its seq. Every device that was missing must be accounted for.

@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, Connection};
 use tern_chat::store::group::{self, Created, NewGroup};
 use tern_chat::store::{devices, inboxes, listing, strangers, written};
 use tern_chat_core::EntryKind;
-use tern_store::error::{is_away, is_held};
+use tern_store::error::{is_away, is_locked};
 use tern_store::pools;
 use tern_types::{Cell, Cells, ChatId, DeviceId, RequestId, Seq, UserId};
 
@@ -175,13 +175,13 @@ async fn a_cell_that_hangs_is_left_out_of_what_people_read_and_nothing_waits_for
     let others: Vec<UserId> = chats.iter().map(|(other, _)| *other).collect();
     let mut stranger = store.stranger().await;
     let mut tx = stranger.begin().await.unwrap();
-    let held = Cell::FIRST;
+    let locked = Cell::FIRST;
     sqlx::query("SET LOCAL idle_in_transaction_session_timeout = 0")
         .execute(&mut *tx)
         .await
         .unwrap();
     for table in ["members", "inbox", "messages"] {
-        let lock = format!("LOCK TABLE {}.{table} IN ACCESS EXCLUSIVE MODE", held.schema());
+        let lock = format!("LOCK TABLE {}.{table} IN ACCESS EXCLUSIVE MODE", locked.schema());
         sqlx::query(AssertSqlSafe(lock)).execute(&mut *tx).await.unwrap();
     }
     let list = listing::chats(&store.pools, &store.master, me, None, None, 10, 1 << 20).await;
@@ -255,7 +255,7 @@ async fn groups_with_a_user_whose_device_is_being_linked_hold_nobody_up() {
         let linked = async {
             loop {
                 match devices::link(&store.pools, user, device).await {
-                    Err(error) if is_held(&error) || is_away(&error) => {}
+                    Err(error) if is_locked(&error) || is_away(&error) => {}
                     linked => break linked,
                 }
             }

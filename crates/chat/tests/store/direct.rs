@@ -132,11 +132,11 @@ async fn a_lock_on_one_new_chat_fails_no_other_that_was_to_be_made_with_it() {
     let mut tx = other.begin().await.unwrap();
     begin_to_make(&store, &mut tx, theirs).await;
     let loader = Loader::new(store.pools.clone(), store.master.clone(), 100);
-    let (held, made) = tokio::join!(
+    let (locked, made) = tokio::join!(
         loader.load(theirs.chat, making(theirs), &[]),
         loader.load(mine.chat, making(mine), &[]),
     );
-    assert!(matches!(held, Err(LoadError::Held)), "{held:?}");
+    assert!(matches!(locked, Err(LoadError::Locked)), "{locked:?}");
     assert!(made.unwrap().is_some());
     tx.rollback().await.unwrap();
 }
@@ -174,7 +174,7 @@ async fn who_does_not_exist_or_is_being_linked_holds_up_no_other_chat() {
     assert!(
         matches!(
             made[..],
-            [Made::Held, Made::New(_), Made::NobodyFound, Made::Before]
+            [Made::Locked, Made::New(_), Made::NobodyFound, Made::Before]
         ),
         "{made:?}"
     );
@@ -193,7 +193,7 @@ async fn fine_print_11_a_device_linked_while_the_chat_is_made_belongs_to_it() {
     hold(&mut tx, b, device).await;
     let loader = Loader::new(store.pools.clone(), store.master.clone(), 100);
     let made = make(&store, &[new]).await;
-    assert!(matches!(made[..], [Made::Held]), "{made:?}");
+    assert!(matches!(made[..], [Made::Locked]), "{made:?}");
     let load = loader.load(new.chat, making(new), &[]);
     let end = async { tx.commit().await.unwrap() };
     let (made, ()) = tokio::join!(load, end);

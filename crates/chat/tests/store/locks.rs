@@ -23,7 +23,7 @@ struct Two {
     store: Store,
     user: UserId,
     device: DeviceId,
-    held: Known,
+    locked: Known,
     free: Known,
 }
 
@@ -33,23 +33,23 @@ impl Two {
         let user = store.user().await;
         let device = store.device(user).await;
         let (one, other) = (store.user().await, store.user().await);
-        let (mut held, mut free) = (store.direct(user, one).await, store.direct(user, other).await);
+        let (mut locked, mut free) = (store.direct(user, one).await, store.direct(user, other).await);
         let mut db = store.shard().await;
-        for (chat, sender) in [(&mut held, one), (&mut free, other)] {
+        for (chat, sender) in [(&mut locked, one), (&mut free, other)] {
             store.say(&mut db, chat, sender, "hello").await;
         }
         Self {
             store,
             user,
             device,
-            held,
+            locked,
             free,
         }
     }
 
     /// Returns the chat that will be locked, then the other.
     fn both(&self) -> [ChatId; 2] {
-        [self.held.id, self.free.id]
+        [self.locked.id, self.free.id]
     }
 
     /// Settles both, so that the device has an inbox row in each.
@@ -116,15 +116,15 @@ async fn hold<'a>(db: &'a mut PgConnection, table: &str, chat: ChatId) -> Transa
 }
 
 #[tokio::test]
-async fn a_send_to_a_chat_that_is_held_fails_alone_and_is_in_the_log_once_when_it_comes_again() {
+async fn a_send_to_a_chat_that_is_locked_fails_alone_and_is_in_the_log_once_when_it_comes_again() {
     let two = Two::new().await;
     let mut owner = Owner::new(&two.store);
     let mut other = two.store.stranger().await;
-    let tx = hold(&mut other, "chat_heads", two.held.id).await;
+    let tx = hold(&mut other, "chat_heads", two.locked.id).await;
     let (late, first, second) = (message(two.user), message(two.user), message(two.user));
     let answers = owner
         .send_all([
-            (two.held.id, &late),
+            (two.locked.id, &late),
             (two.free.id, &first),
             (two.free.id, &second),
         ])
@@ -135,16 +135,16 @@ async fn a_send_to_a_chat_that_is_held_fails_alone_and_is_in_the_log_once_when_i
     for placed in [first, second] {
         assert!(matches!(placed, Outcome::Sent(Ok(_))), "{placed:?}");
     }
-    assert_eq!(two.store.log(two.held.id).await, [1]);
+    assert_eq!(two.store.log(two.locked.id).await, [1]);
     tx.rollback().await.unwrap();
     for _ in 0..2 {
-        let placed = owner.send(two.held.id, &late).await;
+        let placed = owner.send(two.locked.id, &late).await;
         assert!(
             matches!(placed, Outcome::Sent(Ok(Place { seq: Seq(2), .. }))),
             "{placed:?}"
         );
     }
-    assert_eq!(two.store.log(two.held.id).await, [1, 2]);
+    assert_eq!(two.store.log(two.locked.id).await, [1, 2]);
 }
 
 #[tokio::test]
@@ -152,13 +152,13 @@ async fn a_send_outlasts_a_lock_that_is_short() {
     let two = Two::new().await;
     let mut owner = Owner::new(&two.store);
     let mut other = two.store.stranger().await;
-    let tx = hold(&mut other, "chat_heads", two.held.id).await;
+    let tx = hold(&mut other, "chat_heads", two.locked.id).await;
     let entry = message(two.user);
     let release = async {
         two.store.somebody_waits().await;
         tx.rollback().await.unwrap();
     };
-    let (placed, ()) = tokio::join!(owner.send(two.held.id, &entry), release);
+    let (placed, ()) = tokio::join!(owner.send(two.locked.id, &entry), release);
     assert!(
         matches!(placed, Outcome::Sent(Ok(Place { seq: Seq(2), .. }))),
         "{placed:?}"
@@ -166,7 +166,7 @@ async fn a_send_outlasts_a_lock_that_is_short() {
 }
 
 #[tokio::test]
-async fn a_change_of_members_who_are_held_is_not_carried_out_and_not_refused() {
+async fn a_change_of_members_who_are_locked_is_not_carried_out_and_not_refused() {
     let store = Store::new().await;
     let (owner, user) = (store.user().await, store.user().await);
     let group = store.group(owner, &[]).await;
@@ -183,17 +183,17 @@ async fn a_change_of_members_who_are_held_is_not_carried_out_and_not_refused() {
     let JobDone::Commit(done) = run_job(&store, Job::Change(batch)).await else {
         panic!("no commit")
     };
-    assert_eq!(done, [(group.id, Committed::Held)]);
+    assert_eq!(done, [(group.id, Committed::Locked)]);
     assert_eq!(store.log(group.id).await, [1]);
 }
 
 /// The lock is on the head, or on a row of the inbox. Nobody knows of a lock on a row before the statement runs.
 #[tokio::test]
-async fn an_acknowledgement_in_a_chat_that_is_held_is_left_out() {
+async fn an_acknowledgement_in_a_chat_that_is_locked_is_left_out() {
     for table in ["chat_heads", "inbox"] {
         let two = Two::new().await.settled().await;
         let mut other = two.store.stranger().await;
-        let tx = hold(&mut other, table, two.held.id).await;
+        let tx = hold(&mut other, table, two.locked.id).await;
         let JobDone::Acks {
             acks,
             rows,
@@ -208,10 +208,10 @@ async fn an_acknowledgement_in_a_chat_that_is_held_is_left_out() {
             "{table}"
         );
         let unwritten: Vec<_> = unwritten.iter().map(|ack| ack.chat).collect();
-        assert_eq!(unwritten, [two.held.id], "{table}");
+        assert_eq!(unwritten, [two.locked.id], "{table}");
         assert!(rows.contains_key(&(two.free.id, two.device)));
         tx.rollback().await.unwrap();
-        for (chat, has_row) in [(two.held.id, true), (two.free.id, false)] {
+        for (chat, has_row) in [(two.locked.id, true), (two.free.id, false)] {
             let inbox = two.store.inbox(chat).await;
             assert_eq!(inbox.contains(&(two.device, 1)), has_row, "{table}: {inbox:?}");
         }
@@ -219,10 +219,10 @@ async fn an_acknowledgement_in_a_chat_that_is_held_is_left_out() {
 }
 
 #[tokio::test]
-async fn a_settle_leaves_out_the_chat_that_is_held() {
+async fn a_settle_leaves_out_the_chat_that_is_locked() {
     let two = Two::new().await;
     let mut other = two.store.stranger().await;
-    let _tx = hold(&mut other, "chat_heads", two.held.id).await;
+    let _tx = hold(&mut other, "chat_heads", two.locked.id).await;
     let JobDone::Settle {
         chats,
         missing,
@@ -233,23 +233,23 @@ async fn a_settle_leaves_out_the_chat_that_is_held() {
     };
     assert_eq!(
         (chats, failed),
-        (vec![(two.free.id, Seq(1))], vec![(two.held.id, Seq(1))])
+        (vec![(two.free.id, Seq(1))], vec![(two.locked.id, Seq(1))])
     );
     assert!(missing.contains_key(&two.free.id) && missing.len() == 1);
     assert_eq!(two.store.inbox(two.free.id).await.len(), 2, "of both people");
 }
 
 #[tokio::test]
-async fn a_read_mark_in_a_chat_whose_member_is_held_is_left_out() {
+async fn a_read_mark_in_a_chat_whose_member_is_locked_is_left_out() {
     let two = Two::new().await;
     let mut other = two.store.stranger().await;
-    let _tx = hold(&mut other, "members", two.held.id).await;
+    let _tx = hold(&mut other, "members", two.locked.id).await;
     let JobDone::Reads { unwritten } = run_job(&two.store, two.reads()).await else {
         panic!("no read marks")
     };
     assert_eq!(
         unwritten.iter().map(|mark| mark.chat).collect::<Vec<_>>(),
-        [two.held.id]
+        [two.locked.id]
     );
     assert_eq!(two.read_seq(two.free.id).await, 1);
 }
@@ -285,13 +285,13 @@ async fn a_lock_on_the_whole_inbox_holds_up_no_message() {
 }
 
 #[tokio::test]
-async fn a_first_message_to_somebody_who_is_held_waits_without_a_connection() {
+async fn a_first_message_to_somebody_who_is_locked_waits_without_a_connection() {
     let store = Store::new().await;
-    let (a, b, held) = (store.user().await, store.user().await, store.user().await);
+    let (a, b, locked) = (store.user().await, store.user().await, store.user().await);
     let mut other = store.stranger().await;
     let mut tx = other.begin().await.unwrap();
     sqlx::query(tern_chat::store::devices::LOCK_USER)
-        .bind(held.0)
+        .bind(locked.0)
         .execute(&mut *tx)
         .await
         .unwrap();
@@ -309,7 +309,7 @@ async fn a_first_message_to_somebody_who_is_held_waits_without_a_connection() {
                 .await
         }
     };
-    let waits = tokio::spawn(load(a, held));
+    let waits = tokio::spawn(load(a, locked));
     for person in [a, b] {
         let made = load(person, store.user().await).await;
         assert!(made.unwrap().is_some());

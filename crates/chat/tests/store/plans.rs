@@ -27,7 +27,7 @@ const HOT: &[(&str, &str)] = &[
     ("lock heads", heads::LOCK_HEADS),
     ("lock free heads", heads::LOCK_FREE_HEADS),
     ("lock free heads to commit", heads::LOCK_FREE_HEADS_TO_COMMIT),
-    ("held members", ack::HELD_MEMBERS),
+    ("locked members", ack::LOCKED_MEMBERS),
     ("close", settle::CLOSE),
     ("unsettled", settle::UNSETTLED),
     ("ack", ack::ACK),

@@ -122,7 +122,7 @@ fn a_chat_that_somebody_holds_waits_alone_and_is_tried_again_ever_later() {
     shard.send();
     let (mut waits, mut since) = (Vec::new(), shard.now);
     assert!(shard.commit_job().is_some());
-    shard.commit_done(shard.chat, Committed::Held);
+    shard.commit_done(shard.chat, Committed::Locked);
     while waits.len() < 5 {
         // The other chat goes on.
         shard.send_to(other, 0);
@@ -139,7 +139,7 @@ fn a_chat_that_somebody_holds_waits_alone_and_is_tried_again_ever_later() {
         assert!(shard.commit_job().is_some());
         waits.push(shard.now.since(since).as_millis());
         since = shard.now;
-        shard.commit_done(shard.chat, Committed::Held);
+        shard.commit_done(shard.chat, Committed::Locked);
     }
     assert_eq!(waits, [50, 100, 200, 400, 500]);
     let (parked, _) = *shard.state.parked.first().unwrap();
@@ -154,13 +154,13 @@ fn a_chat_that_somebody_holds_waits_alone_and_is_tried_again_ever_later() {
 }
 
 #[test]
-fn who_waits_in_a_chat_that_stays_held_is_answered_in_time() {
+fn who_waits_in_a_chat_that_stays_locked_is_answered_in_time() {
     let mut shard = Shard::new();
     shard.send();
     let mut answered = 0;
     for _ in 0..BOUND.as_millis() / 50 {
         if shard.commit_job().is_some() {
-            shard.commit_done(shard.chat, Committed::Held);
+            shard.commit_done(shard.chat, Committed::Locked);
         }
         answered += refused(&shard.wait(Duration::from_millis(50)));
     }

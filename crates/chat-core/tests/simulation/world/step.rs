@@ -34,7 +34,7 @@ pub enum Step {
     /// Ends a writer's job without an answer of the store. If it `landed`, the statement is executed.
     JobAway { node: usize, lane: Lane, landed: bool },
     /// Ends a writer's job because another transaction has locked the chat.
-    JobHeld { node: usize, lane: Lane },
+    JobLocked { node: usize, lane: Lane },
     /// Gives the state the result of a job that was executed or failed.
     FinishJob { node: usize, lane: Lane },
     /// Lets the store read for all of a node's loads. What it read reaches the node when the load ends.
