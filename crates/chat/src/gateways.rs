@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics;
 
-pub use missed::Missed;
+pub use missed::MissedOnGateway;
 use missed::MissedReceipts;
 
 /// The most answers, wakes and questions that wait for one gateway: several seconds of them.
@@ -242,7 +242,7 @@ impl Gateways {
     }
 
     /// Takes the sessions of the gateway that missed receipts since the last call, so that the gateway can be told.
-    pub fn take_missed(&self, gateway: &str) -> Missed {
+    pub fn take_missed(&self, gateway: &str) -> MissedOnGateway {
         self.lock().missed.take(gateway)
     }
 
@@ -399,7 +399,7 @@ mod tests {
     use tern_types::{IdSet, UserId};
     use tokio::time::timeout;
 
-    use super::missed::MISSED;
+    use super::missed::MAX_SESSIONS;
     use super::*;
 
     fn push(session: u64) -> Push {
@@ -433,7 +433,7 @@ mod tests {
         gateways.push("gateway-1", Kind::Notice(NoticeKind::Typing), push(10));
         let missed = gateways.take_missed("gateway-1");
         assert_eq!(missed.sessions.len(), LIVE / 2);
-        assert!(!missed.any || LIVE / 2 > MISSED);
+        assert!(!missed.any || LIVE / 2 > MAX_SESSIONS);
         assert!(
             !missed.sessions.contains(&10),
             "entries are settled, typing is said again"

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::Stream;
 use tern_proto::raw::event_len_in_frame;
 use tern_proto::{ApiError, v1};
-use tern_transport::connections::{Connection, Held};
+use tern_transport::connections::{Connection, StreamHold};
 use tern_types::limits::MAX_FRAME_EVENTS;
 use tern_types::{Clock, SessionId, Timestamp};
 use tokio::time::{Instant, Sleep};
@@ -52,7 +52,7 @@ pub struct DeviceStream<I> {
     mailbox: Arc<Mailbox>,
     registered: Option<Registered>,
     /// The guard that keeps the connection from being ended for another one, as long as the session is registered.
-    held: Option<Held>,
+    hold: Option<StreamHold>,
     /// The routes that the session was last told of.
     routes: Arc<Routes>,
     /// The encoded ServerEvents that have not gone out.
@@ -101,7 +101,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             items: VecDeque::new(),
             mailbox,
             registered: None,
-            held: None,
+            hold: None,
             routes: gateway.chats.routes(),
             out: VecDeque::new(),
             unflushed: false,
@@ -135,12 +135,12 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 metrics::stream_ended(error.as_ref(), self.opened);
                 tracing::debug!(session = %self.id, reason = ?error.as_ref().map(|error| error.reason), "stream ends");
                 self.end = End::With(error);
-                (self.registered, self.held) = (None, None);
+                (self.registered, self.hold) = (None, None);
             }
             Effect::Register { user, device } => {
                 match self.gateway.register(self.id, user, device, self.mailbox.clone()) {
                     Ok(registered) => {
-                        (self.registered, self.held) = (Some(registered), self.watch.hold());
+                        (self.registered, self.hold) = (Some(registered), self.watch.hold());
                     }
                     Err(why) => self.mailbox.close(why),
                 }

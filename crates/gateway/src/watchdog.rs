@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tern_cluster::Drain;
-use tern_transport::connections::{Connection, Held};
+use tern_transport::connections::{Connection, StreamHold};
 use tern_types::{IdMap, SessionId};
 use tokio::time::Instant;
 
@@ -188,7 +188,7 @@ impl Watched {
 impl Watch {
     /// Notes that the stream is authenticated: while the returned value lives, its connection is neither ended for
     /// being idle nor for another one. `None` without a connection.
-    pub fn hold(&self) -> Option<Held> {
+    pub fn hold(&self) -> Option<StreamHold> {
         self.watched.connection.as_ref().map(Connection::hold)
     }
 

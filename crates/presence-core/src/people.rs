@@ -27,15 +27,15 @@ pub struct People {
     activity: Activity,
     watches: Watches,
     follows: Follows,
-    held: Held,
+    new_slots: NewSlots,
     /// The people about whom the store was asked while it was away, as long as somebody watches them. They count as
     /// never seen, unless they are online, until the store has answered.
-    missed: HashSet<UserId>,
+    to_read_again: HashSet<UserId>,
 }
 
 /// Slots that this node has just got, in which nobody is reported as offline yet.
 #[derive(Debug)]
-struct Held {
+struct NewSlots {
     /// The time for which nobody of a slot is reported as offline after the slot has come.
     lasts: Duration,
     /// The slots that came since `until` had last passed.
@@ -72,13 +72,13 @@ impl People {
             activity: Activity::new(threshold),
             watches: Watches::default(),
             follows: Follows::default(),
-            held: Held {
+            new_slots: NewSlots {
                 lasts: hold_offline,
                 slots: SlotSet::empty(),
                 until: Timestamp(0),
                 users: HashSet::new(),
             },
-            missed: HashSet::new(),
+            to_read_again: HashSet::new(),
         }
     }
 
@@ -137,15 +137,15 @@ impl People {
     fn moved(&mut self, gained: &SlotSet, now: Timestamp, effects: &mut Vec<Effect>) {
         let registry = &self.registry;
         self.activity.keep(|user| registry.owns(user));
-        self.missed.retain(|user| registry.owns(*user));
+        self.to_read_again.retain(|user| registry.owns(*user));
         let told = self.watches.keep(|user| registry.owns(user));
         effects.extend(told.into_iter().map(Effect::Tell));
         if !gained.is_empty() {
-            if now >= self.held.until {
-                self.held.slots = SlotSet::empty();
+            if now >= self.new_slots.until {
+                self.new_slots.slots = SlotSet::empty();
             }
-            self.held.slots.extend(gained);
-            self.held.until = now + self.held.lasts;
+            self.new_slots.slots.extend(gained);
+            self.new_slots.until = now + self.new_slots.lasts;
         }
     }
 
@@ -157,8 +157,8 @@ impl People {
             self.tell(user, &mut effects);
             self.release(user);
         }
-        if now >= self.held.until {
-            for user in std::mem::take(&mut self.held.users) {
+        if now >= self.new_slots.until {
+            for user in std::mem::take(&mut self.new_slots.users) {
                 self.tell(user, &mut effects);
             }
         }
@@ -168,7 +168,7 @@ impl People {
     /// Returns the monotonic time at which [`Self::tick`] or [`Event::Tick`] has something to do next. `None` if nothing
     /// is due.
     pub fn next_tick(&self) -> Option<Timestamp> {
-        let held = (!self.held.users.is_empty()).then_some(self.held.until);
+        let held = (!self.new_slots.users.is_empty()).then_some(self.new_slots.until);
         let (expiry, registry) = (self.activity.next_expiry(), self.registry.next_tick());
         [expiry, held, registry].into_iter().flatten().min()
     }
@@ -247,7 +247,7 @@ impl People {
     pub fn stored(&mut self, asked: &[UserId], found: &HashMap<UserId, Timestamp>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for user in asked {
-            self.missed.remove(user);
+            self.to_read_again.remove(user);
             if !self.watches.is_watched(*user) {
                 continue;
             }
@@ -259,13 +259,13 @@ impl People {
     }
 
     /// Takes note that the store was away when it was asked about the users in `asked`.
-    pub fn not_stored(&mut self, asked: &[UserId]) -> Vec<Effect> {
+    pub fn store_was_away(&mut self, asked: &[UserId]) -> Vec<Effect> {
         let mut effects = Vec::new();
         for user in asked {
             if !self.watches.is_watched(*user) || self.activity.was_read(*user) {
                 continue;
             }
-            self.missed.insert(*user);
+            self.to_read_again.insert(*user);
             if self.activity.stored(*user, None) {
                 self.tell(*user, &mut effects);
             }
@@ -274,13 +274,13 @@ impl People {
     }
 
     /// Returns at most `max` people of whom the store has to be asked again, because it was away.
-    pub fn missed(&self, max: usize) -> Vec<UserId> {
-        let missed: Vec<UserId> = self.missed.iter().copied().take(max).collect();
+    pub fn to_read_again(&self, max: usize) -> Vec<UserId> {
+        let users: Vec<UserId> = self.to_read_again.iter().copied().take(max).collect();
         debug_assert!(
-            missed.iter().all(|user| self.watches.is_watched(*user)),
+            users.iter().all(|user| self.watches.is_watched(*user)),
             "the store is asked only about people whom somebody watches"
         );
-        missed
+        users
     }
 
     /// Takes at most `max` states for the stream, and all people who belong to other nodes. If there are fewer than
@@ -317,9 +317,9 @@ impl People {
 
     /// Returns how long the states of these users may still be wrong, because their slots have just come.
     pub fn unsettled_for(&self, users: &[UserId], now: Timestamp) -> Duration {
-        let held = |user: &UserId| self.held.slots.contains(Slot::of_user(*user));
+        let held = |user: &UserId| self.new_slots.slots.contains(Slot::of_user(*user));
         if users.iter().any(held) {
-            self.held.until.since(now)
+            self.new_slots.until.since(now)
         } else {
             Duration::ZERO
         }
@@ -328,9 +328,9 @@ impl People {
     /// Returns the person's state, unless it is not known or must not be reported yet.
     fn presence(&mut self, user: UserId, now: Timestamp) -> Option<Presence> {
         let presence = self.activity.presence(user)?;
-        let held = now < self.held.until && self.held.slots.contains(Slot::of_user(user));
+        let held = now < self.new_slots.until && self.new_slots.slots.contains(Slot::of_user(user));
         if held && presence != Presence::Online {
-            self.held.users.insert(user);
+            self.new_slots.users.insert(user);
             return None;
         }
         Some(presence)
@@ -347,7 +347,7 @@ impl People {
         if self.watches.is_watched(user) {
             return;
         }
-        if self.missed.remove(&user) {
+        if self.to_read_again.remove(&user) {
             self.activity.forget_read(user);
         }
         if !self.registry.has_sessions(user) {

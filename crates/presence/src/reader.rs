@@ -25,14 +25,14 @@ pub async fn run(hub: Arc<Hub>, store: LastSeen, stop: CancellationToken) {
             () = tokio::time::sleep(READ_AGAIN) => {}
             () = stop.cancelled() => return,
         }
-        read_missed(&hub, &store).await;
+        read_again(&hub, &store).await;
     }
 }
 
 /// Reads last seen of everybody about whom the store was asked in vain, or stops at the first failure.
-async fn read_missed(hub: &Hub, store: &LastSeen) {
+async fn read_again(hub: &Hub, store: &LastSeen) {
     loop {
-        let users = hub.missed(MAX_READ);
+        let users = hub.to_read_again(MAX_READ);
         if users.is_empty() {
             return;
         }
@@ -48,7 +48,7 @@ async fn read_missed(hub: &Hub, store: &LastSeen) {
 pub async fn read_for(hub: Arc<Hub>, store: LastSeen, users: Vec<UserId>) {
     match read(&store, &users).await {
         Some(found) => hub.stored(&users, &found),
-        None => hub.not_stored(&users),
+        None => hub.store_was_away(&users),
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-pub use cuttable::{Call, ClientAddress, Connection, Cuttable, Held};
+pub use cuttable::{Call, ClientAddress, Connection, Cuttable, StreamHold};
 use table::{Admission, Millis, Table, Why, millis};
 
 use crate::metrics;

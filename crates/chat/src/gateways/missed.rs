@@ -9,13 +9,13 @@ use tern_types::{IdMap, IdSet};
 
 /// The number of sessions of one gateway, half a queue, from which no further ones are noted to have missed receipts.
 /// The gateway is then told that any of its sessions may have missed some.
-pub(super) const MISSED: usize = 4_096;
+pub(super) const MAX_SESSIONS: usize = 4_096;
 /// The number of gateways from which those without a live stream are forgotten: more than a platform has.
-const GATEWAYS: usize = 1_024;
+const MAX_GATEWAYS: usize = 1_024;
 
 /// The sessions of one gateway that missed receipts.
 #[derive(Debug, Default)]
-pub struct Missed {
+pub struct MissedOnGateway {
     /// The sessions that are known to have missed some.
     pub sessions: IdSet<u64>,
     /// True if any session of the gateway may have missed some.
@@ -25,7 +25,7 @@ pub struct Missed {
 /// The sessions that each gateway is to be told of, by the gateway's name.
 #[derive(Debug, Default)]
 pub(super) struct MissedReceipts {
-    by_gateway: IdMap<String, Missed>,
+    by_gateway: IdMap<String, MissedOnGateway>,
     /// True once a gateway was forgotten.
     forgot: bool,
 }
@@ -39,7 +39,7 @@ impl MissedReceipts {
             return;
         }
         let missed = self.by_gateway.entry(gateway.to_owned()).or_default();
-        if missed.sessions.len() < MISSED {
+        if missed.sessions.len() < MAX_SESSIONS {
             missed.sessions.extend(sessions);
         } else {
             missed.any = true;
@@ -59,7 +59,7 @@ impl MissedReceipts {
     }
 
     /// Takes what the gateway is to be told.
-    pub fn take(&mut self, gateway: &str) -> Missed {
+    pub fn take(&mut self, gateway: &str) -> MissedOnGateway {
         self.by_gateway.remove(gateway).unwrap_or_default()
     }
 
@@ -67,12 +67,12 @@ impl MissedReceipts {
     /// stream.
     fn has_room(&mut self, gateway: &str, is_live: impl Fn(&str) -> bool) -> bool {
         let before = self.by_gateway.len();
-        if before < GATEWAYS {
+        if before < MAX_GATEWAYS {
             return true;
         }
         self.by_gateway.retain(|name, _| is_live(name));
         self.forgot |= self.by_gateway.len() < before;
-        self.by_gateway.len() < GATEWAYS || is_live(gateway)
+        self.by_gateway.len() < MAX_GATEWAYS || is_live(gateway)
     }
 }
 
@@ -85,9 +85,9 @@ mod tests {
         let mut missed = MissedReceipts::default();
         let is_live = |name: &str| name == "gateway-here";
         missed.note("gateway-here", &[1], is_live);
-        for gone in 0..10 * GATEWAYS {
+        for gone in 0..10 * MAX_GATEWAYS {
             missed.note(&format!("gateway-{gone}"), &[7], is_live);
-            assert!(missed.by_gateway.len() <= GATEWAYS);
+            assert!(missed.by_gateway.len() <= MAX_GATEWAYS);
         }
         missed.note("gateway-here", &[2], is_live);
         let here = missed.take("gateway-here");
@@ -101,7 +101,7 @@ mod tests {
         missed.opened("gateway-late");
         assert!(!missed.take("gateway-late").any, "nobody was forgotten yet");
         missed.note("gateway-late", &[1], |_| false);
-        for gone in 0..GATEWAYS {
+        for gone in 0..MAX_GATEWAYS {
             missed.note(&format!("gateway-{gone}"), &[7], |_| false);
         }
         missed.opened("gateway-late");
@@ -111,11 +111,11 @@ mod tests {
     #[test]
     fn a_gateway_with_a_live_stream_is_noted_whatever_the_number_of_the_others() {
         let mut missed = MissedReceipts::default();
-        for number in 0..=GATEWAYS {
+        for number in 0..=MAX_GATEWAYS {
             missed.note(&format!("gateway-{number}"), &[7], |_| true);
         }
         assert!(!missed.forgot);
-        let last = missed.take(&format!("gateway-{GATEWAYS}"));
+        let last = missed.take(&format!("gateway-{MAX_GATEWAYS}"));
         assert_eq!(last.sessions, IdSet::from_iter([7]));
     }
 }

@@ -163,12 +163,12 @@ fn while_the_store_is_away_it_is_asked_again_about_those_who_are_watched_and_nob
     let (mut node, stays, leaves) = (Node::new(), UserId::random(), UserId::random());
     node.announce(leaves, true, 5);
     assert_eq!(node.0.watch(LINK, &[stays, leaves]), [stays, leaves]);
-    let effects = node.0.not_stored(&[stays, leaves]);
+    let effects = node.0.store_was_away(&[stays, leaves]);
     assert_eq!(effects, [Effect::Tell(LINK), Effect::Tell(LINK)]);
     assert_eq!(node.news(5), [Presence::LastSeen(Timestamp(0)), Presence::Online]);
-    assert_eq!(node.0.missed(9).len(), 2);
+    assert_eq!(node.0.to_read_again(9).len(), 2);
     node.0.unwatch(LINK, &[leaves]);
-    assert_eq!(node.0.missed(9), [stays]);
+    assert_eq!(node.0.to_read_again(9), [stays]);
     assert_eq!(
         node.0.watch(LINK, &[stays, leaves]),
         [leaves],
@@ -178,10 +178,14 @@ fn while_the_store_is_away_it_is_asked_again_about_those_who_are_watched_and_nob
     let found = HashMap::from([(stays, at(3))]);
     assert_eq!(node.0.stored(&[stays], &found), [Effect::Tell(LINK)]);
     assert!(node.news(6).contains(&Presence::LastSeen(at(3))));
-    assert_eq!(node.0.not_stored(&[stays, leaves]), [Effect::Tell(LINK)]);
-    assert_eq!(node.0.missed(9), [leaves], "of the other the store has told");
+    assert_eq!(node.0.store_was_away(&[stays, leaves]), [Effect::Tell(LINK)]);
+    assert_eq!(
+        node.0.to_read_again(9),
+        [leaves],
+        "of the other the store has told"
+    );
     node.0.close_watch(LINK);
-    assert!(node.0.missed(9).is_empty());
+    assert!(node.0.to_read_again(9).is_empty());
 }
 
 #[test]

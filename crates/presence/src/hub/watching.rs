@@ -72,15 +72,15 @@ impl Hub {
     }
 
     /// Takes note that the store was away when it was asked about the users in `asked`.
-    pub fn not_stored(&self, asked: &[UserId]) {
+    pub fn store_was_away(&self, asked: &[UserId]) {
         let mut state = self.lock();
-        let effects = state.people.not_stored(asked);
+        let effects = state.people.store_was_away(asked);
         let _ = state.perform(effects);
     }
 
     /// Returns at most `max` people of whom the store has to be asked again, because it was away.
-    pub fn missed(&self, max: usize) -> Vec<UserId> {
-        self.lock().people.missed(max)
+    pub fn to_read_again(&self, max: usize) -> Vec<UserId> {
+        self.lock().people.to_read_again(max)
     }
 
     /// Returns the state of each user as far as it is known in memory, once this node may be expected to know all

@@ -90,11 +90,11 @@ impl Connection {
 
     /// Notes that a client with good credentials has a stream on the connection. As long as the returned value lives,
     /// the connection is not ended for being idle nor to make room for others.
-    pub fn hold(self: &Arc<Self>) -> Held {
+    pub fn hold(self: &Arc<Self>) -> StreamHold {
         if let Some((of, id)) = &self.listener {
             of.table().stream_began(*id, of.now());
         }
-        Held(self.clone())
+        StreamHold(self.clone())
     }
 
     /// Fails if the connection was cut off. It registers the task's waker, so that a cut wakes the task whatever it
@@ -125,9 +125,9 @@ impl Drop for Call {
 
 /// An authenticated stream on a connection. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Held(Arc<Connection>);
+pub struct StreamHold(Arc<Connection>);
 
-impl Drop for Held {
+impl Drop for StreamHold {
     fn drop(&mut self) {
         if let Some((of, id)) = &self.0.listener {
             of.table().stream_ended(*id, of.now());
