@@ -15,7 +15,8 @@ const SWEEP: (&str, &str) = ("TERN_GATEWAY_SWEEP_INTERVAL", "3600");
 /// online.
 #[tokio::test]
 async fn messages_go_on_where_presence_is_out_of_the_chat_nodes_reach() {
-    let world = World::with(|builder| builder.presences(2).wired(Role::Presence).env(SWEEP.0, SWEEP.1)).await;
+    let world =
+        World::with(|builder| builder.presences(2).proxied(Role::Presence).env(SWEEP.0, SWEEP.1)).await;
     let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
     let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
     let chat = ChatId::direct(alice.id, bob.id);
@@ -25,7 +26,7 @@ async fn messages_go_on_where_presence_is_out_of_the_chat_nodes_reach() {
     for node in NODES {
         world
             .platform
-            .wire(node)
+            .proxy(node)
             .unwrap()
             .cut(|from| from.starts_with("chat"));
     }
@@ -54,7 +55,7 @@ async fn messages_go_on_where_presence_is_out_of_the_chat_nodes_reach() {
     world.settled().await;
 
     for node in NODES {
-        world.platform.wire(node).unwrap().cut(|_| false);
+        world.platform.proxy(node).unwrap().cut(|_| false);
     }
     hers.say(bob.id, "after").await;
     his.has_text(chat, "after").await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tern_cluster::NodeContext;
-use tern_cluster::links::BackOff;
+use tern_cluster::links::RetryWaits;
 use tern_cluster::map::{Node, Role};
 use tern_proto::ApiError;
 use tern_proto::error::reason_of;
@@ -101,10 +101,10 @@ impl Peers {
         F: Fn(ChatNodeClient<Channel>) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut back_off = BackOff::default();
+        let mut waits = RetryWaits::default();
         for before in 0..CHAT_ATTEMPTS {
             if before > 0 {
-                tokio::time::sleep(back_off.next(Duration::ZERO)).await;
+                tokio::time::sleep(waits.next(Duration::ZERO)).await;
             }
             let attempt = async {
                 let map = self.ctx.map.current();

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tern_cluster::links::Peer;
+use tern_cluster::links::NodeIdentity;
 use tern_proto::internal::{DownItem, FindSessions, FoundSession, Push, Wake, down_item};
 use tern_types::{ChatId, IdMap, NoticeKind, Seq, SessionId};
 use tokio::sync::mpsc::error::TrySendError;
@@ -105,7 +105,7 @@ impl Drop for Confirmation {
 /// A gateway's open control stream.
 #[derive(Debug)]
 struct Link {
-    peer: Peer,
+    peer: NodeIdentity,
     control: mpsc::Sender<DownItem>,
 }
 
@@ -152,7 +152,7 @@ impl Drop for Question {
 impl Gateways {
     /// Registers a control stream, which from now on is the gateway's newest. Returns the items that are to go out on
     /// it.
-    pub fn open_control(&self, peer: Peer) -> (ControlLink, mpsc::Receiver<DownItem>) {
+    pub fn open_control(&self, peer: NodeIdentity) -> (ControlLink, mpsc::Receiver<DownItem>) {
         let (control, items) = mpsc::channel(CONTROL);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mut table = self.lock();
@@ -170,7 +170,7 @@ impl Gateways {
 
     /// Registers a live stream, which from now on is the gateway's newest. Returns the pushes that are to go out on
     /// it.
-    pub fn open_live(&self, peer: Peer) -> (LiveLink, mpsc::Receiver<Push>) {
+    pub fn open_live(&self, peer: NodeIdentity) -> (LiveLink, mpsc::Receiver<Push>) {
         let (live, pushes) = mpsc::channel(LIVE);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mut table = self.lock();
@@ -297,7 +297,7 @@ impl Gateways {
     }
 
     /// Returns the gateways that are linked, each once.
-    pub fn linked(&self) -> Vec<Peer> {
+    pub fn linked(&self) -> Vec<NodeIdentity> {
         let table = self.lock();
         let newest = table
             .by_name
@@ -307,7 +307,7 @@ impl Gateways {
     }
 
     /// Asks a gateway which sessions of these users it has. `None` if it has no link, or the link's queue is full.
-    pub(crate) fn find_sessions(&self, gateway: &Peer, user_ids: Vec<Bytes>) -> Option<Question> {
+    pub(crate) fn find_sessions(&self, gateway: &NodeIdentity, user_ids: Vec<Bytes>) -> Option<Question> {
         let mut table = self.lock();
         let number = *table.by_name.get(&gateway.name)?;
         let link = table.links.get(&number).filter(|link| link.peer == *gateway)?;
@@ -409,8 +409,8 @@ mod tests {
         }
     }
 
-    fn peer() -> Peer {
-        Peer {
+    fn peer() -> NodeIdentity {
+        NodeIdentity {
             name: "gateway-1".to_owned(),
             incarnation: 1,
         }

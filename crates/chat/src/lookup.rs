@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join_all;
 use tern_cluster::context::NodeContext;
-use tern_cluster::links::{self, Peer};
+use tern_cluster::links::{self, NodeIdentity};
 use tern_cluster::map::{MapHandle, Node, Role};
 use tern_cluster::standing::Standing;
 use tern_proto::internal::FoundSession;
@@ -129,7 +129,7 @@ impl Lookup {
         };
         let (links, node) = (lookup.links.clone(), ctx.clone());
         links::maintain(ctx, Role::Presence, move |presence: Node, channel| {
-            link::run(node.clone(), links.clone(), peer(&presence), channel)
+            link::run(node.clone(), links.clone(), identity_of(&presence), channel)
         });
         lookup
     }
@@ -175,13 +175,13 @@ impl Lookup {
         let map = self.map.current();
         let mut sessions = Vec::new();
         let mut elsewhere = Vec::new();
-        let mut by_node: IdMap<&str, (Peer, Vec<UserId>)> = IdMap::default();
+        let mut by_node: IdMap<&str, (NodeIdentity, Vec<UserId>)> = IdMap::default();
         for user in users {
             match map.owner(Role::Presence, Slot::of_user(user)) {
                 Some(node) => {
                     let of_node = by_node
                         .entry(&node.name)
-                        .or_insert_with(|| (peer(node), Vec::new()));
+                        .or_insert_with(|| (identity_of(node), Vec::new()));
                     of_node.1.push(user);
                 }
                 None => elsewhere.push(user),
@@ -218,7 +218,7 @@ impl Lookup {
     /// gives the users back if the node was not asked, did not answer in time, or does not own them.
     async fn of_owner(
         &self,
-        node: Peer,
+        node: NodeIdentity,
         users: Vec<UserId>,
         follow: bool,
     ) -> Result<(Vec<Found>, bool), Vec<UserId>> {
@@ -254,7 +254,7 @@ impl Lookup {
     }
 
     /// Notes that the node answers again, if it does within [`LATE`].
-    fn listen(&self, role: Role, node: Peer, answer: impl Future<Output = bool> + Send + 'static) {
+    fn listen(&self, role: Role, node: NodeIdentity, answer: impl Future<Output = bool> + Send + 'static) {
         let lookup = self.clone();
         let listen = async move {
             if timeout(LATE, answer).await.unwrap_or(false) && lookup.silent().answered(role, &node) {
@@ -268,13 +268,17 @@ impl Lookup {
     /// all gateways in the map answer, and there is at least one.
     async fn at_gateways(&self, users: &[UserId]) -> Sessions {
         let map = self.map.current();
-        let mut gateways: HashMap<Peer, bool> = self
+        let mut gateways: HashMap<NodeIdentity, bool> = self
             .gateways
             .linked()
             .into_iter()
             .map(|gateway| (gateway, false))
             .collect();
-        gateways.extend(map.nodes(Role::Gateway).iter().map(|node| (peer(node), true)));
+        gateways.extend(
+            map.nodes(Role::Gateway)
+                .iter()
+                .map(|node| (identity_of(node), true)),
+        );
         let user_ids: Vec<Bytes> = users.iter().map(|user| user.to_vec().into()).collect();
         let asked = gateways
             .into_iter()
@@ -303,10 +307,10 @@ impl Lookup {
     /// `counts` says whether the look-up fails without it.
     async fn at_gateway(
         &self,
-        gateway: Peer,
+        gateway: NodeIdentity,
         counts: bool,
         user_ids: Vec<Bytes>,
-    ) -> (Peer, bool, Option<Vec<FoundSession>>) {
+    ) -> (NodeIdentity, bool, Option<Vec<FoundSession>>) {
         let ask = self.silent().ask(Role::Gateway, &gateway, Instant::now());
         let question = match ask {
             Ask::Skip => None,
@@ -326,7 +330,7 @@ impl Lookup {
     }
 
     /// Waits for a gateway's answer. `None` if it does not come in time, after which the gateway counts as silent.
-    async fn within_patience(&self, gateway: &Peer, question: Question) -> Option<Vec<FoundSession>> {
+    async fn within_patience(&self, gateway: &NodeIdentity, question: Question) -> Option<Vec<FoundSession>> {
         match timeout(self.patience.gateway, question.answered()).await {
             Ok(answer) => answer,
             Err(_) => {
@@ -343,8 +347,8 @@ impl Lookup {
     }
 }
 
-fn peer(node: &Node) -> Peer {
-    Peer {
+fn identity_of(node: &Node) -> NodeIdentity {
+    NodeIdentity {
         name: node.name.clone(),
         incarnation: node.incarnation,
     }

@@ -30,10 +30,10 @@ use tern_types::Clock;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::back_off::BackOff;
 use crate::drain::Drain;
 use crate::map::{ClusterMap, MapHandle, Node, Role};
 use crate::membership::{Key, Listed, Membership, Recorded};
+use crate::retry_waits::RetryWaits;
 use crate::standing::Standing;
 
 pub use obituaries::Obituaries;
@@ -99,13 +99,13 @@ impl Cluster {
     /// same case.
     pub async fn connect_among(args: &EtcdArgs, peers: Option<Peers>) -> anyhow::Result<Self> {
         let store = Store::connect(args).await?;
-        let mut back_off = BackOff::default();
+        let mut waits = RetryWaits::default();
         let listed = loop {
             match store.list().await {
                 Ok(listed) => break listed,
                 Err(error) => {
                     tracing::warn!(%error, endpoints = ?args.etcd_endpoints, "etcd does not answer");
-                    tokio::time::sleep(back_off.next(Duration::ZERO)).await;
+                    tokio::time::sleep(waits.next(Duration::ZERO)).await;
                 }
             }
         };

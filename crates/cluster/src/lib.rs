@@ -25,7 +25,6 @@
 
 #![warn(missing_docs)]
 
-mod back_off;
 pub mod config;
 pub mod context;
 pub mod drain;
@@ -38,6 +37,7 @@ pub mod map;
 pub mod membership;
 pub mod metrics;
 mod reach;
+mod retry_waits;
 pub mod routing;
 pub mod shedding;
 pub mod standing;

@@ -17,8 +17,8 @@ use crate::context::NodeContext;
 use crate::map::{ClusterMap, Node, Role};
 use crate::metrics;
 
-pub use crate::back_off::BackOff;
 pub use crate::gather::gather;
+pub use crate::retry_waits::RetryWaits;
 
 /// The largest message on a link, in bytes. Batches stay far below it, but a window of large entries has to fit.
 pub const MAX_LINK_MESSAGE_BYTES: usize = 96 << 20;
@@ -95,14 +95,14 @@ where
     F: Fn(Node, Channel) -> Fut,
     Fut: Future<Output = Result<(), Status>>,
 {
-    let mut back_off = BackOff::default();
+    let mut waits = RetryWaits::default();
     loop {
         let began = Instant::now();
         let outcome = match ctx.channels.get(&node.address) {
             Ok(channel) => AssertUnwindSafe(link(node.clone(), channel)).catch_unwind().await,
             Err(error) => Ok(Err(error.into())),
         };
-        let wait = back_off.next(began.elapsed());
+        let wait = waits.next(began.elapsed());
         metrics::link_broke(role);
         ctx.obituaries.suspect(role, &node);
         match outcome {
@@ -118,7 +118,7 @@ where
 
 /// The node at the other end of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Peer {
+pub struct NodeIdentity {
     /// The node's name.
     pub name: String,
     /// The incarnation of the node's process.
@@ -135,15 +135,15 @@ pub fn identify<T>(request: &mut tonic::Request<T>, ctx: &NodeContext) {
 }
 
 /// Reads the calling node from the request's metadata. Returns `Err` with INVALID_ARGUMENT if it is not there.
-pub fn identity<T>(request: &tonic::Request<T>) -> Result<Peer, Status> {
-    peer(request.metadata())
+pub fn identity<T>(request: &tonic::Request<T>) -> Result<NodeIdentity, Status> {
+    read_identity(request.metadata())
         .ok_or_else(|| Status::invalid_argument("metadata tern-node and tern-incarnation are needed"))
 }
 
-fn peer(metadata: &MetadataMap) -> Option<Peer> {
+fn read_identity(metadata: &MetadataMap) -> Option<NodeIdentity> {
     let name = metadata.get(NODE)?.to_str().ok()?.to_owned();
     let incarnation = metadata.get(INCARNATION)?.to_str().ok()?.parse().ok()?;
-    Some(Peer { name, incarnation })
+    Some(NodeIdentity { name, incarnation })
 }
 
 #[cfg(test)]
@@ -153,8 +153,8 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::back_off::{BASE, HEALTHY_AFTER, MAX};
     use crate::map::MapHandle;
+    use crate::retry_waits::{BASE, HEALTHY_AFTER, MAX};
 
     fn node(name: &str, incarnation: u64) -> Node {
         Node {
@@ -323,7 +323,7 @@ mod tests {
         identify(&mut request, &ctx);
         assert_eq!(
             identity(&request).unwrap(),
-            Peer {
+            NodeIdentity {
                 name: "chat-0".to_owned(),
                 incarnation: 17
             }

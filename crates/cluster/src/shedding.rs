@@ -48,7 +48,7 @@ struct Heard {
 
 /// The level that one other node sends on its link. It counts as long as this value lives.
 #[derive(Debug)]
-pub struct Peer {
+pub struct HeardLevel {
     shedding: Shedding,
     number: u64,
 }
@@ -123,10 +123,10 @@ impl Shedding {
     }
 
     /// Begins to heed the level of another node. Call it when a link to the node begins.
-    pub fn peer(&self) -> Peer {
+    pub fn hear(&self) -> HeardLevel {
         let mut heard = lock(&self.0.heard);
         heard.last += 1;
-        Peer {
+        HeardLevel {
             number: heard.last,
             shedding: self.clone(),
         }
@@ -178,7 +178,7 @@ impl Shedding {
     }
 }
 
-impl Peer {
+impl HeardLevel {
     /// Sets the level that the other node has sent.
     pub fn says(&self, level: Level) {
         if !self.shedding.0.on {
@@ -191,7 +191,7 @@ impl Peer {
     }
 }
 
-impl Drop for Peer {
+impl Drop for HeardLevel {
     fn drop(&mut self) {
         let before = lock(&self.shedding.0.heard).levels.remove(&self.number);
         if before.is_some_and(|level| level != Level::Nothing) {
@@ -240,20 +240,20 @@ mod tests {
             (shedding.level(), *shedding.own().borrow()),
             (Level::Presence, Level::Presence)
         );
-        let peer = shedding.peer();
-        peer.says(Level::Receipts);
+        let heard = shedding.hear();
+        heard.says(Level::Receipts);
         assert_eq!(
             (shedding.level(), *shedding.own().borrow()),
             (Level::Receipts, Level::Presence)
         );
-        drop(peer);
+        drop(heard);
         assert_eq!(shedding.level(), Level::Presence);
     }
 
     #[test]
     fn switched_off_it_hears_nothing() {
         let shedding = Shedding::off();
-        shedding.peer().says(Level::Streams);
+        shedding.hear().says(Level::Streams);
         assert_eq!(shedding.level(), Level::Nothing);
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use moka::future::Cache;
-use tern_cluster::links::BackOff;
+use tern_cluster::links::RetryWaits;
 use tern_cluster::{NodeContext, Role};
 use tern_identity::token::ACCEPTED_FOR;
 use tern_proto::internal::ListBarredRequest;
@@ -127,21 +127,21 @@ impl Barred {
     /// Asks for the list again and again until the drain has ended. The first list lets go of `hold`, so that the
     /// node can become ready.
     pub async fn run(self: Arc<Self>, ctx: NodeContext, streams: Streams, hold: Hold) {
-        let (mut back_off, mut hold) = (BackOff::default(), Some(hold));
+        let (mut waits, mut hold) = (RetryWaits::default(), Some(hold));
         let mut known_to_others = std::pin::pin!(known_to_others(&ctx));
         let mut is_known = false;
         loop {
             self.asks();
             let wait = match ask(&ctx).await {
                 Ok(list) => {
-                    back_off.reset();
+                    waits.reset();
                     streams.end(&self.take(list));
                     hold.take();
                     INTERVAL
                 }
                 Err(status) => {
                     tracing::warn!(code = ?status.code(), message = status.message(), "cannot ask who is barred");
-                    back_off.next(Duration::ZERO)
+                    waits.next(Duration::ZERO)
                 }
             };
             tokio::select! {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern_cluster::links::{BackOff, gather};
+use tern_cluster::links::{RetryWaits, gather};
 use tern_cluster::{MapHandle, NodeContext, Role};
 use tern_proto::ApiError;
 use tern_proto::internal::chat_node_client::ChatNodeClient;
@@ -142,7 +142,7 @@ async fn patiently<T, F>(mut read: impl FnMut() -> F) -> Option<T>
 where
     F: Future<Output = Result<T, Status>>,
 {
-    let mut back_off = BackOff::default();
+    let mut waits = RetryWaits::default();
     for tried in 1..=TRIES {
         match read().await {
             Ok(read) => return Some(read),
@@ -151,7 +151,7 @@ where
             }
         }
         if tried < TRIES {
-            tokio::time::sleep(back_off.next(Duration::ZERO)).await;
+            tokio::time::sleep(waits.next(Duration::ZERO)).await;
         }
     }
     None

@@ -19,7 +19,7 @@
 //! - [`weed`]: SeaweedFS, an independent S3 server, for tests
 //! - [`cable`]: a TCP proxy that a test can cut
 //! - [`fault`]: an HTTP proxy that fails requests as a test says
-//! - [`wire`]: a TCP proxy before a node, which a test can cut for some of the nodes that connect
+//! - [`selective_proxy`]: a TCP proxy before a node, which a test can cut for some of the nodes that connect
 //! - [`ports`], [`http`], [`until`]: helpers for free ports, admin pages and waiting
 
 pub mod authority;
@@ -34,10 +34,10 @@ mod postgres;
 mod process;
 pub mod s3;
 pub mod secrets;
+mod selective_proxy;
 pub mod shared;
 pub mod until;
 pub mod weed;
-mod wire;
 
 mod orphan;
 
@@ -48,5 +48,5 @@ pub use platform::{Builder, NodeProcess, Platform, Role};
 pub use postgres::Postgres;
 pub use process::Process;
 pub use s3::S3;
+pub use selective_proxy::SelectiveProxy;
 pub use shared::Shared;
-pub use wire::Wire;

@@ -35,7 +35,7 @@ pub use role::Role;
 
 use crate::s3::Access;
 use crate::secrets::Secrets;
-use crate::{Etcd, Postgres, S3, Wire, postgres, until};
+use crate::{Etcd, Postgres, S3, SelectiveProxy, postgres, until};
 
 use servers::Servers;
 
@@ -172,10 +172,10 @@ impl Platform {
             .with_context(|| format!("there is no node {name}"))
     }
 
-    /// Returns the proxy before a node whose role was [`Builder::wired`]. Fails if other nodes reach it directly.
-    pub fn wire(&self, name: &str) -> anyhow::Result<&Wire> {
-        let wire = self.node(name)?.wire.as_deref();
-        wire.with_context(|| format!("{name} is reached directly"))
+    /// Returns the proxy before a node whose role was [`Builder::proxied`]. Fails if other nodes reach it directly.
+    pub fn proxy(&self, name: &str) -> anyhow::Result<&SelectiveProxy> {
+        let proxy = self.node(name)?.proxy.as_deref();
+        proxy.with_context(|| format!("{name} is reached directly"))
     }
 
     /// Kills a node with SIGKILL, and returns when the process is gone. The map drops it when other nodes have found

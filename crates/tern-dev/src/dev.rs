@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use tern_cluster::links::BackOff;
+use tern_cluster::links::RetryWaits;
 use tern_local::{Platform, Role, secrets};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -78,7 +78,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
 
 /// When a node is restarted, and how long it stayed up.
 struct Restart {
-    back_off: BackOff,
+    waits: RetryWaits,
     up_since: Instant,
     /// The time of the next attempt; `None` while the node is up.
     due: Option<Instant>,
@@ -107,7 +107,7 @@ async fn keep_up(platform: &mut Platform) {
             (name, status) = platform.next_exit() => {
                 let obituary = obituary(platform, &name, status);
                 let restart = restarts.entry(name).or_insert_with(|| Restart {
-                    back_off: BackOff::default(),
+                    waits: RetryWaits::default(),
                     up_since: began,
                     due: None,
                 });
@@ -116,7 +116,7 @@ async fn keep_up(platform: &mut Platform) {
                     continue;
                 }
                 say(&obituary);
-                let pause = restart.back_off.next(restart.up_since.elapsed());
+                let pause = restart.waits.next(restart.up_since.elapsed());
                 restart.due = Some(Instant::now() + pause);
             }
             name = due => {
@@ -131,7 +131,7 @@ async fn keep_up(platform: &mut Platform) {
                     }
                     Err(error) => {
                         say(&format!("{name} does not start: {error:#}"));
-                        restart.due = Some(Instant::now() + restart.back_off.next(Duration::ZERO));
+                        restart.due = Some(Instant::now() + restart.waits.next(Duration::ZERO));
                     }
                 }
             }

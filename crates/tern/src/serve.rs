@@ -16,7 +16,7 @@ use anyhow::Context;
 use tern_cluster::config::{NodeArgs, Profile, Switch};
 use tern_cluster::etcd::{Cluster, Peers, Registration};
 use tern_cluster::info::Info;
-use tern_cluster::links::BackOff;
+use tern_cluster::links::RetryWaits;
 use tern_cluster::shedding::Shedding;
 use tern_cluster::wellness::{self, Reached};
 use tern_cluster::{Drain, Node, NodeContext};
@@ -293,13 +293,13 @@ fn admin_address(listening: SocketAddr, advertised: &str) -> String {
 /// Waits for Postgres, however long that takes. Then checks that the durability settings of each of its servers suit the
 /// profile and that the schema is up to date.
 async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result<()> {
-    let mut back_off = BackOff::default();
+    let mut waits = RetryWaits::default();
     let pool = loop {
         match postgres::pool(args).await {
             Ok(pool) => break pool,
             Err(error) => tracing::warn!(error = format!("{error:#}"), "postgres does not answer"),
         }
-        tokio::time::sleep(back_off.next(Duration::ZERO)).await;
+        tokio::time::sleep(waits.next(Duration::ZERO)).await;
     };
     postgres::enforce_durability(args, profile == Profile::Production).await?;
     schema::require(&pool).await?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tern_cluster::links::BackOff;
+use tern_cluster::links::RetryWaits;
 use tern_cluster::map::{Node, Role};
 use tern_cluster::routing::{MAP_VERSION, not_owner};
 use tern_proto::ApiError;
@@ -86,7 +86,7 @@ impl Peers {
     }
 
     async fn tell_owner(&self, chat: ChatId) -> Result<(), ApiError> {
-        let mut back_off = BackOff::default();
+        let mut waits = RetryWaits::default();
         loop {
             let status = match self.try_blocks_changed(chat).await {
                 Ok(told) if self.owner(chat).is_none_or(|owner| owner == told) => {
@@ -106,7 +106,7 @@ impl Peers {
                     return Err(refusal(&status));
                 }
             }
-            tokio::time::sleep(back_off.next(Duration::ZERO)).await;
+            tokio::time::sleep(waits.next(Duration::ZERO)).await;
         }
     }
 

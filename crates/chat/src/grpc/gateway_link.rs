@@ -83,7 +83,7 @@ impl ChatLink for LinkService {
         let (link, mut items) = self.parts.gateways.open_control(identity(&request)?);
         let reader = Reader {
             link: link.number,
-            gateway: self.parts.shedding.peer(),
+            gateway: self.parts.shedding.hear(),
             parts: self.parts.clone(),
         };
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tern_cluster::context::NodeContext;
-use tern_cluster::links::{self, Peer, gather};
+use tern_cluster::links::{self, NodeIdentity, gather};
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{LookupReplies, LookupReply, LookupRequest, LookupRequests};
 use tern_types::{IdMap, UserId};
@@ -84,7 +84,12 @@ impl Link {
 }
 
 /// Runs a link until it breaks.
-pub async fn run(ctx: NodeContext, links: Links, presence: Peer, channel: Channel) -> Result<(), Status> {
+pub async fn run(
+    ctx: NodeContext,
+    links: Links,
+    presence: NodeIdentity,
+    channel: Channel,
+) -> Result<(), Status> {
     static REFERENCE: AtomicU64 = AtomicU64::new(1);
     let (frames, frames_out) = mpsc::channel::<LookupRequests>(4);
     let mut request = Request::new(ReceiverStream::new(frames_out));

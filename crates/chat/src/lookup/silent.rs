@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tern_cluster::links::Peer;
+use tern_cluster::links::NodeIdentity;
 use tern_cluster::map::Role;
 use tokio::time::Instant;
 
@@ -27,11 +27,11 @@ pub enum Ask {
 
 /// The silent nodes, and when each is probed next. A process that has several roles may be silent in one of them only.
 #[derive(Debug, Default)]
-pub struct Silent(HashMap<(Role, Peer), Instant>);
+pub struct Silent(HashMap<(Role, NodeIdentity), Instant>);
 
 impl Silent {
     /// Decides how to ask the node now. After a `Probe` this returns `Skip` until the next probe is due.
-    pub fn ask(&mut self, role: Role, node: &Peer, now: Instant) -> Ask {
+    pub fn ask(&mut self, role: Role, node: &NodeIdentity, now: Instant) -> Ask {
         match self.0.get_mut(&(role, node.clone())) {
             None => Ask::Wait,
             Some(next) if *next <= now => {
@@ -43,13 +43,13 @@ impl Silent {
     }
 
     /// Notes that the node has not answered in time. It is probed first after [`PROBE_EVERY`].
-    pub fn fell_silent(&mut self, role: Role, node: Peer, now: Instant) {
+    pub fn fell_silent(&mut self, role: Role, node: NodeIdentity, now: Instant) {
         self.0.retain(|_, next| now < *next + FORGET_AFTER);
         self.0.entry((role, node)).or_insert(now + PROBE_EVERY);
     }
 
     /// Notes that the node has answered, in time or not. Returns true if it was silent.
-    pub fn answered(&mut self, role: Role, node: &Peer) -> bool {
+    pub fn answered(&mut self, role: Role, node: &NodeIdentity) -> bool {
         self.0.remove(&(role, node.clone())).is_some()
     }
 }
@@ -58,8 +58,8 @@ impl Silent {
 mod tests {
     use super::*;
 
-    fn node(name: &str, incarnation: u64) -> Peer {
-        Peer {
+    fn node(name: &str, incarnation: u64) -> NodeIdentity {
+        NodeIdentity {
             name: name.to_owned(),
             incarnation,
         }

@@ -8,7 +8,7 @@ use tern_chat::lookup::{Lookup, Patience};
 use tern_chat::wake::wake;
 use tern_chat_core::Missing;
 use tern_chat_core::shard::Woken;
-use tern_cluster::links::Peer;
+use tern_cluster::links::NodeIdentity;
 use tern_cluster::standing::Standing;
 use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_proto::internal::{DownItem, FoundSession, LiveSession, down_item};
@@ -109,7 +109,7 @@ impl Chat {
 
     /// Links a gateway with this name.
     pub fn gateway(&self, name: &str) -> Gateway {
-        let peer = Peer {
+        let peer = NodeIdentity {
             name: name.to_owned(),
             incarnation: 1,
         };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tern_chat::fanout::{Outgoing, Pushes};
 use tern_chat::gateways::{Kind, LiveLink};
 use tern_chat_core::Missing;
-use tern_cluster::links::Peer;
+use tern_cluster::links::NodeIdentity;
 use tern_proto::internal::{LiveSession, Push};
 use tern_types::{IdSet, NoticeKind, Seq, SessionId, UserId};
 use tokio::sync::mpsc;
@@ -21,7 +21,7 @@ async fn a_receipt_whose_look_up_failed_is_told_later_and_an_entry_is_not() {
     let presence = PresenceNode::start("p0").await;
     let chat = Chat::linked(&[&presence]).await;
     let device = missing(chat.user_of(&presence));
-    let peer = Peer {
+    let peer = NodeIdentity {
         name: "g0".to_owned(),
         incarnation: 1,
     };
@@ -61,7 +61,7 @@ async fn users_who_missed_receipts_are_told_although_events_never_stop() {
     let chat = Chat::with_gateways([], &["g0"]);
     let device = missing(UserId::random());
     let _g0 = chat.gateway("g0").answers(&chat, vec![here(&device, 10)]);
-    let peer = Peer {
+    let peer = NodeIdentity {
         name: "g0".to_owned(),
         incarnation: 1,
     };
@@ -105,7 +105,7 @@ impl Following {
         let presence = PresenceNode::start("p0").await;
         let chat = Chat::linked(&[&presence]).await;
         let device = missing(chat.user_of(&presence));
-        let peer = Peer {
+        let peer = NodeIdentity {
             name: "g0".to_owned(),
             incarnation: 1,
         };

@@ -9,10 +9,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::peers::News;
 use super::{EtcdError, Out, Peers, Store, base, timely};
-use crate::back_off::BackOff;
 use crate::map::ClusterMap;
 use crate::membership::{Change, Membership};
 use crate::metrics;
+use crate::retry_waits::RetryWaits;
 use crate::standing::Standing;
 
 /// The time between two requests for a sign of life on the watch.
@@ -29,7 +29,7 @@ pub(super) async fn follow(
     out: Out,
     others: Option<(Peers, Standing)>,
 ) {
-    let mut back_off = BackOff::default();
+    let mut waits = RetryWaits::default();
     loop {
         let began = Instant::now();
         out.publish(&membership);
@@ -38,7 +38,7 @@ pub(super) async fn follow(
         }
         let mut lived = began.elapsed();
         revision = loop {
-            tokio::time::sleep(back_off.next(lived)).await;
+            tokio::time::sleep(waits.next(lived)).await;
             lived = Duration::ZERO;
             let list = store.list_above(membership.version());
             let (listed, news) = tokio::join!(list, ask(&others, membership.map()));

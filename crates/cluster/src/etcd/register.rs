@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{EtcdError, Records, Store, timely};
-use crate::back_off::BackOff;
 use crate::drain::Drain;
 use crate::map::{MapHandle, Node, Role};
 use crate::membership::{Key, LEASE, Recorded, version};
 use crate::metrics;
+use crate::retry_waits::RetryWaits;
 use crate::standing::Standing;
 
 /// The time between two renewals of the lease. Before the lease ends, one renewal may be late and one may fail.
@@ -141,7 +141,7 @@ struct Registrar {
 
 impl Registrar {
     async fn run(mut self, mut commands: mpsc::Receiver<(Command, oneshot::Sender<()>)>) {
-        let mut back_off = BackOff::default();
+        let mut waits = RetryWaits::default();
         let mut next = Instant::now();
         let mut map = self.map.clone();
         loop {
@@ -188,12 +188,12 @@ impl Registrar {
                     metrics::place(self.standing.place());
                     let wait = match outcome {
                         Ok(()) => {
-                            back_off.reset();
+                            waits.reset();
                             RENEW_INTERVAL
                         }
                         Err(error) => {
                             tracing::warn!(%error, "registration in etcd not renewed");
-                            back_off.next(Duration::ZERO)
+                            waits.next(Duration::ZERO)
                         }
                     };
                     next = Instant::now() + wait;

@@ -59,7 +59,7 @@ pub async fn run(
         .await?
         .into_inner();
 
-    let (up, shedding) = (Up::new(links, link), ctx.shedding.peer());
+    let (up, shedding) = (Up::new(links, link), ctx.shedding.hear());
     tracing::info!("linked");
     tokio::select! {
         ended = up.read_control(control, shedding) => ended,
@@ -128,7 +128,7 @@ impl Up {
     async fn read_control(
         &self,
         mut stream: Streaming<ControlDown>,
-        shedding: shedding::Peer,
+        shedding: shedding::HeardLevel,
     ) -> Result<(), Status> {
         while let Some(frame) = stream.message().await? {
             shedding.says(Level::from_wire(frame.shed_level));

@@ -28,7 +28,7 @@ pub struct Builder {
     pub(super) fixed_ports: Vec<u16>,
     pub(super) plain_clients: bool,
     pub(super) internal_tls: bool,
-    pub(super) wired: BTreeSet<Role>,
+    pub(super) proxied: BTreeSet<Role>,
     pub(super) cells: Option<u16>,
     pub(super) citus: bool,
     pub(super) s3: Option<Access>,
@@ -66,7 +66,7 @@ impl Builder {
             fixed_ports: Vec::new(),
             plain_clients: false,
             internal_tls: false,
-            wired: BTreeSet::new(),
+            proxied: BTreeSet::new(),
             cells: None,
             citus: false,
             s3: None,
@@ -201,10 +201,10 @@ impl Builder {
         self
     }
 
-    /// Puts a proxy that a test can cut before each node of this role. See [`Platform::wire`].
+    /// Puts a proxy that a test can cut before each node of this role. See [`Platform::proxy`].
     #[must_use]
-    pub fn wired(mut self, role: Role) -> Self {
-        self.wired.insert(role);
+    pub fn proxied(mut self, role: Role) -> Self {
+        self.proxied.insert(role);
         self
     }
 

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use super::{Builder, READY_WITHIN, Role};
 use crate::s3::Access;
 use crate::secrets::Secrets;
-use crate::{Cable, Process, Wire, http, ports, until};
+use crate::{Cable, Process, SelectiveProxy, http, ports, until};
 
 /// The process of one node.
 #[derive(Debug)]
@@ -25,8 +25,8 @@ pub struct NodeProcess {
     pub admin: SocketAddr,
     /// The address at which the node listens for other nodes.
     pub internal: SocketAddr,
-    /// The proxy over which other nodes reach the node, if its role was [`Builder::wired`].
-    pub wire: Option<Arc<Wire>>,
+    /// The proxy over which other nodes reach the node, if its role was [`Builder::proxied`].
+    pub proxy: Option<Arc<SelectiveProxy>>,
     /// The address for clients, which only gateways have.
     pub clients: Option<SocketAddr>,
     /// True if clients use TLS.
@@ -106,7 +106,7 @@ struct Addresses {
     admin: SocketAddr,
     internal: SocketAddr,
     clients: Option<SocketAddr>,
-    wire: Option<Arc<Wire>>,
+    proxy: Option<Arc<SelectiveProxy>>,
 }
 
 impl Launcher<'_> {
@@ -127,7 +127,7 @@ impl Launcher<'_> {
             admin: old.admin,
             internal: old.internal,
             clients: old.clients,
-            wire: old.wire.clone(),
+            proxy: old.proxy.clone(),
         };
         let node = self.spawn(old.role, &old.name, addresses)?;
         let serves = node.process.serves(self.ready(&node)).await?;
@@ -143,8 +143,8 @@ impl Launcher<'_> {
             _ => None,
         };
         let internal = local(ports::free()?);
-        let wire = if self.builder.wired.contains(&role) {
-            Some(Arc::new(Wire::start(internal).await?))
+        let proxy = if self.builder.proxied.contains(&role) {
+            Some(Arc::new(SelectiveProxy::start(internal).await?))
         } else {
             None
         };
@@ -152,7 +152,7 @@ impl Launcher<'_> {
             admin: local(ports::free()?),
             internal,
             clients,
-            wire,
+            proxy,
         })
     }
 
@@ -184,7 +184,7 @@ impl Launcher<'_> {
             admin,
             internal,
             clients,
-            wire,
+            proxy,
         } = addresses;
         Ok(NodeProcess {
             name: name.to_owned(),
@@ -192,7 +192,7 @@ impl Launcher<'_> {
             process,
             admin,
             internal,
-            wire,
+            proxy,
             clients,
             tls: !self.builder.plain_clients,
         })
@@ -228,8 +228,8 @@ impl Launcher<'_> {
         command
             .env("TERN_INTERNAL_LISTEN", addresses.internal.to_string())
             .env("TERN_ADMIN_LISTEN", addresses.admin.to_string());
-        if let Some(wire) = &addresses.wire {
-            command.env("TERN_INTERNAL_ADVERTISE", wire.address().to_string());
+        if let Some(proxy) = &addresses.proxy {
+            command.env("TERN_INTERNAL_ADVERTISE", proxy.address().to_string());
         }
         if let Some(clients) = addresses.clients {
             command.env("TERN_GATEWAY_LISTEN", clients.to_string());

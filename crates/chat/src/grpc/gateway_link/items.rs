@@ -25,7 +25,7 @@ pub struct Reader {
     /// The number of the link, to which answers go.
     pub link: u64,
     /// The shedding level that the gateway sends with each frame.
-    pub gateway: shedding::Peer,
+    pub gateway: shedding::HeardLevel,
     /// The parts of the node that handle the items.
     pub parts: Parts,
 }

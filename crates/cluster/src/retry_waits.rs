@@ -1,4 +1,4 @@
-//! The waits between attempts at anything that is retried without end, such as a link or a call to etcd.
+//! Spaces the attempts at anything that is retried without end, such as a link or a call to etcd.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ pub(crate) const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// Exponential back-off with jitter: each wait is between half of its step and the whole step. The steps double from
 /// 50 ms to 500 ms. It is for anything that is retried without end.
 #[derive(Debug, Default)]
-pub struct BackOff {
+pub struct RetryWaits {
     failures: u32,
 }
 
-impl BackOff {
+impl RetryWaits {
     /// Returns the wait after an attempt that lasted for `lived`. An attempt of 10 s or more counts as a success, after
     /// which the steps begin anew.
     pub fn next(&mut self, lived: Duration) -> Duration {
@@ -41,12 +41,12 @@ mod tests {
 
     #[test]
     fn waits_never_leave_their_bounds() {
-        let mut back_off = BackOff::default();
+        let mut waits = RetryWaits::default();
         for _ in 0..100 {
-            let wait = back_off.next(Duration::ZERO);
+            let wait = waits.next(Duration::ZERO);
             assert!(wait >= BASE / 2 && wait <= MAX);
         }
-        back_off.reset();
-        assert!(back_off.next(Duration::ZERO) <= BASE);
+        waits.reset();
+        assert!(waits.next(Duration::ZERO) <= BASE);
     }
 }

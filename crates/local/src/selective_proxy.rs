@@ -20,21 +20,21 @@ const CHUNK: usize = 64 << 10;
 type Rule = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A running proxy, which ends when dropped.
-pub struct Wire {
+pub struct SelectiveProxy {
     address: SocketAddr,
     rule: watch::Sender<Rule>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl std::fmt::Debug for Wire {
+impl std::fmt::Debug for SelectiveProxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wire")
+        f.debug_struct("SelectiveProxy")
             .field("address", &self.address)
             .finish_non_exhaustive()
     }
 }
 
-impl Wire {
+impl SelectiveProxy {
     /// Starts a proxy before the node at `upstream`. It passes everything on until [`Self::cut`] is called.
     pub async fn start(upstream: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -188,16 +188,16 @@ mod tests {
     #[tokio::test]
     async fn while_it_is_cut_nothing_passes_and_afterwards_everything_does() {
         let behind = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Wire::start(behind.local_addr().unwrap()).await.unwrap();
-        let mut client = TcpStream::connect(wire.address()).await.unwrap();
+        let proxy = SelectiveProxy::start(behind.local_addr().unwrap()).await.unwrap();
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
         let (mut server, _) = behind.accept().await.unwrap();
         client.write_all(b"one").await.unwrap();
         let mut word = [0; 3];
         server.read_exact(&mut word).await.unwrap();
-        wire.cut(|_| true);
+        proxy.cut(|_| true);
         client.write_all(b"two").await.unwrap();
         server.write_all(b"too").await.unwrap();
-        let mut new = TcpStream::connect(wire.address()).await.unwrap();
+        let mut new = TcpStream::connect(proxy.address()).await.unwrap();
         new.write_all(b"new").await.unwrap();
         let mut answer = [0; 3];
         let passes = tokio::select! {
@@ -207,7 +207,7 @@ mod tests {
             () = tokio::time::sleep(std::time::Duration::from_millis(300)) => String::new(),
         };
         assert_eq!(passes, "");
-        wire.cut(|_| false);
+        proxy.cut(|_| false);
         server.read_exact(&mut word).await.unwrap();
         assert_eq!(&word, b"two");
         client.read_exact(&mut word).await.unwrap();
@@ -220,11 +220,11 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_cut_by_the_name_of_the_node_that_made_it() {
         let behind = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Wire::start(behind.local_addr().unwrap()).await.unwrap();
-        wire.cut(|node| node == "chat-7");
+        let proxy = SelectiveProxy::start(behind.local_addr().unwrap()).await.unwrap();
+        proxy.cut(|node| node == "chat-7");
         let dir = tempfile::tempdir().unwrap();
         let connect = |name: &str| {
-            let port = wire.address().port();
+            let port = proxy.address().port();
             let mut command = Command::new("bash");
             command
                 .args([
@@ -244,7 +244,7 @@ mod tests {
         let _passes = connect("chat-8");
         let (name, _open) = next().await;
         assert_eq!(name, "chat-8");
-        wire.cut(|_| false);
+        proxy.cut(|_| false);
         assert_eq!(next().await.0, "chat-7");
     }
 }
