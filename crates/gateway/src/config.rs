@@ -125,7 +125,8 @@ const SHORTEST_BOUND: Duration = Duration::from_millis(100);
 fn bound(text: &str) -> Result<Duration, String> {
     let bound = seconds(text)?;
     if bound < SHORTEST_BOUND {
-        return Err("must be 0.1 seconds or more".to_owned());
+        let shortest = SHORTEST_BOUND.as_secs_f32();
+        return Err(format!("must be {shortest} seconds or more"));
     }
     Ok(bound)
 }

@@ -33,7 +33,7 @@ pub struct MigrateArgs {
 
 fn cells(count: &str) -> Result<Cells, String> {
     let cells = count.parse().ok().and_then(Cells::new);
-    cells.ok_or_else(|| "must be a power of two from 1 to 256".to_owned())
+    cells.ok_or_else(|| format!("must be a power of two from 1 to {}", Cells::MAX))
 }
 
 /// Applies the migrations that the database does not have yet.

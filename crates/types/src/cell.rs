@@ -4,7 +4,8 @@ use std::fmt;
 
 use crate::{ChatId, Slot};
 
-/// The number of cells of a store: a power of two from 1 to 256. It is chosen when the store is made, and never changes.
+/// The number of cells of a store: a power of two up to [`Self::MAX`]. It is chosen when the store is made, and never
+/// changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cells(u16);
 
@@ -15,10 +16,12 @@ pub struct Cell(u16);
 impl Cells {
     /// The number of cells if the operator chooses none.
     pub const DEFAULT: Self = Self(4);
+    /// The largest number of cells. Each has 16 slots then, and two connections of each chat node.
+    pub const MAX: u16 = 256;
 
     /// Returns the number of cells `count`, or `None` if a store cannot have that many.
     pub fn new(count: u16) -> Option<Self> {
-        (count.is_power_of_two() && count <= 256).then_some(Self(count))
+        (count.is_power_of_two() && count <= Self::MAX).then_some(Self(count))
     }
 
     /// Returns the number.

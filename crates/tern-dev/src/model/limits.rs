@@ -62,7 +62,7 @@ const RULES: [Rule; 11] = [
         what: "machines for cells",
         most: |_| f64::from(MOST_CELLS),
         needed: |platform| platform.postgres.machines,
-        then: "a store has at most 256 cells, one on a machine: allow more, and keep messages for less long",
+        then: "a store has no more cells than these, one on a machine: allow more, and keep messages for less long",
     },
     Rule {
         what: "processors for people",

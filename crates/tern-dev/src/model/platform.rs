@@ -11,7 +11,7 @@ use super::slots::{record_bytes, shards};
 /// The fewest nodes of a role, so that two are left when one is lost.
 const FEWEST_NODES: f64 = 3.0;
 /// The most cells of a store.
-pub const MOST_CELLS: u16 = 256;
+pub const MOST_CELLS: u16 = Cells::MAX;
 /// The fewest cells for each machine of Postgres, so that machines can be filled evenly.
 const CELLS_OF_A_MACHINE: f64 = 2.0;
 /// The rounds in which a number of nodes is looked for. More nodes share less, and so a node more may be needed again;
