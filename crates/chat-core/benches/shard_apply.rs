@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tern_chat_core::chat::ChatKey;
-use tern_chat_core::receipts::Watermark;
 use tern_chat_core::shard::{Committed, Effect, Lane};
-use tern_chat_core::{ChatKind, Event, Job, JobDone, Member, NewEntry, Origin, Role, ShardState, Snapshot};
+use tern_chat_core::{ChatKind, Event, Job, JobDone, NewEntry, Origin, ShardState, Snapshot};
 use tern_counts::Operation;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
 use uuid::Uuid;
@@ -124,28 +123,9 @@ fn chat(number: u64) -> (ChatId, [UserId; 2]) {
 }
 
 fn empty(people: [UserId; 2]) -> Snapshot {
-    let member = |user| {
-        let member = Member {
-            role: Role::Member,
-            joined: Seq(1),
-            last_sent: Seq::ZERO,
-            own_unread: 0,
-        };
-        (user, member, Watermark::default())
-    };
     Snapshot {
-        kind: ChatKind::Direct,
-        title: String::new(),
-        picture: None,
-        key: ChatKey(Arc::new([0; 32])),
-        head: Seq::ZERO,
-        ordinal: 0,
-        members: people.map(member).to_vec(),
-        unsettled: None,
-        placed: Vec::new(),
-        looked_up: Vec::new(),
-        blocked: false,
         last_sent_at: Timestamp(1_000_000),
+        ..Snapshot::of_new_chat(ChatKind::Direct, people, ChatKey(Arc::new([0; 32])))
     }
 }
 

@@ -230,9 +230,7 @@ mod tests {
         let members = roles.into_iter().zip(1..).map(|(role, n)| {
             let member = Member {
                 role,
-                joined: Seq(1),
-                last_sent: Seq::ZERO,
-                own_unread: 0,
+                ..Member::joined_at(Seq(1))
             };
             (user(n), member)
         });

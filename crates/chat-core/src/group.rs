@@ -41,6 +41,18 @@ pub struct Member {
     pub own_unread: u32,
 }
 
+impl Member {
+    /// Returns a member whom the entry at `joined` has made one, and who has sent nothing yet.
+    pub fn joined_at(joined: Seq) -> Self {
+        Self {
+            role: Role::Member,
+            joined,
+            last_sent: Seq::ZERO,
+            own_unread: 0,
+        }
+    }
+}
+
 /// The kind, title, picture and members of a chat. A direct chat has two members, no title and no picture.
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -75,12 +87,6 @@ impl Group {
     /// Adds a member, who is entitled to the entries from `seq` on.
     pub fn join(&mut self, user: UserId, seq: Seq) {
         debug_assert!(!self.members.contains_key(&user), "nobody joins twice");
-        let member = Member {
-            role: Role::Member,
-            joined: seq,
-            last_sent: Seq::ZERO,
-            own_unread: 0,
-        };
-        self.members.insert(user, member);
+        self.members.insert(user, Member::joined_at(seq));
     }
 }

@@ -407,23 +407,6 @@ mod tests {
         }
     }
 
-    fn empty() -> Snapshot {
-        Snapshot {
-            kind: ChatKind::Direct,
-            title: String::new(),
-            picture: None,
-            key: ChatKey(Arc::new([0; 32])),
-            head: Seq::ZERO,
-            ordinal: 0,
-            members: Vec::new(),
-            unsettled: None,
-            placed: Vec::new(),
-            looked_up: Vec::new(),
-            blocked: false,
-            last_sent_at: Timestamp::default(),
-        }
-    }
-
     #[tokio::test]
     async fn idle_chats_are_forgotten_in_a_turn_that_events_began() {
         let options = PgConnectOptions::new_without_pgpass();
@@ -437,7 +420,8 @@ mod tests {
         let Some(Effect::Load { number, .. }) = shard.out.pop() else {
             panic!("no load")
         };
-        let result = Ok(Some(empty()));
+        let empty = Snapshot::of_new_chat(ChatKind::Direct, [], ChatKey(Arc::new([0; 32])));
+        let result = Ok(Some(empty));
         shard.apply(Event::Loaded { chat, number, result }, now);
         shard.follow_up(now);
         assert_eq!(shard.state.chats(), 1);

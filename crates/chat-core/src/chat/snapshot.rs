@@ -47,3 +47,24 @@ pub struct Snapshot {
     /// True if one of a direct chat's two people has blocked the other. It is false for groups.
     pub blocked: bool,
 }
+
+impl Snapshot {
+    /// Returns what a load finds of a chat that was just made: these people are its members, and it has no entry.
+    pub fn of_new_chat(kind: ChatKind, people: impl IntoIterator<Item = UserId>, key: ChatKey) -> Self {
+        let member = |user| (user, Member::joined_at(Seq(1)), Watermark::default());
+        Self {
+            kind,
+            title: String::new(),
+            picture: None,
+            key,
+            head: Seq::ZERO,
+            ordinal: 0,
+            members: people.into_iter().map(member).collect(),
+            unsettled: None,
+            placed: Vec::new(),
+            looked_up: Vec::new(),
+            last_sent_at: Timestamp::default(),
+            blocked: false,
+        }
+    }
+}

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use tern_types::{DeviceId, RequestId, SessionId};
 
 use super::*;
-use crate::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
+use crate::chat::{ChatKey, ChatKind, Snapshot};
 use crate::{MediaRef, Missing, NewEntry, Outcome, Refusal, Sending};
 
 const START: Timestamp = Timestamp(1_000_000);
@@ -186,27 +186,8 @@ fn load_number(effects: &[Effect]) -> u64 {
 
 /// Returns the snapshot of an empty chat of these people.
 fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
-    let member = |user: &UserId| {
-        let member = Member {
-            role: Role::Member,
-            joined: Seq(1),
-            last_sent: Seq::ZERO,
-            own_unread: 0,
-        };
-        (*user, member, Watermark::default())
-    };
     Snapshot {
-        kind,
-        title: String::new(),
-        picture: None,
-        key: ChatKey(Arc::new([0; 32])),
-        head: Seq::ZERO,
-        ordinal: 0,
-        members: people.iter().map(member).collect(),
-        unsettled: None,
-        placed: Vec::new(),
-        looked_up: Vec::new(),
-        blocked: false,
         last_sent_at: START,
+        ..Snapshot::of_new_chat(kind, people.iter().copied(), ChatKey(Arc::new([0; 32])))
     }
 }

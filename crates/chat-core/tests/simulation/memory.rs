@@ -9,7 +9,7 @@ use tern_chat_core::receipts::Watermark;
 use tern_chat_core::recent::Placed;
 use tern_chat_core::shard::{AckWrite, AckedRow, Committed, Job, JobDone, SettleChat};
 use tern_chat_core::{Entry, Missing};
-use tern_types::{DeviceId, RequestId, Seq, Timestamp, UserId};
+use tern_types::{DeviceId, RequestId, Seq, UserId};
 
 /// The number of newest requests that are read with a chat, as in `store/load.rs`.
 const RECENT: u64 = 256;
@@ -118,9 +118,7 @@ impl Memory {
         let members = open.map(|interval| {
             let member = Member {
                 role: interval.role,
-                joined: interval.joined,
-                last_sent: Seq::ZERO,
-                own_unread: 0,
+                ..Member::joined_at(interval.joined)
             };
             (interval.user, member, Watermark::default())
         });
@@ -138,18 +136,12 @@ impl Memory {
             (entry.new.sender, entry.new.request, placed)
         });
         Snapshot {
-            kind: ChatKind::Group,
-            title: String::new(),
-            picture: None,
-            key: ChatKey(Arc::new([0; 32])),
             head: self.head(),
-            ordinal: 0,
             members: members.collect(),
             unsettled: self.unsettled.iter().min().copied(),
             placed: placed.collect(),
             looked_up: requests.to_vec(),
-            last_sent_at: Timestamp::default(),
-            blocked: false,
+            ..Snapshot::of_new_chat(ChatKind::Group, [], ChatKey(Arc::new([0; 32])))
         }
     }
 

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 use tern_store::postgres;
-use tern_types::{ChatId, Clock, Seq, Timestamp, UserId};
+use tern_types::{ChatId, Clock, UserId};
 use uuid::Uuid;
 
-use tern_chat_core::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
-use tern_chat_core::receipts::Watermark;
+use tern_chat_core::chat::{ChatKey, ChatKind, Role, Snapshot};
 
 use super::seal::MasterKey;
 use super::{people, strangers};
@@ -107,7 +106,7 @@ pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx:
     let mut made = insert(&mut tx, master, &taken).await?;
     tx.commit().await?;
     let outcome = |new: &NewDirect| match (made.remove(&new.chat), limited.get(&new.people)) {
-        (Some(key), _) => Made::New(snapshot(new, key)),
+        (Some(key), _) => Made::New(Snapshot::of_new_chat(ChatKind::Direct, new.ordered(), key)),
         (None, _) if blocked.contains(&new.people) => Made::Blocked,
         (None, Some(after)) => Made::Limited(*after),
         (None, None) if existing.contains(&new.chat.0) || possible(&new) => Made::Before,
@@ -205,32 +204,5 @@ impl NewDirect {
     /// Returns the two people in ascending order of their ids.
     fn ordered(&self) -> [UserId; 2] {
         [self.people.0.min(self.people.1), self.people.0.max(self.people.1)]
-    }
-}
-
-/// Returns the snapshot that a load of the new chat would read: an empty chat.
-fn snapshot(new: &NewDirect, key: ChatKey) -> Snapshot {
-    let member = |user| {
-        let member = Member {
-            role: Role::Member,
-            joined: Seq(1),
-            last_sent: Seq::ZERO,
-            own_unread: 0,
-        };
-        (user, member, Watermark::default())
-    };
-    Snapshot {
-        kind: ChatKind::Direct,
-        title: String::new(),
-        picture: None,
-        key,
-        head: Seq::ZERO,
-        ordinal: 0,
-        members: new.ordered().map(member).to_vec(),
-        unsettled: None,
-        placed: Vec::new(),
-        looked_up: Vec::new(),
-        last_sent_at: Timestamp::default(),
-        blocked: false,
     }
 }
