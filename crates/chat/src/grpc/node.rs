@@ -160,15 +160,10 @@ impl ChatNode for NodeService {
     ) -> Result<Response<LinkDeviceResponse>, Status> {
         let request = request.into_inner();
         let (user, device) = (user(&request.user_id)?, device(&request.device_id)?);
-        for _ in 0..TRIES {
-            match devices::link(&self.pools, user, device).await {
-                Ok(true) => return Ok(Response::new(LinkDeviceResponse {})),
-                Ok(false) => return Err(ApiError::new(ErrorReason::DeviceNotFound, "no such device").into()),
-                Err(error) if is_conflict(&error) => {}
-                Err(error) => return Err(store_failed(error).into()),
-            }
+        if !past_conflicts(|| devices::link(&self.pools, user, device)).await? {
+            return Err(ApiError::new(ErrorReason::DeviceNotFound, "no such device").into());
         }
-        Err(ApiError::unavailable("the user's chats are changing").into())
+        Ok(Response::new(LinkDeviceResponse {}))
     }
 
     async fn unlink_device(
@@ -177,15 +172,24 @@ impl ChatNode for NodeService {
     ) -> Result<Response<UnlinkDeviceResponse>, Status> {
         let request = request.into_inner();
         let (user, device) = (user(&request.user_id)?, device(&request.device_id)?);
-        for _ in 0..TRIES {
-            match devices::unlink(&self.pools, user, device).await {
-                Ok(()) => return Ok(Response::new(UnlinkDeviceResponse {})),
-                Err(error) if is_conflict(&error) => {}
-                Err(error) => return Err(store_failed(error).into()),
-            }
-        }
-        Err(ApiError::unavailable("the user's chats are changing").into())
+        past_conflicts(|| devices::unlink(&self.pools, user, device)).await?;
+        Ok(Response::new(UnlinkDeviceResponse {}))
     }
+}
+
+/// Runs a transaction over a user's chats, and again if a deadlock or a serialisation failure ends it, at most [`TRIES`]
+/// times in all. Returns its result, or `Err` if the store fails or the tries are used up.
+async fn past_conflicts<T, F>(transaction: impl Fn() -> F) -> Result<T, ApiError>
+where
+    F: Future<Output = sqlx::Result<T>>,
+{
+    for _ in 0..TRIES {
+        match transaction().await {
+            Err(error) if is_conflict(&error) => {}
+            done => return done.map_err(store_failed),
+        }
+    }
+    Err(ApiError::unavailable("the user's chats are changing"))
 }
 
 fn user(bytes: &[u8]) -> Result<UserId, Status> {
