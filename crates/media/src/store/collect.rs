@@ -73,6 +73,16 @@ pub(crate) const GIVE_UP: &str = concat!(
     " ORDER BY urls_end_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
 );
 
+/// The condition of [`Store::to_clean`]: a failed upload or a duplicate, whose URLs ended before $1.
+const TO_CLEAN: &str = concat!("state IN (2, 3) AND urls_end_at < ", at!("$1"));
+
+/// The condition of [`Store::done_in_parts`]: a finished upload of several parts that was created before $1.
+const DONE_IN_PARTS: &str = concat!(
+    "state = 1 AND created_at < ",
+    at!("$1"),
+    " AND octet_length(part_sha256s) > 32"
+);
+
 /// Marks a duplicate as done, after its own object is gone.
 pub(crate) const CLEANED: &str = "UPDATE uploads SET state = 1 WHERE upload_id = $1 AND state = 3";
 
@@ -230,26 +240,17 @@ impl Store {
 
     /// Unmarks a media.
     pub(crate) async fn pardon(&self, media: MediaId) -> Result<()> {
-        sqlx::query(PARDON)
-            .bind(media.0)
-            .execute(self.pools.people())
-            .await?;
-        Ok(())
+        self.run(PARDON, media.0).await
     }
 
     /// Deletes a marked media, after its object is gone.
     pub(crate) async fn forget_media(&self, media: MediaId) -> Result<()> {
-        sqlx::query(FORGET_MEDIA)
-            .bind(media.0)
-            .execute(self.pools.people())
-            .await?;
-        Ok(())
+        self.run(FORGET_MEDIA, media.0).await
     }
 
     /// Gives up at most `most` open uploads that were created before `created_before`. Returns how many.
     pub async fn give_up(&self, created_before: Timestamp, most: i64) -> Result<u64> {
-        let done = sqlx::query(GIVE_UP).bind(created_before.0).bind(most);
-        Ok(done.execute(self.pools.people()).await?.rows_affected())
+        self.run_on_some(GIVE_UP, created_before, most).await
     }
 
     /// Returns the next uploads, at most `most`, failed or duplicates, whose own object has to be deleted and to which
@@ -260,20 +261,8 @@ impl Store {
         cursor: Cursor,
         most: i64,
     ) -> Result<Vec<Upload>> {
-        let sql = format!(
-            "{COLUMNS} state IN (2, 3) AND urls_end_at < {} AND (urls_end_at, upload_id) > ({}, $3)
-             ORDER BY urls_end_at, upload_id LIMIT $4",
-            at!("$1"),
-            at!("$2")
-        );
-        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(urls_ended_before.0)
-            .bind(cursor.at.0)
-            .bind(cursor.id)
-            .bind(most)
-            .fetch_all(self.pools.people())
-            .await?;
-        rows.iter().map(upload).collect()
+        self.uploads_where(TO_CLEAN, urls_ended_before, cursor, most)
+            .await
     }
 
     /// Notes that the upload has nothing of its own in the object store any more: a duplicate is marked as done, and a
@@ -283,8 +272,7 @@ impl Store {
             State::Duplicate => CLEANED,
             State::Open | State::Done | State::Failed => FORGET_UPLOAD,
         };
-        sqlx::query(sql).bind(id.0).execute(self.pools.people()).await?;
-        Ok(())
+        self.run(sql, id.0).await
     }
 
     /// Returns the next finished uploads of several parts, at most `most`, that were created before `created_before`.
@@ -296,14 +284,40 @@ impl Store {
         cursor: Cursor,
         most: i64,
     ) -> Result<Vec<Upload>> {
+        self.uploads_where(DONE_IN_PARTS, created_before, cursor, most)
+            .await
+    }
+
+    /// Deletes a finished upload of several parts.
+    pub(crate) async fn forget_in_parts(&self, id: UploadId) -> Result<()> {
+        self.run(FORGET_IN_PARTS, id.0).await
+    }
+
+    /// Deletes at most `most` finished uploads of one part that were created before `created_before`. Returns how
+    /// many.
+    pub(crate) async fn forget_done(&self, created_before: Timestamp, most: i64) -> Result<u64> {
+        self.run_on_some(FORGET_DONE, created_before, most).await
+    }
+
+    /// Deletes the usage of days before that of `before`, of at most `most` users and days. Returns of how many.
+    pub(crate) async fn forget_usage(&self, before: Timestamp, most: i64) -> Result<u64> {
+        self.run_on_some(FORGET_USAGE, before, most).await
+    }
+
+    /// Returns the next uploads for which `condition` holds, at most `most`. It goes on after `cursor`.
+    async fn uploads_where(
+        &self,
+        condition: &'static str,
+        before: Timestamp,
+        cursor: Cursor,
+        most: i64,
+    ) -> Result<Vec<Upload>> {
         let sql = format!(
-            "{COLUMNS} state = 1 AND created_at < {} AND octet_length(part_sha256s) > 32
-             AND (urls_end_at, upload_id) > ({}, $3) ORDER BY urls_end_at, upload_id LIMIT $4",
-            at!("$1"),
+            "{COLUMNS} {condition} AND (urls_end_at, upload_id) > ({}, $3) ORDER BY urls_end_at, upload_id LIMIT $4",
             at!("$2")
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
-            .bind(created_before.0)
+            .bind(before.0)
             .bind(cursor.at.0)
             .bind(cursor.id)
             .bind(most)
@@ -312,23 +326,15 @@ impl Store {
         rows.iter().map(upload).collect()
     }
 
-    /// Deletes a finished upload of several parts.
-    pub(crate) async fn forget_in_parts(&self, id: UploadId) -> Result<()> {
-        let forget = sqlx::query(FORGET_IN_PARTS).bind(id.0);
-        forget.execute(self.pools.people()).await?;
+    /// Runs a statement about the media or upload with this id.
+    async fn run(&self, sql: &'static str, id: Uuid) -> Result<()> {
+        sqlx::query(sql).bind(id).execute(self.pools.people()).await?;
         Ok(())
     }
 
-    /// Deletes at most `most` finished uploads of one part that were created before `created_before`. Returns how
-    /// many.
-    pub(crate) async fn forget_done(&self, created_before: Timestamp, most: i64) -> Result<u64> {
-        let done = sqlx::query(FORGET_DONE).bind(created_before.0).bind(most);
-        Ok(done.execute(self.pools.people()).await?.rows_affected())
-    }
-
-    /// Deletes the usage of days before that of `before`, of at most `most` users and days. Returns of how many.
-    pub(crate) async fn forget_usage(&self, before: Timestamp, most: i64) -> Result<u64> {
-        let done = sqlx::query(FORGET_USAGE).bind(before.0).bind(most);
+    /// Runs a statement about at most `most` rows of before `before`. Returns how many rows it changed.
+    async fn run_on_some(&self, sql: &'static str, before: Timestamp, most: i64) -> Result<u64> {
+        let done = sqlx::query(sql).bind(before.0).bind(most);
         Ok(done.execute(self.pools.people()).await?.rows_affected())
     }
 }
