@@ -29,7 +29,7 @@ impl Conversation {
         Self::between([world.phone(&alice).await, world.phone(&bob).await]).await
     }
 
-    /// Like [`Conversation::begin`], with each of the two at a gateway of their own.
+    /// Begins as [`Conversation::begin`] does, with each of the two at a gateway of their own.
     pub async fn begin_at_two_gateways(world: &World) -> Self {
         let [alice, bob] = world.users(["alice", "bob"]).await;
         let devices = [world.device(&alice).await, world.device(&bob).await];

@@ -156,7 +156,7 @@ impl Phone {
         request
     }
 
-    /// Like [`Phone::send`], with a request_id of the test's choice.
+    /// Sends as [`Phone::send`] does, with a request_id of the test's choice.
     pub async fn send_as(&self, request: RequestId, to: impl Into<To>, body: impl Into<Vec<u8>>) {
         self.command(Command::Send {
             request,

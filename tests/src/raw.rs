@@ -32,7 +32,7 @@ pub async fn call(
     (status.code(), status.message().to_owned())
 }
 
-/// Like [`call`]. Returns the answer's bytes, or the status with its details.
+/// Makes a call as [`call`] does. Returns the answer's bytes, or the status with its details.
 pub async fn unary(
     channel: Channel,
     method: &str,

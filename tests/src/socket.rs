@@ -55,7 +55,7 @@ pub async fn connect(
     try_connect(world, gateway, offered).await.expect("TLS")
 }
 
-/// Like [`connect`], for tests in which the gateway may end the connection before there is TLS.
+/// Connects as [`connect`] does, for tests in which the gateway may end the connection before there is TLS.
 pub async fn try_connect(
     world: &World,
     gateway: usize,

@@ -53,7 +53,7 @@ impl World {
         Self::with(|builder| builder).await
     }
 
-    /// Like [`World::start`], with a changed configuration.
+    /// Starts as [`World::start`] does, with a changed configuration.
     pub async fn with(change: impl FnOnce(Builder) -> Builder) -> Self {
         let shared = Shared::get()
             .await
@@ -161,7 +161,7 @@ impl World {
         linked(user, reply)
     }
 
-    /// Like [`World::device`], in one attempt.
+    /// Links a device as [`World::device`] does, in one attempt.
     pub async fn try_device(&self, user: &User) -> Result<Device, Status> {
         let mut devices = self.back_end().await.devices();
         let reply = devices.link_device(link(user)).await?;
@@ -235,7 +235,8 @@ impl World {
         self.platform.abort().await.expect("the platform ends");
     }
 
-    /// Like [`World::end`], for tests in which the sweep has to find rows because nodes do not know of each other.
+    /// Ends as [`World::end`] does, for tests in which the sweep has to find rows because nodes do not know of each
+    /// other.
     pub async fn end_swept(self) {
         self.check().await;
         self.platform.abort().await.expect("the platform ends");

@@ -28,7 +28,7 @@ fn envelope() -> Bytes {
     envelope.into()
 }
 
-/// A frame with one message that has this envelope.
+/// Returns a frame with one message that has this envelope.
 fn frame(to: send_message::To) -> Vec<u8> {
     let send = v1::SendMessage {
         request_id: RequestId::random().to_string(),

@@ -31,7 +31,7 @@ async fn a_browser_sends_and_receives_beside_phones() {
     let chat: ChatId = sent.chat_id.parse().unwrap();
     his.has(chat, sent.seq).await;
 
-    // The other direction: the entry is pushed and acknowledged, and its sender gets the receipt.
+    // A message goes the other way too: the entry is pushed and acknowledged, and its sender gets the receipt.
     let answer = his.say(alice.id, "from a phone").await;
     let body = socket
         .until(|event| match event {

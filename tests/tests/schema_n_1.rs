@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use tern_local::Role;
 use tern_tests::World;
 
-/// The program of the previous version, which the script has built.
+/// Returns the program of the previous version, which the script has built.
 fn before() -> PathBuf {
     let path = std::env::var_os("TERN_N_1").expect("TERN_N_1 names the program of the version before");
     PathBuf::from(path)

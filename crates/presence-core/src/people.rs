@@ -42,8 +42,8 @@ struct NewSlots {
     slots: SlotSet,
     /// The monotonic time until which nobody of `slots` is reported as offline.
     until: Timestamp,
-    /// The people whose state was asked for and not reported, because their slots are held. They are told of
-    /// afterwards.
+    /// The people who would have been reported as offline while their slots were new. Whoever watches them is told of
+    /// them when that time is over.
     users: HashSet<UserId>,
 }
 
@@ -149,8 +149,8 @@ impl People {
         }
     }
 
-    /// Takes note that time has passed: people whose signs are too old go offline, and people who were held are told
-    /// of.
+    /// Takes note that time has passed: people whose signs are too old go offline, and whoever watches people of new
+    /// slots is told what was held back.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         for user in self.activity.expire(now) {
@@ -295,7 +295,7 @@ impl People {
             }
             for user in users {
                 // A person whose state is not known yet counts as changed again when the store has answered, or when
-                // the slot is no longer held.
+                // the slot is no longer new.
                 if let Some(presence) = self.presence(user, now) {
                     news.states.push((user, presence));
                 }

@@ -149,7 +149,8 @@ impl Hub {
         u32::try_from(names.len()).unwrap_or(u32::MAX)
     }
 
-    /// Does what is due by now: people go offline, people who were held are told of, and stale sessions are removed.
+    /// Does what is due by now: people go offline, watchers are told what was held back while slots were new, and stale
+    /// sessions are removed.
     pub fn tick(&self) {
         let mut state = self.lock();
         let effects = state.people.tick(Clock::monotonic());

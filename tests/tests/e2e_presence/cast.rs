@@ -40,7 +40,7 @@ pub async fn seen_by(world: &World, name: &str, watchers: &[&Person]) -> Person 
     person
 }
 
-/// Like [`seen_by`], for a person whose sessions are kept by this presence node.
+/// Does as [`seen_by`] does, for a person whose sessions are kept by this presence node.
 pub async fn seen_by_on(world: &World, node: &str, watchers: &[&Person]) -> Person {
     loop {
         let user = world.user("someone").await;

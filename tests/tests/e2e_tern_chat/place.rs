@@ -162,7 +162,7 @@ impl Session {
     }
 }
 
-/// Everything that a program has printed.
+/// Returns everything that a program has printed.
 pub fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }

@@ -47,7 +47,7 @@ mod tests {
         let key = "ab".repeat(32);
         let cdn = Cdn::new("https://cdn.example/m/", &key).unwrap();
         let url = cdn.url("k1", Timestamp(1_700_000_000_999));
-        // Computed with openssl dgst -sha256 -mac HMAC -macopt hexkey:abab…
+        // The value was computed with openssl dgst -sha256 -mac HMAC -macopt hexkey:abab…
         let known = "14df03c066500346c0e672d4f47a3a043790d9ae088dfae450ff7f8bbed9aead";
         assert_eq!(
             url,

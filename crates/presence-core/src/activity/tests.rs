@@ -13,7 +13,7 @@ fn sign(active: bool, seconds: u64) -> Sign {
     arrival(seconds).sign(active, at(seconds), at(seconds))
 }
 
-/// An arrival at which all clocks are right.
+/// Returns an arrival at which all clocks are right.
 fn arrival(seconds: u64) -> Arrival {
     let now = at(seconds);
     Arrival {
