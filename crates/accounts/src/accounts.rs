@@ -1,6 +1,9 @@
 //! Carries out each call from beginning to end: it checks who may make the call, applies the rules, changes the store,
 //! and tells the other nodes.
 //!
+//! Besides the reasons that it names, every call fails with the reason of [`crate::domain::access`] if the caller may
+//! not make it, and with UNAVAILABLE if the store, or another node that it has to ask, cannot be reached.
+//!
 //! - [`users`], [`devices`], [`tokens`], [`privacy`], [`watching`] and [`admin`] have the calls; checks of API keys are
 //!   in this file
 

@@ -4,6 +4,9 @@
 //! chat_id, and reads in a further statement: after waiting for a lock, only a new statement sees what the other
 //! transaction did.
 //!
+//! A function fails if its statement fails; [`tern_store::error`] decides what that means for the caller. A function
+//! that opens keys or bodies, or that reads stored numbers such as roles, fails with a [`ReadError`].
+//!
 //! - [`commit`]: commits entries, by a compare-and-set of the head; [`change`]: commits an entry together with what it
 //!   changes
 //! - [`heads`]: locks the heads of chats; [`by_chat`]: does work on many chats, and can leave out locked ones

@@ -1,4 +1,6 @@
-//! Starts, kills, stops and restarts the platform's processes on one machine. See [`Platform`].
+//! Starts, kills, stops and restarts the platform's processes on one machine. See [`Platform`]. A function fails if
+//! there is no node of the name that it is given, if a process ends that should run, or if what it waits for takes too
+//! long.
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {

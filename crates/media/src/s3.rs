@@ -1,7 +1,8 @@
 //! Calls the object store. No other module uses aws-sdk-s3.
 //!
 //! There are two clients: one makes the calls that a media node makes itself, and one only signs, with the address
-//! that clients use. The bytes of media go through neither.
+//! that clients use. The bytes of media go through neither. A call fails with an [`S3Error`], which says whether a
+//! retry may succeed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

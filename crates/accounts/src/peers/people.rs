@@ -48,12 +48,12 @@ impl Peers {
         told.await;
     }
 
-    /// Returns those of `from` who have written to `to`. Any chat node can answer.
+    /// Returns those of `from` who have written to `to`. Any chat node can answer. Returns `Err` if none has done so.
     pub async fn have_written(&self, to: UserId, from: &[UserId]) -> Result<Vec<UserId>, ApiError> {
         self.written(to, from, false).await
     }
 
-    /// Returns those of `to` to whom `from` has written. Any chat node can answer.
+    /// Returns those of `to` to whom `from` has written. Any chat node can answer. Returns `Err` if none has done so.
     pub async fn has_written_to(&self, from: UserId, to: &[UserId]) -> Result<Vec<UserId>, ApiError> {
         self.written(from, to, true).await
     }

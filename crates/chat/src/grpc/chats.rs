@@ -1,5 +1,6 @@
 //! Serves `tern.v1.Chats`. Each submodule handles the calls about one subject; a handler parses the request, asks the
-//! store or the chat's shard, and converts the result.
+//! store or the chat's shard, and converts the result. A handler fails for the reasons that the comments in
+//! `proto/tern/v1/chats.proto` name, and with UNAVAILABLE if the store or the chat's owner cannot be reached.
 //!
 //! - `changing`: makes and changes groups
 //! - `reading`: reads chats, members and entries
