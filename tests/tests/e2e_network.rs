@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tern_local::Role;
-use tern_tests::World;
+use tern_tests::{Phone, World};
 use tern_types::ChatId;
 use tokio::time::Instant;
 
@@ -56,6 +56,35 @@ async fn messages_go_on_where_presence_is_out_of_the_chat_nodes_reach() {
 
     for node in NODES {
         world.platform.proxy(node).unwrap().cut(|_| false);
+    }
+    hers.say(bob.id, "after").await;
+    his.has_text(chat, "after").await;
+    world.still_works().await;
+    world.end().await;
+}
+
+/// A gateway keeps its lease and its links to the chat nodes, but does not reach the presence nodes. They know nothing of
+/// the devices that connect to it. The chat nodes learn of these devices from the gateway itself.
+#[tokio::test]
+async fn messages_go_on_where_presence_is_out_of_a_gateways_reach() {
+    let world = World::with(|builder| builder.presences(2).wired(Role::Presence).env(SWEEP.0, SWEEP.1)).await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let [hers, his] =
+        [world.device(&alice).await, world.device(&bob).await].map(|device| Phone::new(&world, &device));
+    let chat = ChatId::direct(alice.id, bob.id);
+    hers.connect_at(1).await;
+    for node in NODES {
+        world.platform.wire(node).unwrap().cut(|from| from == "gateway-0");
+    }
+    // The first message may find a presence node that has not noticed the cut yet.
+    his.connect_at(0).await;
+    for round in 0..5 {
+        let text = format!("round {round}");
+        hers.say(bob.id, text.as_bytes()).await;
+        his.has_text(chat, &text).await;
+    }
+    for node in NODES {
+        world.platform.wire(node).unwrap().cut(|_| false);
     }
     hers.say(bob.id, "after").await;
     his.has_text(chat, "after").await;

@@ -1,5 +1,6 @@
 //! Looks up which devices are online, after something was written (rule 3). It asks the presence nodes, over a link
-//! to each. For users whose presence node cannot be asked, it asks the gateways over their own links.
+//! to each. For users whose presence node cannot be asked, it asks the gateways over their own links. A settle asks them
+//! as well about users whose presence node may not know all sessions, for example because a gateway does not reach it.
 //!
 //! - A gateway registers a session in its own registry before it reads the device's inbox. So the answers of all
 //!   gateways in the map together are as good as the answer of presence. If one of them does not answer, the look-up
@@ -25,7 +26,7 @@ use tern_cluster::links::{self, NodeIdentity};
 use tern_cluster::map::{MapHandle, Node, Role};
 use tern_cluster::standing::Standing;
 use tern_proto::internal::FoundSession;
-use tern_types::{DeviceId, IdMap, SessionId, Slot, UserId};
+use tern_types::{DeviceId, IdMap, IdSet, SessionId, Slot, UserId};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
@@ -80,8 +81,30 @@ pub struct Sessions {
     /// True if a node that had to be asked did not answer.
     pub failed: bool,
     /// True if this node, or a presence node that was asked, may use a map that others no longer use. Gateways may then
-    /// have announced sessions to a presence node that was not asked.
+    /// have announced sessions to a presence node that was not asked. It is also true if a presence node may not have
+    /// heard of all sessions, and the gateways did not make up for that.
     pub unsure: bool,
+}
+
+impl Sessions {
+    /// Adds sessions, except those that are there already.
+    fn add(&mut self, mut found: Vec<Found>) {
+        let known = self.sessions.iter();
+        let known: IdSet<(&str, SessionId)> = known
+            .map(|session| (&*session.gateway, session.session))
+            .collect();
+        found.retain(|session| !known.contains(&(&*session.gateway, session.session)));
+        self.sessions.extend(found);
+    }
+}
+
+/// The answer of the presence node that owns some users.
+struct OwnersAnswer {
+    sessions: Vec<Found>,
+    /// The users, if the node may not know all of their sessions; otherwise none.
+    doubted: Vec<UserId>,
+    /// The version of the node's map.
+    map_version: i64,
 }
 
 /// The sessions to which something is pushed.
@@ -170,11 +193,11 @@ impl Lookup {
         self.look_up(users, false).await
     }
 
-    /// Looks up the live sessions of these users. With `follow` it follows those whose presence node answers.
+    /// Looks up the live sessions of these users. With `follow` it follows those whose presence node answers, and is
+    /// content with what an unsure presence node knows.
     async fn look_up(&self, users: Vec<UserId>, follow: bool) -> Sessions {
         let map = self.map.current();
-        let mut sessions = Vec::new();
-        let mut elsewhere = Vec::new();
+        let (mut elsewhere, mut doubted) = (Vec::new(), Vec::new());
         let mut by_node: IdMap<&str, (NodeIdentity, Vec<UserId>)> = IdMap::default();
         for user in users {
             match map.owner(Role::Presence, Slot::of_user(user)) {
@@ -190,38 +213,45 @@ impl Lookup {
         let asked = by_node
             .into_values()
             .map(|(node, users)| self.of_owner(node, users, follow));
-        let (mut failed, mut unsure) = (false, false);
+        let (mut result, mut newest) = (Sessions::default(), 0);
         for answer in join_all(asked).await {
             match answer {
-                Ok((found, owner_unsure)) => {
-                    sessions.extend(found);
-                    unsure |= owner_unsure;
+                Ok(answer) => {
+                    result.sessions.extend(answer.sessions);
+                    doubted.extend(answer.doubted);
+                    newest = newest.max(answer.map_version);
                 }
                 Err(users) => elsewhere.extend(users),
             }
         }
+        result.unsure = !doubted.is_empty();
+        // The gateways in this node's map can make up for what a presence node does not know, unless that node's map has
+        // further gateways, which are new.
+        let asks = !follow && self.standing.is_held() && newest <= self.map.current().version();
+        let needed = !elsewhere.is_empty();
+        if asks {
+            elsewhere.extend(doubted);
+        }
         if !elsewhere.is_empty() {
             let at_gateways = self.at_gateways(&elsewhere).await;
             metrics::looked_up_at_gateways(!at_gateways.failed);
-            sessions.extend(at_gateways.sessions);
-            failed = at_gateways.failed;
+            result.failed = needed && at_gateways.failed;
+            result.unsure &= !asks || at_gateways.failed;
+            result.add(at_gateways.sessions);
         }
-        Sessions {
-            sessions,
-            failed,
-            // The lease is checked last: if it is alive now, it was alive when the map was read.
-            unsure: unsure || !self.standing.is_held(),
-        }
+        // The lease is checked last: if it is alive now, it was alive when the map was read.
+        result.unsure |= !self.standing.is_held();
+        result
     }
 
-    /// Asks the presence node that owns these users. Returns their sessions, and whether the node is unsure. `Err`
-    /// gives the users back if the node was not asked, did not answer in time, or does not own them.
+    /// Asks the presence node that owns these users. `Err` gives the users back if the node was not asked, did not
+    /// answer in time, or does not own them.
     async fn of_owner(
         &self,
         node: NodeIdentity,
         users: Vec<UserId>,
         follow: bool,
-    ) -> Result<(Vec<Found>, bool), Vec<UserId>> {
+    ) -> Result<OwnersAnswer, Vec<UserId>> {
         let ask = self.silent().ask(Role::Presence, &node, Instant::now());
         if ask == Ask::Skip {
             return Err(users);
@@ -236,7 +266,11 @@ impl Lookup {
             return Err(users);
         }
         match timeout(self.patience.presence, &mut answer).await {
-            Ok(Ok(reply)) if !reply.not_owner => Ok((link::found(&reply).collect(), reply.unsure)),
+            Ok(Ok(answer)) if !answer.reply.not_owner => Ok(OwnersAnswer {
+                sessions: link::found(&answer.reply).collect(),
+                doubted: if answer.reply.unsure { users } else { Vec::new() },
+                map_version: answer.map_version,
+            }),
             // Its map or this node's is out of date, or the link broke.
             Ok(_) => Err(users),
             Err(_) => {

@@ -136,7 +136,7 @@ const DESCRIBED: &[Described] = &[
     (
         Kind::Counter,
         LOOKUPS_AT_GATEWAYS,
-        "Look-ups for which the gateways were asked because a presence node did not answer, by outcome: found, failed",
+        "Look-ups for which the gateways were asked because a presence node did not answer or was unsure, by outcome: found, failed",
     ),
     (
         Kind::Counter,

@@ -152,12 +152,15 @@ impl Cluster {
     }
 
     /// Returns an incarnation for a process that starts now under this name: the present time in milliseconds, or more,
-    /// so that it is larger than that of any node of this name in the map.
+    /// so that it is larger than that of any node of this name in the map or in etcd's records. The clock may have been
+    /// set back since that node started, and a node that was found dead has a record, but is not in the map.
     pub fn incarnation(&self, name: &str) -> u64 {
-        let map = self.map.current();
+        let (map, records) = (self.map.current(), self.records().current());
+        let recorded = records.nodes.iter().map(|(_, node)| node);
         let known = Role::ALL
             .iter()
             .filter_map(|role| map.node(*role, name))
+            .chain(recorded.filter(|node| node.name == name))
             .map(|node| node.incarnation)
             .max();
         let now = u64::try_from(Clock::wall().0).unwrap_or(0);

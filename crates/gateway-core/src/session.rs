@@ -146,7 +146,7 @@ impl Session {
             Event::FrameTooLarge(why) => self.frame_too_large(why),
             Event::HalfClosed => self.leave(now),
             Event::Announced => {
-                self.reader.catch_up_again();
+                self.reader.announced();
                 self.want_inbox();
             }
             Event::Redrain => self.want_inbox(),

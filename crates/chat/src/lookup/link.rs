@@ -46,7 +46,16 @@ struct Question {
     users: Vec<UserId>,
     /// True if the users are to be followed.
     follow: bool,
-    answer: oneshot::Sender<LookupReply>,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The presence node's answer to a question.
+#[derive(Debug)]
+pub struct Answer {
+    /// The reply to the look-up. It is unsure as well if the node's map is older than that of the question.
+    pub reply: LookupReply,
+    /// The version of the node's map.
+    pub map_version: i64,
 }
 
 /// A question without an answer.
@@ -55,12 +64,12 @@ struct Asked {
     /// The version of the map from which the node was chosen.
     map_version: i64,
     users: Vec<UserId>,
-    answer: oneshot::Sender<LookupReply>,
+    answer: oneshot::Sender<Answer>,
 }
 
 impl Link {
     /// Puts a question on the link. `None` if its queue is full.
-    pub fn ask(&self, users: Vec<UserId>, follow: bool) -> Option<oneshot::Receiver<LookupReply>> {
+    pub fn ask(&self, users: Vec<UserId>, follow: bool) -> Option<oneshot::Receiver<Answer>> {
         let (answer, answered) = oneshot::channel();
         let question = Question {
             users,
@@ -152,7 +161,8 @@ fn take(frame: LookupReplies, waiting: &mut IdMap<u64, Asked>, known: &Mutex<Kno
         if reply.followed && !reply.unsure {
             lock(known).learn(reply.r#ref, &asked.users, found(&reply));
         }
-        let _gone = asked.answer.send(reply);
+        let map_version = frame.map_version;
+        let _gone = asked.answer.send(Answer { reply, map_version });
     }
     if frame.all_changed {
         lock(known).forget_all();

@@ -4,11 +4,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tern_chat::lookup::Sessions;
+use tern_chat_core::shard::Woken;
 use tern_types::UserId;
 use tokio::time::{Instant, timeout};
 
-use crate::harness::{Chat, PATIENCE, here, missing};
+use crate::harness::{Chat, PATIENCE, here, missing, online};
 use crate::nodes::{Mood, PresenceNode};
+
+/// Returns the ids of the sessions that were found, ascending.
+fn found(sessions: &Sessions) -> Vec<u64> {
+    let mut found: Vec<_> = sessions.sessions.iter().map(|found| found.session.0).collect();
+    found.sort_unstable();
+    found
+}
 
 /// Rule 3 ("write, then look up") also holds with the gateways' registries in place of presence.
 #[tokio::test]
@@ -24,11 +32,6 @@ async fn where_presence_cannot_be_asked_all_gateways_together_are_and_each_has_t
         // The gateway g2 is linked but not in this node's map yet.
         let _new = chat.gateway("g2").answers(&chat, vec![here(&devices[1], 12)]);
         let half = sessions().await;
-        let found = |sessions: &Sessions| {
-            let mut found: Vec<_> = sessions.sessions.iter().map(|found| found.session.0).collect();
-            found.sort_unstable();
-            found
-        };
         assert_eq!(
             (half.failed, found(&half)),
             (true, vec![10, 12]),
@@ -62,6 +65,39 @@ async fn where_presence_cannot_be_asked_all_gateways_together_are_and_each_has_t
         (false, 1),
         "no presence node at all"
     );
+}
+
+/// A presence node is never sure while a gateway that is in the map does not reach it. The devices that connect to that
+/// gateway are known to the gateway alone.
+#[tokio::test]
+async fn what_an_unsure_presence_node_does_not_know_a_settle_learns_from_the_gateways() {
+    let presence = PresenceNode::start("p0").await;
+    let chat = Chat::with_gateways([presence.node.clone()], &["g0", "g1"]);
+    chat.until_linked(&[&presence]).await;
+    let device = missing(UserId::random());
+    let sessions = || chat.fanout.lookup.sessions(vec![device.user]);
+    presence.is(Mood::Unsure(vec![online(&device, "g0", 10)]));
+    let _g0 = chat.gateway("g0").answers(&chat, vec![here(&device, 10)]);
+    let half = sessions().await;
+    assert_eq!(
+        (half.failed, half.unsure, found(&half)),
+        (false, true, vec![10]),
+        "g1 is not linked"
+    );
+    assert_eq!(chat.woken(&[device]).await, Woken::Unsure);
+
+    let _g1 = chat.gateway("g1").answers(&chat, vec![here(&device, 11)]);
+    let whole = sessions().await;
+    assert_eq!((whole.unsure, found(&whole)), (false, vec![10, 11]));
+    assert_eq!(chat.woken(&[device]).await, Woken::All);
+    let live = chat.fanout.lookup.live(vec![device.user]).await;
+    assert_eq!(live.sessions.len(), 1, "a push does not wait for the gateways");
+
+    presence.is(Mood::Behind);
+    assert_eq!(chat.woken(&[device]).await, Woken::All);
+    // Its map may have a gateway of which this node has not heard yet.
+    presence.is(Mood::UnsureAndAhead);
+    assert_eq!(chat.woken(&[device]).await, Woken::Unsure);
 }
 
 #[tokio::test]

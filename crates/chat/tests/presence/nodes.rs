@@ -73,6 +73,8 @@ pub enum Mood {
     Unsure(Vec<LiveSession>),
     /// It answers that nobody is online, by an older map than the asker's.
     Behind,
+    /// It answers that perhaps somebody is online, by a newer map than the asker's.
+    UnsureAndAhead,
     /// It answers that it does not own the users.
     NotOwner,
     /// It does not answer.
@@ -129,7 +131,11 @@ impl Presence for Moody {
                     return;
                 }
                 let replies = frame.requests.into_iter().filter_map(|request| reply(&request, &mood));
-                let map_version = i64::from(!matches!(mood, Mood::Behind));
+                let map_version = match mood {
+                    Mood::Behind => 0,
+                    Mood::UnsureAndAhead => 2,
+                    _ => 1,
+                };
                 let replies = replies.collect();
                 yield Ok(LookupReplies { map_version, replies, ..LookupReplies::default() });
             }
@@ -157,7 +163,7 @@ fn reply(request: &LookupRequest, mood: &Mood) -> Option<LookupReply> {
         Mood::Knows(sessions) | Mood::KnowsUntold(sessions) | Mood::Unsure(sessions) => {
             (sessions.clone(), false)
         }
-        Mood::Behind => (Vec::new(), false),
+        Mood::Behind | Mood::UnsureAndAhead => (Vec::new(), false),
         Mood::NotOwner => (Vec::new(), true),
         Mood::Hangs | Mood::Fails => return None,
     };
@@ -165,7 +171,7 @@ fn reply(request: &LookupRequest, mood: &Mood) -> Option<LookupReply> {
         r#ref: request.r#ref,
         sessions,
         not_owner,
-        unsure: matches!(mood, Mood::Unsure(_)),
+        unsure: matches!(mood, Mood::Unsure(_) | Mood::UnsureAndAhead),
         followed: request.follow && matches!(mood, Mood::Knows(_)),
     })
 }

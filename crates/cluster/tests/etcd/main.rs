@@ -172,6 +172,26 @@ async fn an_older_incarnation_never_writes_over_a_newer_one() {
     );
 }
 
+/// The clock was set back, and then the node's process was found dead and started again.
+#[tokio::test]
+async fn the_incarnation_of_a_process_is_above_that_of_one_that_was_found_dead() {
+    let etcd = Etcd::start().await;
+    let dead = Node {
+        gone: true,
+        ..node("a", u64::MAX / 2)
+    };
+    let record = serde_json::to_vec(&dead).unwrap();
+    let mut client = etcd.client().await;
+    client.put("/t/nodes/chat/a", record, None).await.unwrap();
+    let cluster = etcd.cluster("/t").await;
+    assert_eq!(cluster.map().current().nodes(Role::Chat), []);
+    let incarnation = cluster.incarnation("a");
+    assert_eq!(incarnation, u64::MAX / 2 + 1);
+    let (_registration, drain) = register(&cluster, "a", incarnation).await;
+    until(&mut cluster.map(), "a", has("a")).await;
+    assert!(!drain.started(), "it does not give way to the dead one");
+}
+
 #[tokio::test]
 async fn the_map_is_frozen_while_etcd_is_away_and_catches_up_afterwards() {
     let etcd = Etcd::start().await;

@@ -10,7 +10,7 @@ use super::chats::Chat;
 use super::reading::{CatchUp, State, back_off};
 use super::settings::{
     CAUGHT_UP_PAUSE, INBOX_PAUSE, LARGE_WINDOW_BYTES, MAX_CHATS, MAX_READING, MIN_WINDOW_STEP, PARTIAL_PAUSE,
-    READ_BELOW_BYTES, WINDOW_STEP,
+    READ_BELOW_BYTES, SECOND_READING_AFTER, WINDOW_STEP,
 };
 use super::{Effect, NEVER, Session, Window};
 
@@ -34,6 +34,9 @@ pub(super) struct Reader {
     not_before: Timestamp,
     /// The time at which the inbox is first read even if presence has not taken the announcement.
     first_at: Option<Timestamp>,
+    /// The time at which the inbox is read once more, because presence had not taken the announcement when it was first
+    /// read.
+    second_at: Option<Timestamp>,
     /// The number of readings of the inbox in a row that failed, or that brought only a part of it.
     failures: u32,
     /// True if the inbox had rows for which there was no room among the chats, so that it is read again.
@@ -67,6 +70,7 @@ impl Default for Reader {
             reading: false,
             not_before: Timestamp(0),
             first_at: None,
+            second_at: None,
             failures: 0,
             more: false,
             queue: VecDeque::new(),
@@ -105,10 +109,11 @@ impl Reader {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// Has CaughtUp sent again after the next reading of the inbox, because the session was announced to presence anew.
-    /// Presence may not have known the session for a while, so that receipts for it were dropped. CaughtUp makes the
-    /// client ask for them.
-    pub(super) fn catch_up_again(&mut self) {
+    /// Notes that presence has taken an announcement of the session, and has CaughtUp sent again after the next reading
+    /// of the inbox. Presence may not have known the session for a while, so that receipts for it were dropped. CaughtUp
+    /// makes the client ask for them.
+    pub(super) fn announced(&mut self) {
+        self.second_at = None;
         if self.caught_up {
             (self.caught_up, self.was_read) = (false, false);
         }
@@ -146,7 +151,8 @@ impl Reader {
         } else {
             NEVER
         };
-        self.first_at.unwrap_or(NEVER).min(wanted)
+        let [first, second] = [self.first_at, self.second_at].map(|at| at.unwrap_or(NEVER));
+        first.min(second).min(wanted)
     }
 
     /// Puts the chat at the end of the queue of readings.
@@ -225,7 +231,10 @@ impl Session {
         let reader = &mut self.reader;
         let opening = self.life.is_opening();
         if opening && reader.first_at.is_some_and(|at| at <= now) {
-            reader.wanted = true;
+            (reader.wanted, reader.second_at) = (true, Some(now + SECOND_READING_AFTER));
+        }
+        if reader.second_at.is_some_and(|at| at <= now) {
+            (reader.wanted, reader.second_at) = (true, None);
         }
         if reader.more && !reader.reading && self.chats.rows() < MAX_CHATS / 2 {
             reader.wanted = true;

@@ -87,8 +87,20 @@ impl Chat {
     /// set if no row is known and everything that catch-up sent was acknowledged.
     pub fn look_again(&mut self, timeout: Duration, now: Timestamp) {
         debug_assert!(self.tries <= MAX_BACK_OFF, "the timeout is doubled too often");
-        let owed = self.row.is_some() || !self.unacked.is_empty();
-        self.due = owed.then(|| now + timeout * (1 << self.tries));
+        self.due = self.is_owed().then(|| now + timeout * (1 << self.tries));
+    }
+
+    /// Sets the time of the next check as [`Self::look_again`] does, but leaves a time that is set and still needed. It
+    /// is for what happens without any progress of the device.
+    pub(crate) fn keep_looking(&mut self, timeout: Duration, now: Timestamp) {
+        if self.due.is_none() || !self.is_owed() {
+            self.look_again(timeout, now);
+        }
+    }
+
+    /// Returns whether a row is known, or something that catch-up sent was not acknowledged.
+    fn is_owed(&self) -> bool {
+        self.row.is_some() || !self.unacked.is_empty()
     }
 
     /// Returns whether an acknowledgement of the device may have ended a row that begins at `from` since the row was

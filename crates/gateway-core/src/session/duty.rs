@@ -272,7 +272,9 @@ impl Session {
                 upto: upto.max(from),
             }),
         };
-        chat.look_again(timeout, now);
+        // A client may repeat an acknowledgement again and again, and each one is written. Progress has set the time of
+        // the check already.
+        chat.keep_looking(timeout, now);
         if chat.acked > seq || again {
             self.send_ack(id);
         }

@@ -42,6 +42,11 @@ pub const RETRY: Duration = Duration::from_millis(250);
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
 /// The least time between two readings of the inbox. Pushes are dropped in bursts, and one reading serves a burst.
 pub(crate) const INBOX_PAUSE: Duration = Duration::from_millis(250);
+/// The time from the first reading of an inbox to the second one, if presence has not taken the session. It is longer
+/// than a presence node takes to notice that this gateway is out of its reach. Until then it may say for sure that the
+/// device is offline, so that nobody is woken for a row that is written after the first reading. From then on settles
+/// find the session by asking this gateway.
+pub(crate) const SECOND_READING_AFTER: Duration = Duration::from_secs(5);
 /// The pause before an inbox of which a part could not be read is read again. It doubles twice, because each reading
 /// costs the parts of the store that answer as much as the first one.
 pub(crate) const PARTIAL_PAUSE: Duration = Duration::from_secs(5);

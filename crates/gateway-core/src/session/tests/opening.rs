@@ -8,7 +8,7 @@ use tern_proto::v1::{self, server_event::Event as Kind};
 use tern_types::ChatId;
 
 use super::{inbox, inbox_with_row, talk};
-use crate::session::settings::{CAUGHT_UP_PAUSE, PARTIAL_PAUSE};
+use crate::session::settings::{CAUGHT_UP_PAUSE, PARTIAL_PAUSE, SECOND_READING_AFTER};
 use crate::session::{Effect, Event, Inbox, Mail};
 
 #[test]
@@ -65,6 +65,30 @@ fn presence_being_away_delays_the_inbox_by_two_seconds_only_and_it_is_read_again
         .count();
     assert_eq!(reads, 2);
 }
+
+/// Presence is out of this gateway's reach, and does not notice that at once.
+#[test]
+fn the_inbox_of_a_session_that_presence_does_not_take_is_read_a_second_time() {
+    let talk = talk().open().wait(Duration::from_secs(2));
+    let mut talk = talk.tell(Event::Mail(Mail::Inbox(inbox()))).tell(Event::Flushed);
+    talk.wants.clear();
+    let talk = talk.wait(SECOND_READING_AFTER - Duration::from_millis(1));
+    assert!(talk.wants.is_empty(), "{:?}", talk.wants);
+    let talk = talk.wait(Duration::from_millis(1));
+    assert!(matches!(talk.wants[..], [Effect::ReadInbox]), "{:?}", talk.wants);
+    let chat = ChatId::own(talk.identity.user);
+    let talk = talk.tell(Event::Mail(Mail::Inbox(inbox_with_row(chat, 4))));
+    let talk = talk.wait(2 * SECOND_READING_AFTER);
+    assert!(
+        matches!(
+            talk.wants[..],
+            [Effect::ReadInbox, Effect::Window { from: 4, .. }]
+        ),
+        "the row is dealt with, and the inbox is not read again: {:?}",
+        talk.wants
+    );
+}
+
 #[test]
 fn a_session_that_presence_has_to_be_told_of_again_is_told_caught_up_again_after_what_waits() {
     let mut talk = talk().opened().wait(Duration::from_secs(3)).tell(Event::Flushed);
