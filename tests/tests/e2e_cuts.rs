@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use tern_local::{Builder, Role, until};
-use tern_tests::World;
 use tern_tests::conversation::Conversation;
 use tern_tests::world::{BOUND, FAILOVER_GRACE};
+use tern_tests::{Phone, World};
 
 /// The time between two messages of a conversation.
 const PACE: Duration = Duration::from_millis(50);
@@ -107,6 +107,62 @@ async fn a_chat_node_that_no_gateway_reaches_gives_its_chats_up_and_takes_them_b
     all_end(&pairs).await;
     world.platform.cables("chat-0").unwrap().internal.mend();
     world.platform.unwell("chat-0", false).await.unwrap();
+    write_for(&mut pairs, Duration::from_secs(1)).await;
+    all_end(&pairs).await;
+    world.end().await;
+}
+
+/// Chat nodes reach the presence node, but it hears of no session any more. The other presence node does.
+#[tokio::test]
+async fn a_presence_node_that_no_gateway_reaches_gives_its_people_up_and_takes_them_back() {
+    let world = World::with(|builder| patient(builder).presences(2).wired(Role::Presence)).await;
+    let mut pairs = pairs(&world, 6).await;
+    let wire = world.platform.wire("presence-0").unwrap();
+    wire.cut(|from| from.starts_with("gateway"));
+    write_for(&mut pairs, Duration::from_secs(1)).await;
+    world.platform.unwell("presence-0", true).await.unwrap();
+    write_for(&mut pairs, Duration::from_secs(1)).await;
+    all_end(&pairs).await;
+    wire.cut(|_| false);
+    world.platform.unwell("presence-0", false).await.unwrap();
+    write_for(&mut pairs, Duration::from_secs(1)).await;
+    all_end(&pairs).await;
+    world.end().await;
+}
+
+/// The other gateway reaches the chat nodes, so devices do better there.
+#[tokio::test]
+async fn a_gateway_that_reaches_no_chat_node_is_not_ready_and_sends_its_devices_to_one_that_does() {
+    let chats = ["chat-0", "chat-1"];
+    let world = World::with(|builder| patient(builder).wired(Role::Chat)).await;
+    let mut pairs = [
+        Conversation::begin(&world).await,
+        Conversation::begin(&world).await,
+    ];
+    let stays = Phone::new(&world, &world.device(&world.user("carol").await).await);
+    stays.connect_at(0).await;
+    let before = stays.state().drainings;
+    for node in chats {
+        let wire = world.platform.wire(node).unwrap();
+        wire.cut(|from| from == "gateway-0");
+    }
+    write_for(&mut pairs, Duration::from_secs(1)).await;
+    stays
+        .until("it is asked to go", |state| state.drainings > before)
+        .await;
+    let ready = world.platform.is_ready("gateway-0").await.unwrap();
+    assert!(!ready, "new devices are kept away before");
+    stays.connect_at(1).await;
+    // Nobody tells these phones where to go.
+    all_end(&pairs).await;
+    for node in chats {
+        world.platform.wire(node).unwrap().cut(|_| false);
+    }
+    until::holds("gateway-0 is ready again", BOUND, || async {
+        world.platform.is_ready("gateway-0").await
+    })
+    .await
+    .unwrap();
     write_for(&mut pairs, Duration::from_secs(1)).await;
     all_end(&pairs).await;
     world.end().await;

@@ -214,6 +214,11 @@ fn lock(owned: &Mutex<Owned>) -> MutexGuard<'_, Owned> {
 
 #[cfg(test)]
 mod tests {
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+    use tern_types::Cells;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
     use super::*;
 
     fn slots(numbers: impl IntoIterator<Item = usize>) -> Arc<HashSet<Slot>> {
@@ -247,5 +252,33 @@ mod tests {
         // Each cell takes its own.
         assert!(owned.take_gained(|slot| slot.number() != 2).is_empty());
         assert_eq!(owned.take_gained(|_| true), *slots([2]));
+    }
+
+    /// The store ends each connection before it has answered.
+    #[tokio::test]
+    async fn a_look_at_gained_slots_that_failed_is_made_again_and_again() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let connect: PgConnectOptions = format!("postgres://tern@{address}/tern").parse().unwrap();
+        let people = PgPoolOptions::new().connect_lazy_with(connect.clone());
+        let pools = Pools::new(people, Cells::new(1).unwrap(), 1, |_| connect.clone());
+        let owned = Mutex::new(Owned::default());
+        lock(&owned).follow(slots([1]));
+        let look = Look {
+            cell: Cell::FIRST,
+            pools: &pools,
+            shards: &Shards::none(pools.count()),
+            owned: &owned,
+        };
+        let (news, (_rounds, round)) = (Notify::new(), watch::channel(0));
+        let asked = async {
+            for _ in 0..3 {
+                drop(server.accept().await.unwrap());
+            }
+        };
+        tokio::select! {
+            () = look.run(&news, round) => panic!("it goes on"),
+            asked = timeout(Duration::from_secs(60), asked) => asked.expect("it asks again"),
+        }
     }
 }

@@ -197,6 +197,17 @@ impl Shards {
     }
 }
 
+#[cfg(test)]
+impl Shards {
+    /// Makes the value of a node without shards, for tests in which nothing is sent to one.
+    pub(crate) fn none(cells: Cells) -> Self {
+        Self {
+            inputs: Arc::from([]),
+            cells,
+        }
+    }
+}
+
 /// Runs the loop of one shard until nobody can send it inputs any more.
 async fn run(
     number: usize,

@@ -229,6 +229,10 @@ impl Session {
         if self.life.has_ended() {
             return;
         }
+        self.tick_sends(now);
+        if self.life.has_ended() {
+            return;
+        }
         self.tick_chats(now);
         self.reader.tick(now);
         // While the device is slow the reader has no timer: Flushed makes it go on.
@@ -241,6 +245,7 @@ impl Session {
             .life
             .due(&self.settings)
             .min(reader)
+            .min(self.sends.due())
             .min(self.chats.due())
             .min(self.reader.says_again());
     }

@@ -206,3 +206,60 @@ impl EntryRows {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+    use tern_chat_core::chat::ChatKey;
+    use tern_chat_core::{Entry, NewEntry};
+    use tern_types::{DeviceId, RequestId, Seq, Timestamp, UserId};
+
+    use super::*;
+
+    fn large(chat: ChatId, seq: Seq) -> Entry {
+        let (sender, device) = (UserId::random(), DeviceId::random());
+        let content = Bytes::from(vec![0; 100 << 10]);
+        let new = NewEntry::message(sender, device, RequestId::random(), [0; 16], content);
+        Entry {
+            chat,
+            seq,
+            ordinal: seq.0,
+            sent_at: Timestamp::default(),
+            new: Arc::new(new),
+        }
+    }
+
+    /// Other tasks must go on, because the task that renews the node's lease is one of them.
+    #[tokio::test]
+    async fn other_tasks_have_their_turn_while_large_bodies_are_sealed() {
+        const LARGE: u64 = 8;
+        let chat = ChatId::own(UserId::random());
+        let batch = Batch {
+            chat,
+            key: ChatKey(Arc::new([0; 32])),
+            expected: Seq::ZERO,
+            ordinal: 0,
+            entries: (1..=LARGE).map(|seq| large(chat, Seq(seq))).collect(),
+            change: None,
+        };
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = turns.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        tokio::task::yield_now().await;
+        let before = turns.load(Ordering::Relaxed);
+        let mut rows = EntryRows::with_capacity(batch.entries.len());
+        rows.push(&batch, &mut Turn::default()).await;
+        assert_eq!(rows.body.len(), batch.entries.len());
+        let had = turns.load(Ordering::Relaxed) - before;
+        assert!(had >= batch.entries.len() - 1, "only {had}");
+        other.abort();
+    }
+}

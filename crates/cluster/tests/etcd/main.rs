@@ -16,8 +16,9 @@ use tern_cluster::etcd::{Cluster, Peers, Registration};
 use tern_cluster::info::Info;
 use tern_cluster::membership::LEASE;
 use tern_cluster::standing::{Place, Standing};
-use tern_cluster::{ClusterMap, Drain, MapHandle, Node, NodeContext, Role};
+use tern_cluster::{ClusterMap, Drain, MapHandle, Node, NodeContext, Role, links};
 use tern_transport::channels::Channels;
+use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -345,6 +346,26 @@ async fn register_dead(cluster: &Cluster, name: &str) -> (Registration, Drain) {
     };
     let registration = cluster.register(vec![(Role::Chat, node)], drain.clone()).await;
     (registration, drain)
+}
+
+/// Its registration is alive. So once the node was marked as gone, its record is written again, and insists.
+#[tokio::test]
+async fn a_node_to_which_a_link_breaks_is_looked_at() {
+    let etcd = Etcd::start().await;
+    let (here, there) = (etcd.cluster("/t").await, etcd.cluster("/t").await);
+    let mut map = there.map();
+    let (_registered, _drain) = register_dead(&here, "a").await;
+    until(&mut map, "a", has("a")).await;
+    let ctx = NodeContext {
+        obituaries: there.obituaries(),
+        ..NodeContext::alone("b", 1, there.map())
+    };
+    let linking = links::maintain(&ctx, Role::Chat, |_, _| async {
+        Err(Status::unavailable("by the test"))
+    });
+    let insists = |map: &ClusterMap| map.node(Role::Chat, "a").is_some_and(|node| node.insists);
+    until(&mut map, "a that insists", insists).await;
+    linking.abort();
 }
 
 /// A node that was marked as gone by mistake, for example because of a firewall, writes its record again, and is not

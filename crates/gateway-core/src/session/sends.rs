@@ -1,7 +1,8 @@
 //! This module takes the messages that a device sends to the chats' owners. It checks their form, size and rate; the
-//! owner decides about everything else and answers.
+//! owner decides about everything else and answers. A message whose answer does not come in time is answered here.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tern_proto::v1::{self, ErrorReason, SendErrorCode, send_result, server_event};
@@ -10,8 +11,8 @@ use tern_types::limits::MAX_SENDS_IN_FLIGHT;
 use tern_types::{ChatId, IdMap, RequestId, Timestamp, TraceContext, UserId};
 
 use super::event::Send;
-use super::settings::{MAX_ECHO, RETRY, Settings};
-use super::{Effect, Op, Session};
+use super::settings::{ANSWER_WITHIN, MAX_ECHO, RETRY, Settings};
+use super::{Effect, NEVER, Op, Session};
 use crate::gcra::Gcra;
 
 /// The sends of one stream.
@@ -19,7 +20,16 @@ use crate::gcra::Gcra;
 pub(super) struct Sends {
     rate: Gcra,
     /// The sends that have no result yet, by their reference. There are at most [`MAX_SENDS_IN_FLIGHT`].
-    in_flight: IdMap<u64, (RequestId, ChatId)>,
+    in_flight: IdMap<u64, InFlight>,
+}
+
+/// A send that has no result yet.
+#[derive(Debug)]
+struct InFlight {
+    request: RequestId,
+    chat: ChatId,
+    /// The time at which the device is told to send again if no result has come.
+    until: Timestamp,
 }
 
 impl Sends {
@@ -36,7 +46,13 @@ impl Sends {
 
     /// Returns the number of sends to this chat that have no result yet.
     pub(super) fn in_flight_to(&self, chat: ChatId) -> u64 {
-        self.in_flight.values().filter(|(_, to)| *to == chat).count() as u64
+        self.in_flight.values().filter(|send| send.chat == chat).count() as u64
+    }
+
+    /// Returns the time at which [`Session::tick_sends`] has something to do next.
+    pub(super) fn due(&self) -> Timestamp {
+        let next = self.in_flight.values().map(|send| send.until).min();
+        next.unwrap_or(NEVER)
     }
 }
 
@@ -72,9 +88,13 @@ impl Session {
             Ok(send) => {
                 let reference = self.references.draw();
                 self.typing.wrote(send.chat, now);
-                self.sends
-                    .in_flight
-                    .insert(reference, (send.request_id, send.chat));
+                let in_flight = InFlight {
+                    request: send.request_id,
+                    chat: send.chat,
+                    until: now + ANSWER_WITHIN,
+                };
+                self.wake_at(in_flight.until);
+                self.sends.in_flight.insert(reference, in_flight);
                 debug_assert!(
                     self.sends.in_flight.len() <= MAX_SENDS_IN_FLIGHT,
                     "too many sends are in flight"
@@ -89,7 +109,8 @@ impl Session {
     }
 
     /// Puts the result of a send. A result is never dropped, however slow the device is, and may overtake entries of
-    /// others that lie below it in the log.
+    /// others that lie below it in the log. It is put too if the device was told to send again meanwhile: it knows the
+    /// message by its request_id.
     pub(super) fn send_result(
         &mut self,
         reference: u64,
@@ -112,15 +133,33 @@ impl Session {
 
     /// Puts the refusal of a send that did not reach its chat's owner, or whose answer was lost.
     pub(super) fn send_failed(&mut self, reference: u64) {
-        let Some((request, _)) = self.sends.in_flight.remove(&reference) else {
+        self.send_again(reference, "the chat's node is away", RETRY * 2);
+    }
+
+    /// Puts the refusals of the sends that have had no result for [`ANSWER_WITHIN`], in the order in which they were
+    /// made. The messages themselves go on: they are not taken back, so none is overtaken by a later one.
+    pub(super) fn tick_sends(&mut self, now: Timestamp) {
+        let sends = self.sends.in_flight.iter();
+        let late = sends.filter(|(_, send)| send.until <= now);
+        let mut late: Vec<(Timestamp, u64)> =
+            late.map(|(reference, send)| (send.until, *reference)).collect();
+        late.sort_unstable();
+        for (_, reference) in late {
+            self.send_again(reference, "the chat's node takes too long", RETRY * 4);
+        }
+    }
+
+    /// Tells the device to send a message again, if the message has no result yet.
+    fn send_again(&mut self, reference: u64, why: &'static str, after: Duration) {
+        let Some(send) = self.sends.in_flight.remove(&reference) else {
             return;
         };
         let refused = Refused {
             code: SendErrorCode::Unavailable,
-            message: "the chat's node is away".into(),
-            retry_after_ms: Settings::millis(RETRY * 2),
+            message: why.into(),
+            retry_after_ms: Settings::millis(after),
         };
-        let event = raw::event(refusal(request.to_string(), refused));
+        let event = raw::event(refusal(send.request.to_string(), refused));
         self.unflushed += event.len();
         self.effects.push(Effect::Put(event));
         self.leave_when_answered();

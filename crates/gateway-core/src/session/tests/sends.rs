@@ -2,12 +2,39 @@
 
 use std::time::Duration;
 
-use tern_proto::v1::{self, SendErrorCode, send_message};
+use tern_proto::raw;
+use tern_proto::v1::{self, SendErrorCode, send_message, send_result, server_event::Event as Kind};
 use tern_types::limits::{MAX_BODY_BYTES, MAX_SENDS_IN_FLIGHT};
 use tern_types::{ChatId, RequestId, UserId};
 
-use super::talk;
+use super::{Talk, talk};
 use crate::session::{Effect, Event, Item, Mail, Op};
+
+impl Talk {
+    /// Returns the messages that were passed on: their references, requests and chats.
+    fn passed_on(&self) -> Vec<(u64, RequestId, ChatId)> {
+        let send = |want: &Effect| match want {
+            Effect::Up(Op::Send { reference, send }) => Some((*reference, send.request_id, send.chat)),
+            _ => None,
+        };
+        self.wants.iter().filter_map(send).collect()
+    }
+
+    /// Returns the request_ids of the messages that the device was told to send again, each with the time to wait.
+    fn again(&self) -> Vec<(String, u32)> {
+        let again = |said: &Kind| {
+            let Kind::SendResult(result) = said else {
+                return None;
+            };
+            let Some(send_result::Outcome::Error(error)) = &result.outcome else {
+                return None;
+            };
+            let unavailable = error.code() == SendErrorCode::Unavailable;
+            unavailable.then(|| (result.request_id.clone(), error.retry_after_ms))
+        };
+        self.said.iter().filter_map(again).collect()
+    }
+}
 
 #[test]
 fn what_is_wrong_with_one_send_is_its_result_and_nothing_else() {
@@ -121,4 +148,48 @@ fn sends_are_limited_in_flight_and_by_rate() {
     assert_eq!(talk.refusal(), SendErrorCode::RateLimited);
     talk = talk.wait(Duration::from_millis(50)).send(|_| {});
     assert_eq!(talk.wants.len(), burst + 1);
+}
+
+/// The chat's owner hangs, or the message waits for an owner. Clients are promised an answer within 5 s.
+#[test]
+fn a_send_without_a_result_is_answered_in_time_and_a_result_that_comes_late_counts() {
+    let began = talk().opened().send(|_| {}).send(|_| {});
+    let bound = began.now + Duration::from_secs(5);
+    let talk = began.wait(Duration::from_secs(4)).send(|_| {});
+    assert!(talk.said.is_empty(), "the owner may answer: {:?}", talk.said);
+    assert!(talk.session.due() < bound);
+    let talk = talk.wait(Duration::from_millis(999));
+    let passed_on = talk.passed_on();
+    let [(reference, first, chat), (_, second, _), _] = passed_on[..] else {
+        panic!("{passed_on:?}")
+    };
+    let early = [first, second].map(|request| (request.to_string(), 1000));
+    assert_eq!(talk.again(), early, "in their order, and not the third");
+
+    let sent = v1::Sent {
+        chat_id: chat.to_string(),
+        seq: 1,
+        sent_at_ms: 0,
+    };
+    let result = v1::SendResult {
+        request_id: first.to_string(),
+        outcome: Some(send_result::Outcome::Sent(sent)),
+    };
+    let talk = talk.tell(Event::Mail(Mail::Result {
+        reference,
+        event: raw::event(Kind::SendResult(result)),
+        placed: Some((chat, 1)),
+    }));
+    assert_eq!(talk.places(), ["sent 1"]);
+    let talk = talk.wait(Duration::from_secs(5));
+    assert_eq!(talk.again().len(), 3, "each once");
+}
+
+#[test]
+fn a_client_that_has_left_is_told_of_a_send_without_a_result_before_the_end() {
+    let talk = talk().opened().send(|_| {}).tell(Event::HalfClosed);
+    assert!(talk.ended.is_none());
+    let talk = talk.wait(Duration::from_millis(4999));
+    assert_eq!(talk.again().len(), 1);
+    assert!(matches!(talk.ended, Some(None)), "it ends well");
 }
