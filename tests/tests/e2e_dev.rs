@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use tern_local::{Process, until};
 use tern_proto::v1::{CreateUserRequest, User};
 use tern_tests::{Api, world};
 use tokio::process::Command;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 /// This only ends a step that hangs. A node alone may take two minutes to start on a busy machine.
 const BOUND: Duration = Duration::from_secs(240);
@@ -22,7 +25,8 @@ fn dev(dir: &Path) -> Process {
     command
         .args(["dev", "--dir"])
         .arg(dir)
-        .env("TERN_PROGRAM", world::tern());
+        .env("TERN_PROGRAM", world::tern())
+        .env("TERN_LOG", "info");
     Process::spawn("tern-dev dev", command, &dir.join("dev.log")).unwrap()
 }
 
@@ -66,6 +70,32 @@ fn processes(dir: &Path) -> BTreeSet<String> {
     found
 }
 
+/// Returns the URL at which the node listens for other nodes, which its log says.
+fn internal_url(dir: &Path, node: &str) -> String {
+    let log = fs::read_to_string(dir.join("logs").join(format!("{node}.log"))).unwrap();
+    let up = log.lines().find(|line| line.contains("node is up")).unwrap();
+    let (_, port) = up.split_once("127.0.0.1:").unwrap();
+    let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+    format!("http://127.0.0.1:{port}")
+}
+
+/// Checks what another user of this machine can do, who reaches every port and may list the directory.
+async fn nobody_else_gets_in(dir: &Path) {
+    let open = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let open = open.filter(|entry| entry.metadata().unwrap().permissions().mode() & 0o077 != 0);
+    let open: BTreeSet<String> = open
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    let public = BTreeSet::from(["gateways", "lock", "s3-port"].map(str::to_owned));
+    assert!(open.is_subset(&public), "{open:?} are open");
+
+    let node = Endpoint::from_shared(internal_url(dir, "accounts-0")).unwrap();
+    let asked = HealthClient::new(node.connect_lazy())
+        .check(HealthCheckRequest::default())
+        .await;
+    asked.expect_err("who has no certificate is no node");
+}
+
 async fn all_gone(dir: &Path) {
     until::holds("every process has ended", BOUND, || async {
         let left = processes(dir);
@@ -85,6 +115,7 @@ async fn tern_dev_keeps_what_was_written_and_leaves_nothing_running() {
     assert!(processes(dir.path()).len() >= 6, "{:?}", processes(dir.path()));
     let (alice, created) = make_user(dir.path()).await;
     assert!(created);
+    nobody_else_gets_in(dir.path()).await;
 
     // Two instances on the same data would damage them.
     let second = dev(dir.path());

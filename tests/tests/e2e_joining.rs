@@ -136,6 +136,30 @@ async fn new_strangers_written_to_or_added_a_day_are_limited() {
     world.end().await;
 }
 
+/// The limit for strangers would tell people outside a group who is in it, since members count for nothing.
+#[tokio::test]
+async fn who_is_no_member_is_not_told_whom_a_member_might_add() {
+    let world = World::with(|builder| builder.env("TERN_CHAT_NEW_STRANGERS_A_DAY", "1")).await;
+    let [alice, bob, carol, dave, erin] = world.users(["alice", "bob", "carol", "dave", "erin"]).await;
+    let his = world.phone(&bob).await;
+    let group = world.group(&[&alice, &carol]).await;
+    for asked in [[&alice, &carol], [&dave, &erin]] {
+        let add = v1::AddMembersRequest {
+            chat_id: group.to_string(),
+            request_id: RequestId::random().to_string(),
+            user_ids: asked.map(|user| user.id.to_string()).to_vec(),
+            ..Default::default()
+        };
+        let refused = his.api().chats().add_members(add).await.unwrap_err();
+        assert_eq!(
+            reason_of(&refused),
+            Some(ErrorReason::ChatNotFound),
+            "{refused:?}"
+        );
+    }
+    world.end().await;
+}
+
 fn is_limited_for_hours(refused: &Status) {
     assert_eq!(
         (refused.code(), reason_of(refused)),

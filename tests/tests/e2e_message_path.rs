@@ -113,6 +113,12 @@ async fn who_was_offline_is_caught_up_in_order() {
     .await
     .unwrap();
 
+    let whole = v1::FetchRequest {
+        page_size: u32::MAX,
+        ..Default::default()
+    };
+    let page = his.api().inbox().fetch(whole).await.unwrap().into_inner();
+    assert_eq!((page.events.len(), page.more), (256, true), "the largest page");
     his.connect().await;
     agree(&[&hers, &his], chat, head, &texts).await;
     hers.receipt(chat, bob.id, head, 0).await;

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use tokio::process::Command;
 use tokio::sync::watch;
 
-use crate::{orphan, until};
+use crate::{orphan, secrets, until};
 
 /// A child process. Dropping it kills it, unless it was started detached or [`Process::leave`] was called.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Process {
         when_we_die: Option<Signal>,
     ) -> anyhow::Result<Self> {
         if let Some(dir) = log.parent() {
-            fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+            secrets::private_dir(dir)?;
         }
         let out = OpenOptions::new()
             .create(true)

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 
-use crate::{Process, ports, until};
+use crate::{Process, ports, secrets, until};
 
 /// The time limit from the start to the first connection.
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -113,6 +113,7 @@ fn spawn(program: &Path, dir: &Path, port: u16) -> anyhow::Result<S3> {
     };
     let mut command = Command::new(program);
     let data = dir.join("s3");
+    secrets::private_dir(&data)?;
     command.arg("s3").arg("--dir").arg(&data);
     command.args(["--listen", &address.to_string()]);
     command.args(["--access-key", &access.access_key]);
@@ -133,6 +134,6 @@ fn secret(dir: &Path) -> anyhow::Result<String> {
         return Ok(secret.trim().to_owned());
     }
     let secret = format!("{:032x}", rand::random::<u128>());
-    crate::secrets::write(&file, &secret).context("s3-secret")?;
+    secrets::write(&file, &secret).context("s3-secret")?;
     Ok(secret)
 }

@@ -132,6 +132,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nobody_else_may_read_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("made/when needed");
+        let secrets = Secrets::in_dir(&dir).unwrap();
+        let authority = Authority::new("nodes").unwrap();
+        secrets.certify_nodes(&authority, authority.pem()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for directory in dir.ancestors().take(2) {
+            assert_eq!(mode(directory), 0o700, "{}", directory.display());
+        }
+        for file in fs::read_dir(&dir).unwrap() {
+            let file = file.unwrap().path();
+            assert_eq!(mode(&file), 0o600, "{}", file.display());
+        }
+        fs::set_permissions(&secrets.master_key, fs::Permissions::from_mode(0o644)).unwrap();
+        write(&secrets.master_key, "another").unwrap();
+        assert_eq!(mode(&secrets.master_key), 0o600, "a file that was open is closed");
+    }
+
+    #[test]
     fn an_old_certificate_is_made_anew_and_the_keys_stay() {
         let dir = tempfile::tempdir().unwrap();
         let secrets = Secrets::in_dir(dir.path()).unwrap();

@@ -53,6 +53,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         .chats(args.chats.into())
         .media(1)
         .gateway_ports(&GATEWAY_PORTS)
+        // Whoever reaches a node in plain text is believed to be a node, and other users of this machine reach it.
+        .internal_tls()
         .env("TERN_GATEWAY_REFLECTION", "true")
         // A web page under development may be served from any origin. Its token limits what it may do.
         .env("TERN_GATEWAY_ALLOWED_ORIGINS", "*")

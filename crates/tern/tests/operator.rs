@@ -6,6 +6,7 @@ use std::process::Output;
 
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
+use tern_identity::principal::Scope;
 use tern_identity::token::{Signer, Verifier};
 use tern_local::Shared;
 use tern_types::{Clock, DeviceId, UserId};
@@ -155,6 +156,10 @@ async fn wrong_keys_are_refused_with_words() {
         .refused(&["admin", "keys", "create", "--name", "a", "--scopes", "everything"])
         .await;
     assert!(scopes.contains("no such scope"), "{scopes}");
+    let help = operator.prints(&["admin", "keys", "create", "--help"]).await;
+    for scope in Scope::ALL.map(Scope::as_str) {
+        assert!(help.contains(scope), "{scope} is not in {help}");
+    }
     let name = operator
         .refused(&["admin", "keys", "create", "--name", "", "--scopes", "admin"])
         .await;

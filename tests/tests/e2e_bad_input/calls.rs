@@ -1,12 +1,17 @@
 //! Unary calls whose bytes are no request, whose ids do not exist, or whose metadata claims another identity.
 
+use std::time::Duration;
+
 use prost::Message as _;
+use tern_identity::token::Signer;
+use tern_local::until;
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, ErrorReason};
-use tern_tests::World;
 use tern_tests::raw::{call, framed};
-use tern_types::RequestId;
+use tern_tests::world::BOUND;
+use tern_tests::{Api, World};
 use tern_types::limits::MAX_REQUEST_BYTES;
+use tern_types::{Clock, RequestId};
 use tonic::Code;
 
 use crate::{SQL, descriptors};
@@ -212,5 +217,48 @@ async fn nobody_becomes_somebody_else_by_metadata() {
         his.api().devices().list_devices(others).await.unwrap_err().code(),
         Code::PermissionDenied
     );
+    world.end().await;
+}
+
+/// Returns the number of events that wait for the device.
+async fn waiting(device: &Api) -> anyhow::Result<usize> {
+    let fetched = device.inbox().fetch(v1::FetchRequest::default()).await?;
+    Ok(fetched.into_inner().events.len())
+}
+
+/// Accounts nodes sign no token that names a user and the device of another user. With such a token alice, who is in
+/// the chat, could acknowledge for his device what it never got.
+#[tokio::test]
+async fn a_token_of_another_users_device_reads_and_ends_nothing_of_the_device() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.device(&bob).await);
+    let sent = hers.say(bob.id, "for him").await;
+    let own = Api::new(world.channel(0), &his.access_token);
+    until::holds("the message waits for him", BOUND, || async {
+        Ok(waiting(&own).await? == 1)
+    })
+    .await
+    .unwrap();
+
+    let key = std::fs::read_to_string(&world.platform.secrets().token_key).unwrap();
+    let signer = Signer::from_pem(&key).unwrap();
+    let token = signer.sign(alice.id, his.id, Clock::wall(), Duration::from_secs(60));
+    let crossed = Api::new(world.channel(0), &token.unwrap());
+    let ack = v1::AckRequest {
+        chat_id: sent.chat_id.clone(),
+        seq: sent.seq,
+    };
+    let fetched = crossed.inbox().fetch(v1::FetchRequest::default()).await.map(drop);
+    let acknowledged = crossed.inbox().ack(ack.clone()).await.map(drop);
+    for refused in [fetched.unwrap_err(), acknowledged.unwrap_err()] {
+        assert_eq!(
+            (refused.code(), reason_of(&refused)),
+            (Code::Unauthenticated, Some(ErrorReason::TokenInvalid))
+        );
+    }
+    assert_eq!(waiting(&own).await.unwrap(), 1, "it still waits");
+    own.inbox().ack(ack).await.unwrap();
+    assert_eq!(waiting(&own).await.unwrap(), 0);
     world.end().await;
 }

@@ -40,6 +40,9 @@ const NOT_STORED: &[&str] = &[
     "upload_id",
 ];
 
+/// The fields with names that people read. A name is one line.
+const NAMES: &[&str] = &["display_name", "title", "platform"];
+
 /// The items without an answer. If the id in one is invalid, the item is ignored, and the stream goes on.
 const WITHOUT_ANSWER: &[&str] = &["ack", "mark_read", "typing"];
 
@@ -275,6 +278,11 @@ async fn judge(
     match answer {
         Answer::Taken(answer) => {
             assert!(!no_id, "{what}: was taken for an id");
+            let is_name = NAMES.contains(&leaf.name());
+            assert!(
+                !is_name || hostile.what != hostile::CONTROL,
+                "{what}: was taken for a name"
+            );
             let text = matches!(hostile.value, Value::String(_) | Value::Bytes(_));
             let empty = hostile.what == "nothing";
             if text && !empty && !NOT_STORED.contains(&leaf.name()) {

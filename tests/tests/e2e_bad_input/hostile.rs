@@ -11,6 +11,9 @@ use crate::descriptors::Leaf;
 /// The description of a well-formed id that does not exist.
 pub const NOTHING: &str = "the id of nothing";
 
+/// The description of a text that is not one line.
+pub const CONTROL: &str = "control characters";
+
 /// A value and its description.
 #[derive(Clone)]
 pub struct Hostile {
@@ -74,10 +77,7 @@ fn texts() -> Vec<Hostile> {
     let no_ids = [
         ("SQL", SQL.to_owned()),
         ("wildcards and escapes", r#"%_\'"$1 {} %s \0"#.to_owned()),
-        (
-            "control characters",
-            "\u{1}\t\r\n\u{1b}[2J\u{7f}\u{85}".to_owned(),
-        ),
+        (CONTROL, "\u{1}\t\r\n\u{1b}[2J\u{7f}\u{85}".to_owned()),
         ("NUL", "a\0b".to_owned()),
         (
             "the odd ends of Unicode",

@@ -26,7 +26,7 @@ use crate::shard_loop::Shards;
 use crate::shard_loop::effects::entry_event;
 use crate::store::group::{self, Created, NewGroup};
 use crate::store::seal::MasterKey;
-use crate::store::{joining, strangers};
+use crate::store::{joining, listing, strangers};
 
 /// The time between two tries to make a group while another transaction has locked one of its people.
 const LOCKED_RETRY: Duration = Duration::from_millis(100);
@@ -45,8 +45,9 @@ pub struct Groups {
 
 impl Groups {
     /// Returns the users among `asked` whom the caller may add to the group. It returns all of them if the caller acts
-    /// for nobody, or if the request is in the log already. If a device calls, the new strangers among the users count
-    /// from now on, even if the change fails later. The same request again counts none of them twice.
+    /// for nobody, or if the request is in the log already, and nobody if the caller is no member. If a device calls,
+    /// the new strangers among the users count from now on, even if the change fails later. The same request again
+    /// counts none of them twice.
     ///
     /// # Errors
     ///
@@ -82,6 +83,11 @@ impl Groups {
     ) -> sqlx::Result<Result<Vec<UserId>, Duration>> {
         if joining::is_placed(self.pools.of(chat), chat, caller.user, request).await? {
             return Ok(Ok(asked.to_vec()));
+        }
+        // The shard refuses this caller. Who of the people may be added says who is a member, who left and who has
+        // blocked the caller, so it has no influence on what a caller outside the group is told.
+        if !listing::is_member(&self.pools, chat, caller.user).await? {
+            return Ok(Ok(Vec::new()));
         }
         let strangers = match caller.device {
             Some(_) => strangers::among(&self.pools, caller.user, asked).await?,

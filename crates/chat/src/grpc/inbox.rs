@@ -61,21 +61,42 @@ impl InboxService {
                 (inbox.map(|(_, inbox)| inbox), read.partial)
             }
         };
-        let Some(inbox) = inbox else {
+        self.is_own(user, device, inbox.as_ref().map(|inbox| inbox.user))
+            .await?;
+        let rows = inbox.into_iter().flat_map(|inbox| inbox.rows);
+        Ok((rows.map(|(chat, from, _)| (chat, from)).collect(), partial))
+    }
+
+    /// Checks that the device is active and this user's, as a token that accounts signed says it is.
+    async fn check_device(&self, user: UserId, device: DeviceId) -> Result<(), ApiError> {
+        let active = people::active(self.pools.people(), &[device]).await;
+        let active = active.map_err(store_failed)?;
+        self.is_own(user, device, active.first().map(|active| active.user))
+            .await
+    }
+
+    /// Checks that the device is active and this user's. `active_of` is the user whose active device it is, as the
+    /// store says. Fails if there is none, because the device was revoked or is unknown, and if it is another user.
+    async fn is_own(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        active_of: Option<UserId>,
+    ) -> Result<(), ApiError> {
+        let Some(active_of) = active_of else {
             let revoked = people::revoked(self.pools.people(), &[device]).await;
             return Err(match revoked.map_err(store_failed)?.is_empty() {
                 false => ApiError::new(v1::ErrorReason::DeviceRevoked, "the device was revoked"),
                 true => ApiError::new(v1::ErrorReason::TokenInvalid, "the device is not known"),
             });
         };
-        if inbox.user != user {
+        if active_of != user {
             return Err(ApiError::new(
                 v1::ErrorReason::TokenInvalid,
                 "the device is another user's",
             ));
         }
-        let rows = inbox.rows.into_iter().map(|(chat, from, _)| (chat, from));
-        Ok((rows.collect(), partial))
+        Ok(())
     }
 
     /// Reads at most `size` events of these inbox rows, chat by chat. Also returns whether there are more.
@@ -136,6 +157,8 @@ impl Inbox for InboxService {
         let (user, device) = Principal::read(request.metadata())?.device()?;
         let chat: ChatId = parse::id("chat_id", &request.get_ref().chat_id)?;
         self.writes.check_owner(chat, request.metadata())?;
+        // Rule 4: nobody but the device ends its inbox row.
+        self.check_device(user, device).await?;
         let seq = Seq(request.get_ref().seq);
         let event = |origin| Event::Ack {
             origin,
