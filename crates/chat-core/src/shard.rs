@@ -247,8 +247,8 @@ impl ShardState {
         }
     }
 
-    /// Returns the watermarks of a chat's present members, or `None` if the chat is not in memory. A chat that is loaded
-    /// for the first time has none yet.
+    /// Returns the watermarks of a chat's present members, or `None` if the chat is not in memory. A chat that is
+    /// loaded for the first time has none yet.
     pub fn watermarks(&self, chat: ChatId) -> Option<Vec<(UserId, Watermark)>> {
         let chat = self.chats.get(&chat)?;
         Some(

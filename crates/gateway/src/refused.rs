@@ -15,8 +15,8 @@ const UNDECODABLE: &str = "failed to decode Protobuf message";
 
 /// Returns the status that a client is told if a node's call failed: code, message and details of the node's status,
 /// without its metadata. It is UNAVAILABLE with RetryInfo if the node did not answer, INVALID_ARGUMENT if the node
-/// could not decode the request, and RESOURCE_EXHAUSTED if a message was over its limit. A status without a reason comes
-/// from something between the nodes or from a library at the node, and becomes UNAVAILABLE or INTERNAL.
+/// could not decode the request, and RESOURCE_EXHAUSTED if a message was over its limit. A status without a reason
+/// comes from something between the nodes or from a library at the node, and becomes UNAVAILABLE or INTERNAL.
 pub fn told(status: Status) -> Status {
     if status.source().is_some() {
         tracing::info!(code = ?status.code(), message = status.message(), "a node did not answer");
