@@ -11,12 +11,12 @@ use crate::world::SWEEP_GRACE;
 
 /// The time within which every commit is settled. A settle comes after half a second, and the search for what a dead
 /// owner left after 10 s. Before that, the lease of a killed owner has to end.
-const SETTLES_WITHIN: Duration = Duration::from_secs(40);
+const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 
 /// The time of two sweeps. A sweep has seen each row that is older than the grace by this time.
 const SWEEPS: Duration = Duration::from_secs(4);
 /// The additional time that a test waits, because new rows may still be written.
-const SWEPT_WITHIN: Duration = Duration::from_secs(25);
+const SWEPT_WITHIN: Duration = Duration::from_secs(60);
 /// The text that a gateway logs for each row that its sweep found. It is searched for because the metrics of gateways
 /// that were killed meanwhile are gone, and their logs are not.
 const FOUND: &str = "the sweep found a lost inbox row";

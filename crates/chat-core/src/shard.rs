@@ -247,9 +247,10 @@ impl ShardState {
         }
     }
 
-    /// Returns the watermarks of a chat's present members, or `None` if the chat is not loaded.
+    /// Returns the watermarks of a chat's present members, or `None` if the chat is not in memory. A chat that is
+    /// loaded for the first time has none yet.
     pub fn watermarks(&self, chat: ChatId) -> Option<Vec<(UserId, Watermark)>> {
-        let chat = self.chats.get(&chat).filter(|chat| chat.stage == Stage::Ready)?;
+        let chat = self.chats.get(&chat)?;
         Some(
             chat.members()
                 .map(|(user, _)| (user, chat.receipts.mark(user)))
@@ -260,10 +261,13 @@ impl ShardState {
     /// Returns the user's read mark in the chat, whether it is written to the store yet or not, and the number of their
     /// own messages after it that count as unread. Returns `None` if this owner knows no more than the store.
     pub fn read_mark(&self, id: ChatId, user: UserId) -> Option<(Seq, u32)> {
-        let chat = self.chats.get(&id).filter(|chat| chat.stage == Stage::Ready);
-        if let Some(chat) = chat {
-            return Some((chat.receipts.mark(user).read, chat.own_unread(user)));
+        let chat = self.chats.get(&id);
+        let known = chat.map(|chat| (chat.receipts.mark(user).read, chat.own_unread(user)));
+        if chat.is_some_and(|chat| chat.stage == Stage::Ready) {
+            return known;
         }
+        // A chat that is loaded anew keeps its marks, also one that a writer has taken and not written yet.
+        let kept = known.filter(|(read, _)| *read > Seq::ZERO);
         let unwritten = self
             .reads
             .get(&(id, user))
@@ -275,7 +279,7 @@ impl ShardState {
             }
             _ => None,
         });
-        marks.chain(unwritten).max()
+        marks.chain(unwritten).chain(kept).max()
     }
 
     /// Returns the time at which the loop must run again although nothing happened, for [`Self::flush_receipts`],

@@ -161,6 +161,8 @@ mod tests {
         use SendErrorCode as E;
         let (field, most) = ("body", 1);
         let many = Refusal::TooMany { field, most };
+        let retry_after = Duration::from_secs(1);
+        let strangers = Refusal::StrangersLimited { retry_after };
         let cases = [
             (
                 Code::NotFound,
@@ -193,6 +195,10 @@ mod tests {
                 Code::Internal,
                 vec![(Refusal::Unreadable, E::Unavailable, R::Internal)],
             ),
+            (
+                Code::ResourceExhausted,
+                vec![(strangers, E::StrangersLimited, R::StrangersLimited)],
+            ),
         ];
         let cases = cases
             .into_iter()
@@ -201,7 +207,7 @@ mod tests {
             assert_eq!(send_error_code(&refusal), on_a_stream, "{refusal:?}");
             let error = sent(Err(refusal.clone())).expect_err("it was refused");
             assert_eq!((error.code(), error.reason), (code, reason), "{refusal:?}");
-            let transient = code == Code::Unavailable;
+            let transient = matches!(code, Code::Unavailable | Code::ResourceExhausted);
             assert_eq!(error.retry_after.is_some(), transient, "{refusal:?}");
             let field = matches!(refusal, Refusal::Invalid(..) | Refusal::TooMany { .. }).then_some("body");
             assert_eq!(error.field, field, "{refusal:?}");

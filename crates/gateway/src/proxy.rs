@@ -30,7 +30,7 @@ use crate::auth::Auth;
 use crate::call_limits::CallLimits;
 use crate::methods::{self, Method, Target};
 use crate::nodes::{self, MAP_PATIENCE};
-use crate::refused::{malformed, told, unreadable};
+use crate::refused::{malformed, told, unknown_method, unreadable};
 use crate::{deadline, metrics, peek, presence_query};
 
 /// The most bytes of a node's answer: a page of the largest entries.
@@ -66,7 +66,7 @@ impl Proxy {
     /// Answers one HTTP request to a unary method.
     pub async fn serve(self: Arc<Self>, request: http::Request<Body>) -> http::Response<Body> {
         let Some(method) = self.methods.get(request.uri().path()).cloned() else {
-            return Status::unimplemented("there is no such method").into_http();
+            return unknown_method().into_http();
         };
         tonic::server::Grpc::new(BytesCodec)
             .max_decoding_message_size(MAX_REQUEST_BYTES)
@@ -118,7 +118,11 @@ impl Proxy {
                 Err(status) => status,
             };
             let Some((version, named)) = not_owner(&status).filter(|_| reroutes < REROUTES) else {
-                return Err(told(status));
+                return Err(match status.code() {
+                    // The node is older than this gateway.
+                    Code::Unimplemented => unknown_method(),
+                    _ => told(status),
+                });
             };
             reroutes += 1;
             metrics::rerouted("call");

@@ -30,6 +30,7 @@ use crate::gateway::Gateway;
 use crate::methods::SERVICES;
 use crate::origins::Origins;
 use crate::proxy::Proxy;
+use crate::refused::unknown_method;
 use crate::stream::DeviceStream;
 use crate::tls::Edge;
 use crate::websocket::upgrade::{self, WebSockets};
@@ -180,7 +181,7 @@ fn router(sockets: WebSockets, gateway: Arc<Gateway>, proxy: Arc<Proxy>, origins
 }
 
 async fn unknown() -> http::Response<Body> {
-    Status::unimplemented("there is no such service").into_http()
+    unknown_method().into_http()
 }
 
 async fn stream(gateway: Arc<Gateway>, request: http::Request<Body>) -> http::Response<Body> {

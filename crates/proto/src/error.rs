@@ -109,6 +109,7 @@ impl ApiError {
             }
             R::TooLarge | R::RateLimited | R::StrangersLimited => Code::ResourceExhausted,
             R::SessionReplaced => Code::Aborted,
+            R::MethodUnknown => Code::Unimplemented,
             R::Unavailable | R::Draining => Code::Unavailable,
             R::TimedOut => Code::DeadlineExceeded,
         }
@@ -144,6 +145,11 @@ impl From<ApiError> for Status {
 /// Reads from a status how long to wait before the call is made again. Returns `None` if it does not say.
 pub fn retry_after_of(status: &Status) -> Option<Duration> {
     status.get_details_retry_info().and_then(|info| info.retry_delay)
+}
+
+/// Returns whether a status has a reason, which may be one that only newer versions know.
+pub fn has_reason(status: &Status) -> bool {
+    status.get_details_error_info().is_some()
 }
 
 /// Reads the reason from a status. Returns `None` if the status has no reason that this version knows.

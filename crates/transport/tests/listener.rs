@@ -89,13 +89,20 @@ impl Listener {
         client
     }
 
-    /// Opens a connection, asks for this path, and reads the beginning of the answer.
+    /// Opens a connection, asks for this path, and reads the beginning of the answer. On a busy machine a bound may end
+    /// the connection before the request is read; then it opens another one.
     async fn ask(&self, path: &str) -> TcpStream {
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-        let mut client = self.say(request.as_bytes()).await;
-        let heard = timeout(PATIENCE, client.read_u8()).await.expect("an answer");
-        assert_eq!(heard.unwrap(), b'H', "HTTP/1.1 200 OK");
-        client
+        let answered = async {
+            loop {
+                let mut client = self.say(request.as_bytes()).await;
+                if let Ok(heard) = client.read_u8().await {
+                    assert_eq!(heard, b'H', "HTTP/1.1 200 OK");
+                    return client;
+                }
+            }
+        };
+        timeout(PATIENCE, answered).await.expect("an answer")
     }
 }
 

@@ -1,11 +1,10 @@
 //! Sends that cannot be accepted. Each gets its own error, and the stream goes on.
 
-use std::time::Duration;
-
 use tern_proto::v1::{self, SendErrorCode as E, send_message::To};
 use tern_proto::v1::{client_item::Item, send_result::Outcome, server_event::Event};
 use tern_tests::World;
 use tern_tests::wire::{self, Wire};
+use tern_tests::world::BOUND;
 use tern_types::{ChatId, RequestId, UserId};
 
 use crate::SQL;
@@ -171,7 +170,7 @@ async fn who_sends_far_too_fast_is_told_when_to_go_on() {
         .await;
     }
     let limited = tokio::time::timeout(
-        Duration::from_secs(30),
+        BOUND,
         wire.until(|event| match event {
             Event::SendResult(result) => match result.outcome? {
                 Outcome::Error(error) if error.code() == E::RateLimited => Some(error),

@@ -282,6 +282,25 @@ async fn suspension_is_a_state_and_not_the_end() {
     place.end().await;
 }
 
+/// The programs go on while there is no gateway. What is written meanwhile arrives when there is one.
+#[tokio::test]
+async fn a_lost_connection_is_a_state_and_not_the_end() {
+    let (mut place, mut alice, mut bob) = Place::with_two().await;
+    alice.types("hello").await;
+    bob.shows("Alice: hello").await;
+    let gateways = ["gateway-0", "gateway-1"];
+    let (one, other) = tokio::join!(place.platform.kill(gateways[0]), place.platform.kill(gateways[1]));
+    one.and(other).unwrap();
+    alice.shows("* not connected (").await;
+    alice.types("kept").await;
+    for gateway in gateways {
+        place.platform.restart(gateway).await.unwrap();
+    }
+    alice.shows("* connected to").await;
+    bob.shows("Alice: kept").await;
+    place.end().await;
+}
+
 /// The program runs on a terminal that `script` provides. When a signal tells it to end, it restores the screen and the
 /// terminal's modes.
 #[tokio::test]

@@ -38,7 +38,7 @@ async fn no_call_needs_two_connections_at_a_time() {
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
     let one = PgPoolOptions::new()
         .max_connections(1)
-        .acquire_timeout(Duration::from_secs(2))
+        .acquire_timeout(Duration::from_secs(60))
         .connect_lazy_with((*world.pool.connect_options()).clone());
     let accounts = world::accounts(&one, &world.ctx, &world.pem);
     let (who, now) = (admin(), Clock::wall());

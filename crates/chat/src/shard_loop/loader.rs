@@ -103,16 +103,17 @@ fn new(snapshot: Snapshot, requests: &[(UserId, RequestId)]) -> Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use futures::future::join_all;
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
     use tern_types::Cells;
+    use tokio::time::Instant;
     use uuid::Uuid;
 
     use super::*;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn rule_9_a_thousand_chats_are_told_soon_that_the_store_is_away() {
         let nobody_listens: PgConnectOptions = "postgres://tern@127.0.0.1:1/tern".parse().unwrap();
         let people = PgPoolOptions::new().connect_lazy_with(nobody_listens.clone());

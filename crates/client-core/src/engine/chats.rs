@@ -79,6 +79,7 @@ impl Engine {
                 state.absorb(&entry, me);
             }
             self.own_entry_applied(&entry);
+            self.removal_applied(&entry);
             self.typing_ends(&entry);
             self.effects.changes.push(Change::Entry(entry.clone()));
             self.effects.events.push(Event::Entry(entry));

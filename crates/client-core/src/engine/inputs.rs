@@ -148,6 +148,13 @@ pub enum Change {
         /// The person's watermarks as they are now.
         mark: Mark,
     },
+    /// Deletes how far a person has received and read the chat, because the person is no member any more.
+    NoReceipt {
+        /// The chat.
+        chat: ChatId,
+        /// The person.
+        user: UserId,
+    },
     /// Stores the identity and the tokens of this device.
     Credentials(Credentials),
     /// Stores the epoch of the server's store, to which all cursors belong.

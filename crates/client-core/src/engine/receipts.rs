@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tern_proto::v1;
+use tern_proto::v1::{self, entry_content::Content};
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::look_up::again;
 use super::{Call, Change, Engine};
 use crate::error::CallError;
-use crate::model::{Event, Mark};
+use crate::model::{Entry, Event, Mark};
 
 /// The most chats whose receipts are read after an absence. For other chats they are read when the app asks.
 const MAX_READ_AGAIN: usize = 32;
@@ -55,6 +55,12 @@ impl Receipts {
             .map_or(0, |marks| marks.values().filter(|mark| mark.read >= seq).count())
     }
 
+    /// Forgets a person's watermark. Returns whether there was one.
+    pub fn forget(&mut self, chat: ChatId, user: UserId) -> bool {
+        let marks = self.marks.get_mut(&chat);
+        marks.is_some_and(|marks| marks.remove(&user).is_some())
+    }
+
     /// Forgets everything, because the server's store is another one.
     pub fn clear(&mut self) {
         self.marks.clear();
@@ -81,6 +87,18 @@ impl Engine {
         } else if let Some(mark) = self.receipts.raise(chat, user, mark) {
             self.effects.changes.push(Change::Receipt { chat, user, mark });
             self.effects.events.push(Event::Receipt { chat, user, mark });
+        }
+    }
+
+    /// Forgets how far a person has got in a chat if this entry removes them from it. Otherwise they would count among
+    /// those who have read it: "read by 1 of 0".
+    pub(super) fn removal_applied(&mut self, entry: &Entry) {
+        if let Some(Content::MemberRemoved(removed)) = &entry.content.content
+            && let Ok(user) = removed.user_id.parse::<UserId>()
+            && self.receipts.forget(entry.chat, user)
+        {
+            let chat = entry.chat;
+            self.effects.changes.push(Change::NoReceipt { chat, user });
         }
     }
 

@@ -98,7 +98,7 @@ fn a_file_is_the_same_after_a_restart_and_belongs_to_one() {
     assert!(matches!(other, ClientError::InUse), "{other}");
     drop(store);
 
-    let store = Store::open(&location, true).unwrap();
+    let mut store = Store::open(&location, true).unwrap();
     let stored = store.load().unwrap();
     assert_eq!(store.credentials().unwrap(), Some(credentials()));
     assert_eq!((stored.epoch, stored.listed), (Some(epoch), true));
@@ -108,6 +108,9 @@ fn a_file_is_the_same_after_a_restart_and_belongs_to_one() {
     assert_eq!(stored.outbox, [message]);
     assert_eq!(stored.receipts, [(CHAT, user(2), mark)]);
     assert_eq!(store.history(CHAT, None, 10).unwrap(), [entry(CHAT, 8)]);
+    let (chat, user) = (CHAT, user(2));
+    store.commit(&[Change::NoReceipt { chat, user }]).unwrap();
+    assert!(store.load().unwrap().receipts.is_empty());
 }
 
 #[test]

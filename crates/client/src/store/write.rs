@@ -56,6 +56,11 @@ pub(super) fn change(db: &Connection, change: &Change, keep_history: bool) -> Re
                 mark.read.to_i64()
             ],
         ),
+        Change::NoReceipt { chat, user } => run(
+            db,
+            "DELETE FROM receipts WHERE chat = ?1 AND user = ?2",
+            params![chat.as_bytes(), user.as_bytes()],
+        ),
         Change::Credentials(credentials) => put_credentials(db, credentials),
         Change::Epoch(epoch) => put_meta(db, "epoch", epoch.as_bytes()),
         Change::Listed => put_meta(db, "listed", &[1]),

@@ -11,7 +11,7 @@ use tern_client::{Client, ClientError, Entry, Event, EventStream, SendState, Sto
 use tern_proto::v1::{self, ErrorReason};
 use tern_types::Seq;
 
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_secs(60);
 
 async fn until<T>(events: &mut EventStream, mut find: impl FnMut(Event) -> Option<T>) -> T {
     let search = async {

@@ -108,10 +108,15 @@ async fn a_node_that_crashes_is_gone_after_its_lease() {
     let mut map = there.map();
     let (registration, _) = register(&here, "a", 1).await;
     until(&mut map, "a", has("a")).await;
-    let crashed = tokio::time::Instant::now();
+    let mut client = etcd.client().await;
+    let lease = client.leases().await.unwrap().leases()[0].id();
+    // On a busy machine the last renewal may be long ago, so etcd is asked how much is left of the lease.
+    let asked = tokio::time::Instant::now();
+    let left = client.lease_time_to_live(lease, None).await.unwrap().ttl();
     drop(registration);
     until(&mut map, "no a", lacks("a")).await;
-    assert!(crashed.elapsed() > LEASE / 2, "{:?}", crashed.elapsed());
+    let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
+    assert!(asked.elapsed() >= left, "{:?} of {left:?}", asked.elapsed());
 }
 
 #[tokio::test]

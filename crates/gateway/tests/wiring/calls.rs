@@ -75,14 +75,20 @@ async fn a_call_to_a_node_that_is_not_the_owner_follows_the_map() {
 }
 
 #[tokio::test]
-async fn what_is_no_service_of_ours_is_unimplemented() {
+async fn what_is_no_method_of_ours_is_unimplemented_with_a_reason() {
     let world = World::start(&[]).await;
     for path in [
         "/tern.v1.Chats/Nonsense",
         "/tern.internal.v1.ChatNode/ReadInbox",
         "/x.Y/Z",
+        // The gateway knows this method, and the fake node does not, as if it were older.
+        "/tern.v1.Auth/RefreshToken",
     ] {
         let status = raw_unary(world.channel().await, path).await;
-        assert_eq!(status.code(), Code::Unimplemented, "{path}");
+        assert_eq!(
+            (status.code(), reason_of(&status)),
+            (Code::Unimplemented, Some(ErrorReason::MethodUnknown)),
+            "{path}"
+        );
     }
 }

@@ -67,7 +67,7 @@ async fn while_a_cell_does_not_answer_nothing_is_deleted() {
     assert!(world.object_key(media).await.is_some());
     tx.rollback().await.unwrap();
     // The cell may be left out for another second. Until it has answered, nothing is known.
-    let bound = std::time::Duration::from_secs(30);
+    let bound = std::time::Duration::from_secs(60);
     let round = tern_local::until::some("the cell is asked again", bound, || async {
         Ok(world.collector.round(later + DAY).await?)
     });

@@ -264,7 +264,7 @@ async fn what_another_call_has_made_media_meanwhile_is_not_deleted() {
         .unwrap();
     world.proxy.heal();
     let commit = async {
-        let bound = Duration::from_secs(30);
+        let bound = Duration::from_secs(60);
         tern_local::until::holds("the object is looked at", bound, || async {
             Ok(!world.proxy.seen().is_empty())
         })

@@ -125,7 +125,7 @@ async fn a_finalise_dropped_after_any_number_of_polls_can_be_made_again() {
                 left -= 1;
                 std::task::Poll::Pending
             });
-            let ended = tokio::time::timeout(Duration::from_secs(20), ended)
+            let ended = tokio::time::timeout(Duration::from_secs(60), ended)
                 .await
                 .unwrap();
             if ended.is_some() {
@@ -135,7 +135,7 @@ async fn a_finalise_dropped_after_any_number_of_polls_can_be_made_again() {
         dropped += 1;
         // The connection of the dropped call has to be cleaned up first. Until then the store may count as away.
         let ticket = world
-            .finalized_within(alice, missing.upload, Duration::from_secs(30))
+            .finalized_within(alice, missing.upload, Duration::from_secs(60))
             .await;
         assert_eq!(
             world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(),

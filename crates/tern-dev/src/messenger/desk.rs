@@ -12,6 +12,8 @@ mod chats;
 mod outbox;
 mod privacy;
 mod seen;
+#[cfg(test)]
+pub mod testing;
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -108,6 +110,9 @@ pub struct Desk {
     /// The people that are hidden and have exchanged a message with the user since the connection was made. The flag is
     /// true for a message of the user, false for one of theirs. Each pair causes presence to be asked for once more.
     wrote: HashSet<(UserId, bool)>,
+    /// The people who have exchanged a message with the user before the server said anything of their presence. The
+    /// flag is that of `wrote`.
+    wrote_unseen: HashSet<(UserId, bool)>,
     config: ClientConfig,
     /// The events of a client that was started anew, until the screen takes them.
     new_events: Option<EventStream>,
@@ -143,6 +148,7 @@ impl Desk {
             watched: Vec::new(),
             watch_at: None,
             wrote: HashSet::new(),
+            wrote_unseen: HashSet::new(),
             config: device.config,
             new_events: None,
             downloads: device.downloads,

@@ -14,8 +14,9 @@ use super::desk::{Desk, Outcome, Update, help};
 use super::view::{Connection, Line, Tick, View};
 use super::words::refusal;
 
-/// The time without any event after which the program, once its input has ended, gives up on unfinished work.
-const LAST_NEWS: Duration = Duration::from_secs(10);
+/// The time without news from the server after which the program, once its input has ended, gives up on unfinished
+/// work. It is longer than a failover takes, also on a busy machine.
+const LAST_NEWS: Duration = Duration::from_secs(60);
 /// The interval between two calls of [`Desk::tick`].
 const CLOCK: Duration = Duration::from_secs(1);
 /// The number of lines of history that are shown when a chat is opened.
@@ -24,26 +25,10 @@ const HISTORY: usize = 20;
 /// The interval at which the program checks, after the end of input, whether it still has work.
 const CHECK: Duration = Duration::from_millis(100);
 
-/// Runs until `/quit`, the end of input, or the end of the client. Returns why it ended.
+/// Runs until `/quit`, the end of input, or the end of the client. Returns why it ended. Fails if the input has ended
+/// and the server does not answer.
 pub async fn run(desk: Desk, events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
-    let mut clock = tokio::time::interval(CLOCK);
-    let mut session = Session::begin(desk, events, to).await;
-    loop {
-        if let Some(reason) = session.over().await {
-            return Ok(reason);
-        }
-        tokio::select! {
-            event = next_event(&mut session.events) => {
-                if let Some(reason) = session.take_event(event) {
-                    return Ok(reason);
-                }
-            }
-            Some(update) = session.desk.update() => session.take_update(&update),
-            line = next_line(&mut session.input), if !session.opening => session.take_line(line).await,
-            _ = clock.tick() => session.desk.tick(),
-            () = tokio::time::sleep(CHECK), if session.input.is_none() => session.set_deadline(),
-        }
-    }
+    Session::begin(desk, events, to).await.talk().await
 }
 
 /// The conversation and its input.
@@ -56,8 +41,8 @@ struct Session {
     input: Option<Lines<BufReader<Stdin>>>,
     /// True while typed lines wait, until the chat that --to names is open or cannot be opened.
     opening: bool,
-    /// The time at which the program gives up on unfinished work. It is set after the end of input, and each event and
-    /// each update unsets it.
+    /// The time at which the program gives up on unfinished work. It is set after the end of input, and news from the
+    /// server unset it.
     deadline: Option<tokio::time::Instant>,
 }
 
@@ -79,18 +64,45 @@ impl Session {
         }
     }
 
-    /// Returns the reason why the program ends, or `None` if it goes on. Stops the client if that is still running.
-    async fn over(&mut self) -> Option<StopReason> {
+    /// Talks until the end.
+    async fn talk(mut self) -> anyhow::Result<StopReason> {
+        let mut clock = tokio::time::interval(CLOCK);
+        loop {
+            if let Some(end) = self.over().await {
+                return end;
+            }
+            tokio::select! {
+                event = next_event(&mut self.events) => {
+                    if let Some(reason) = self.take_event(event) {
+                        return Ok(reason);
+                    }
+                }
+                Some(update) = self.desk.update() => self.take_update(&update),
+                line = next_line(&mut self.input), if !self.opening => self.take_line(line).await,
+                _ = clock.tick() => self.desk.tick(),
+                () = tokio::time::sleep(CHECK), if self.input.is_none() => self.set_deadline(),
+            }
+        }
+    }
+
+    /// Returns how the program ends, or `None` if it goes on. Stops the client if that is still running.
+    async fn over(&mut self) -> Option<anyhow::Result<StopReason>> {
         // After the end of input nobody can type /connect, so the end of the client is the end of the program.
         if let (Err(reason), None) = (&self.events, &self.input) {
-            return Some(reason.clone());
+            return Some(Ok(reason.clone()));
         }
+        let finished = self.has_finished().await;
         let late = |at| tokio::time::Instant::now() >= at;
-        if self.has_finished().await || self.deadline.is_some_and(late) {
-            self.desk.client.stop().await;
-            return Some(StopReason::ByApp);
+        if !finished && !self.deadline.is_some_and(late) {
+            return None;
         }
-        None
+        self.desk.client.stop().await;
+        if finished {
+            return Some(Ok(StopReason::ByApp));
+        }
+        Some(Err(anyhow::anyhow!(
+            "the server does not answer; what was not sent is kept until this device connects again"
+        )))
     }
 
     /// Returns whether the input has ended and all that it asked for is done.
@@ -116,7 +128,10 @@ impl Session {
                 None
             }
             Some(event) => {
-                self.deadline = None;
+                // A connection that breaks is no news, nor is one that does not come about.
+                if !matches!(event, Event::Disconnected { .. }) {
+                    self.deadline = None;
+                }
                 self.desk.apply_event(&event, true);
                 self.screen.event(&self.desk.view, &event);
                 None
@@ -126,7 +141,6 @@ impl Session {
     }
 
     fn take_update(&mut self, update: &Update) {
-        self.deadline = None;
         if let Update::Open(chat) = update {
             self.desk.open_new(*chat);
         } else {
@@ -351,4 +365,30 @@ fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     // A write fails if nobody reads the output any more; then the input ends as well.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_client::{Outgoing, To};
+    use tern_types::UserId;
+
+    use super::*;
+    use crate::messenger::desk::testing::offline;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_be_reached_after_the_end_of_input_is_said_to_be_so() {
+        let (desk, events) = offline().await;
+        let message = Outgoing::new(To::Peer(UserId::random()), "hello");
+        desk.client.send_message(message).await.unwrap();
+        let session = Session {
+            desk,
+            screen: Screen::default(),
+            events: Ok(events),
+            input: None,
+            opening: false,
+            deadline: None,
+        };
+        let error = session.talk().await.unwrap_err().to_string();
+        assert!(error.contains("the server does not answer"), "{error}");
+    }
 }

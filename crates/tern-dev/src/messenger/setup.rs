@@ -143,7 +143,11 @@ fn api_key(args: &ChatArgs) -> Option<String> {
 /// devices of one platform are never used with another.
 fn data_dir(args: &ChatArgs) -> PathBuf {
     args.data_dir.clone().unwrap_or_else(|| {
-        let mut beside = args.dir.components().as_path().as_os_str().to_owned();
+        // `.` and `..` are no names to append to.
+        let named = args.dir.file_name().is_some();
+        let dir = std::fs::canonicalize(&args.dir).ok().filter(|_| !named);
+        let dir = dir.unwrap_or_else(|| args.dir.clone());
+        let mut beside = dir.components().as_path().as_os_str().to_owned();
         beside.push("-chat");
         beside.into()
     })
@@ -232,6 +236,10 @@ mod tests {
             let line = <Line as clap::Parser>::try_parse_from(line).unwrap();
             assert_eq!(store_file(&line.chat), PathBuf::from(file), "{flags:?}");
         }
+        let mut here = std::env::current_dir().unwrap().canonicalize().unwrap();
+        let line = <Line as clap::Parser>::try_parse_from(["chat", "--user", "bob", "--dir", "."]).unwrap();
+        here.as_mut_os_string().push("-chat");
+        assert_eq!(store_file(&line.chat), here.join("bob.db"));
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct Screen {
 
 /// Runs until the user leaves, a signal ends the program, or the client ends for good. Returns why it ended.
 pub async fn run(mut desk: Desk, events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
+    // Before the screen is taken, so that a signal never ends the program without restoring it.
+    let signals = Signals::new()?;
     let mut terminal = FullScreen::open()?;
     let mut screen = Screen {
         input: Input::default(),
@@ -67,18 +69,18 @@ pub async fn run(mut desk: Desk, events: EventStream, to: Option<String>) -> any
         (None, Some(chat)) => desk.open(chat),
         (None, None) => screen.help = Some(0),
     }
-    chat(&mut terminal, desk, events, screen).await
+    chat(&mut terminal, signals, desk, events, screen).await
 }
 
 async fn chat(
     terminal: &mut FullScreen,
+    mut signals: Signals,
     mut desk: Desk,
     events: EventStream,
     mut screen: Screen,
 ) -> anyhow::Result<StopReason> {
     let mut keys = TerminalEvents::new();
     let mut clock = tokio::time::interval(CLOCK);
-    let mut signals = Signals::new()?;
     // The events are `None` after the client has ended, while the user can still type /connect.
     let mut events = Some(events);
     loop {
@@ -270,3 +272,6 @@ fn step(by: isize, desk: &mut Desk, screen: &mut Screen) {
         .cast_unsigned();
     open(chats[next], desk, screen);
 }
+
+#[cfg(test)]
+mod tests;

@@ -422,7 +422,7 @@ impl View {
     /// Returns the tick of an own message. It is delivered or read only when that holds for all other members.
     fn tick(&self, room: &Room, seq: Seq) -> Tick {
         // A message that has no other recipients stays at "sent".
-        let others = room.others().max(1);
+        let others = room.others(self.me).max(1);
         let count = |reached: fn(&Mark) -> Seq| {
             let marks = room.marks_of_others(self.me);
             marks.filter(|(_, mark)| reached(mark) >= seq).count()

@@ -46,6 +46,7 @@ pub fn call(error: &CallError) -> String {
         (ErrorReason::TooLarge, _) => "it is too large",
         (ErrorReason::RateLimited, _) => "too much at once: try again in a moment",
         (ErrorReason::UserSuspended, _) => "the operator keeps you out for now",
+        (ErrorReason::MethodUnknown, _) => "the server is too old for that",
         (ErrorReason::ApiKeyInvalid, _) => "the server does not know this API key",
         (ErrorReason::ScopeMissing, _) => "this API key is not allowed to do that",
         (ErrorReason::Unspecified, Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)

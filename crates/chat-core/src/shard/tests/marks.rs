@@ -65,6 +65,30 @@ fn a_mark_that_waits_for_its_chat_to_be_loaded_is_known_and_answered_with_it() {
 }
 
 #[test]
+fn a_mark_that_is_being_written_is_known_while_its_chat_is_loaded_anew() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    let (chat, user) = (shard.chat, shard.people[1]);
+    shard.mark_read(chat, user, 1);
+    shard.now = shard.now + Duration::from_secs(1);
+    let Some(Job::Settle(settle)) = shard.job() else {
+        panic!("no settle is due")
+    };
+    let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
+    shard.tell(settle_done(chats, HashMap::new()));
+    assert!(matches!(shard.job(), Some(Job::Reads(_))));
+    let origin = Origin::Call(8);
+    load_number(&shard.tell(Event::BlocksChanged { origin, chat }));
+    assert_eq!(shard.state.read_mark(chat, user), Some((Seq(1), 0)));
+    let marks = shard.state.watermarks(chat).unwrap();
+    assert!(
+        marks.iter().any(|(of, mark)| (*of, mark.read) == (user, Seq(1))),
+        "{marks:?}"
+    );
+}
+
+#[test]
 fn a_mark_that_is_lost_with_a_load_is_no_success() {
     let chat = ChatId(uuid::Uuid::from_u128(7));
     let mut shard = Shard::new();

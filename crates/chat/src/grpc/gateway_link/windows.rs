@@ -237,7 +237,7 @@ mod tests {
             }
             panic!("no answer")
         };
-        let failed = tokio::time::timeout(Duration::from_secs(30), answered).await;
+        let failed = tokio::time::timeout(Duration::from_secs(60), answered).await;
         assert_eq!(failed.ok(), Some(true));
         serving.abort();
         closing.abort();

@@ -8,7 +8,7 @@ use tern_proto::v1::server_event::Event as Wire;
 use tern_types::Seq;
 
 use super::{chat, connected, feed};
-use crate::engine::{Call, Effects, Input};
+use crate::engine::{Call, Change, Effects, Input};
 use crate::error::CallError;
 use crate::model::{Event, ListedChat, Mark};
 use crate::testing::{NOW, entry, message_content, user, wire};
@@ -111,6 +111,35 @@ fn receipts_only_rise() {
         }]
     );
     assert!(feed(&mut engine, receipt(3, 1)).events.is_empty());
+}
+
+#[test]
+fn who_was_removed_counts_among_the_readers_no_more() {
+    let mut engine = connected();
+    let receipt = |read_seq| {
+        Wire::Receipt(v1::Receipt {
+            chat_id: chat(1).to_string(),
+            user_id: user(2).to_string(),
+            delivered_seq: read_seq,
+            read_seq,
+        })
+    };
+    feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 1))));
+    feed(&mut engine, receipt(1));
+    let mut removal = entry(chat(1), 2);
+    removal.content.content = Some(Content::MemberRemoved(v1::MemberRemoved {
+        user_id: user(2).to_string(),
+        left: false,
+    }));
+    let effects = feed(&mut engine, Wire::Entry(wire(&removal)));
+    let forgotten = Change::NoReceipt {
+        chat: chat(1),
+        user: user(2),
+    };
+    assert!(effects.changes.contains(&forgotten), "{:?}", effects.changes);
+    // If they are added again, their watermark begins anew.
+    let again = feed(&mut engine, receipt(1)).events;
+    assert!(matches!(again.as_slice(), [Event::Receipt { .. }]), "{again:?}");
 }
 
 #[test]

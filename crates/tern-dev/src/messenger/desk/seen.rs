@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tern_client::{ClientError, Event, SendState};
+use tern_client::{ClientError, Event, Presence, SendState};
 use tern_proto::v1::WatchErrorCode;
 use tern_types::{ChatId, Clock, Seq, UserId};
 
@@ -57,7 +57,21 @@ impl Desk {
                 state: SendState::Sent { .. },
                 ..
             } => self.wrote(self.peer(*chat), true),
-            Event::Connected { .. } => self.wrote.clear(),
+            // This may be the answer to a question that is older than the message.
+            Event::Presence {
+                user,
+                presence: Presence::Hidden,
+            } => {
+                for own in [false, true] {
+                    if self.wrote_unseen.remove(&(*user, own)) {
+                        self.wrote(Some(*user), own);
+                    }
+                }
+            }
+            Event::Connected { .. } => {
+                self.wrote.clear();
+                self.wrote_unseen.clear();
+            }
             Event::Watching {
                 error, retry_after, ..
             } if !retry_after.is_zero() && *error != WatchErrorCode::Invalid => {
@@ -74,11 +88,13 @@ impl Desk {
     /// Notes a message between the user and `other`, written by the user if `own` is set. If `other` is hidden,
     /// presence is asked for again.
     fn wrote(&mut self, other: Option<UserId>, own: bool) {
-        let hidden = other.filter(|user| self.view.is_hidden(*user));
-        if let Some(user) = hidden
-            && self.wrote.insert((user, own))
-        {
-            self.watch_again();
+        let Some(user) = other else { return };
+        if self.view.is_hidden(user) {
+            if self.wrote.insert((user, own)) {
+                self.watch_again();
+            }
+        } else if !self.view.knows_presence(user) {
+            self.wrote_unseen.insert((user, own));
         }
     }
 
@@ -115,5 +131,68 @@ impl Desk {
             let _ = updates.send(Update::Reached { chat, seq, receipts }).await;
             Ok(())
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_client::Entry;
+    use tern_proto::v1::{self, entry_content::Content};
+    use tern_types::{DeviceId, RequestId, Timestamp};
+
+    use super::*;
+    use crate::messenger::desk::testing::offline;
+
+    /// Returns a message that this person has written in their direct chat with the user.
+    fn message(desk: &Desk, from: UserId, seq: u64) -> Event {
+        let message = v1::Message {
+            body: "hello".into(),
+            ..Default::default()
+        };
+        Event::Entry(Entry {
+            chat: ChatId::direct(desk.view.me, from),
+            seq: Seq(seq),
+            sent_at: Timestamp(0),
+            sender: Some(from),
+            device: Some(DeviceId::random()),
+            request: Some(RequestId::random()),
+            ordinal: seq,
+            content: v1::EntryContent {
+                content: Some(Content::Message(message)),
+            },
+        })
+    }
+
+    #[tokio::test]
+    async fn a_first_message_has_presence_asked_for_again_once_whatever_the_order_of_the_answer() {
+        for answered_first in [true, false] {
+            let (mut desk, _events) = offline().await;
+            let bob = UserId::random();
+            let presence = Presence::Hidden;
+            let hidden = Event::Presence { user: bob, presence };
+            let first = message(&desk, bob, 1);
+            let events = if answered_first {
+                [&hidden, &first]
+            } else {
+                [&first, &hidden]
+            };
+            for event in events {
+                desk.may_be_seen_after(event);
+            }
+            assert!(desk.watch_at.take().is_some(), "{answered_first}");
+            let second = message(&desk, bob, 2);
+            for event in [&hidden, &second] {
+                desk.may_be_seen_after(event);
+            }
+            assert_eq!(desk.watch_at, None, "{answered_first}");
+        }
+    }
+
+    impl Desk {
+        /// Applies the event to the view, as [`Desk::apply_event`] does, and then as a sign that somebody may be seen.
+        fn may_be_seen_after(&mut self, event: &Event) {
+            self.view.apply(event, Clock::monotonic());
+            self.may_be_seen(event);
+        }
     }
 }

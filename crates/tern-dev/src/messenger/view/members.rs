@@ -8,14 +8,15 @@ use tern_types::{ChatId, RequestId, UserId};
 use super::{Room, View};
 
 impl Room {
-    /// Returns how many members there are beside the user, which is how many a message can reach.
-    pub(super) fn others(&self) -> usize {
-        let known = self.chat.as_ref().map_or(2, |chat| chat.member_count);
-        let members = match self.members.len() {
-            0 => usize::try_from(known).unwrap_or(usize::MAX),
-            loaded => loaded,
-        };
-        members.saturating_sub(1)
+    /// Returns how many members there are beside the user `me`, which is how many a message can reach. A user who has
+    /// left is not among the members.
+    pub(super) fn others(&self, me: UserId) -> usize {
+        if !self.members.is_empty() {
+            return self.members.iter().filter(|user| **user != me).count();
+        }
+        let Some(chat) = &self.chat else { return 1 };
+        let members = usize::try_from(chat.member_count).unwrap_or(usize::MAX);
+        members.saturating_sub(usize::from(!chat.left))
     }
 
     /// Returns the marks of the other members. People who have left do not count.

@@ -38,6 +38,11 @@ impl View {
         self.presences.get(&user) == Some(&Presence::Hidden)
     }
 
+    /// Returns whether the server has said anything of this person's presence since the connection was made.
+    pub fn knows_presence(&self, user: UserId) -> bool {
+        self.presences.contains_key(&user)
+    }
+
     /// Returns the presence to show for a chat, as in "online", "last seen today 14:02", or for a group "3 online".
     /// `now` is the time by the wall clock.
     pub fn presence(&self, chat: ChatId, now: Timestamp) -> Option<String> {

@@ -15,7 +15,7 @@ impl View {
     pub fn details(&self, chat: ChatId) -> Option<(Seq, String)> {
         let room = self.rooms.get(&chat)?;
         room.chat.as_ref().filter(|chat| chat.kind == ChatKind::Group)?;
-        let others = room.others();
+        let others = room.others(self.me);
         let seq = self.own_message(chat, 1)?;
         let (mut read, mut delivered) = (Vec::new(), Vec::new());
         for (user, mark) in room.marks_of_others(self.me) {

@@ -386,6 +386,32 @@ fn who_was_removed_counts_among_nobodys_readers() {
 }
 
 #[test]
+fn who_was_removed_themselves_is_told_of_all_others() {
+    for loaded in [true, false] {
+        let mut view = view(3);
+        if loaded {
+            view.room(CHAT).members = [1, 2, 3].map(user).into();
+        }
+        view.apply(&Event::Entry(said(1, user(1), "hi")), NOW);
+        view.apply(&Event::Entry(removed(2, 1)), NOW);
+        let mut chat = view.rooms[&CHAT].chat.clone().unwrap();
+        (chat.member_count, chat.left) = (2, true);
+        view.apply(&Event::Chat(chat), NOW);
+        receipt(&mut view, 2, 1, 1);
+        let ticks = |view: &View| view.lines(CHAT).first().and_then(|line| line.tick.clone());
+        assert_eq!(ticks(&view), Some(Tick::Sent), "{loaded}");
+        receipt(&mut view, 3, 1, 1);
+        assert_eq!(ticks(&view), Some(Tick::Read), "{loaded}");
+        let details = view.details(CHAT).map(|(_, text)| text);
+        assert_eq!(
+            details.as_deref(),
+            Some("read by 2 of 2 (Bob, Carol)"),
+            "{loaded}"
+        );
+    }
+}
+
+#[test]
 fn a_refused_message_can_be_found_and_forgotten() {
     let mut view = view(2);
     let requests: Vec<RequestId> = ["one", "two"]

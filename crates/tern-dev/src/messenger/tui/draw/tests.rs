@@ -172,6 +172,24 @@ fn an_ended_connection_is_a_state_and_says_how_to_go_on() {
 }
 
 #[test]
+fn a_lost_connection_is_a_state_and_says_when_it_is_tried_again() {
+    let mut view = view();
+    let lost = Event::Disconnected {
+        reason: "transport error".to_owned(),
+        retry_in: Some(std::time::Duration::from_secs(3600)),
+    };
+    view.apply(&lost, Clock::monotonic());
+    let shown = drawn(&view, 120, 14, None);
+    for text in [
+        "not connected: the server cannot be reached · again in 3",
+        "you        a message that is so long",
+        "message to Bob",
+    ] {
+        assert!(shown.contains(text), "no {text:?} in\n{shown}");
+    }
+}
+
+#[test]
 fn a_refused_message_says_what_can_be_done() {
     let mut view = view();
     let chat = view.open.unwrap();

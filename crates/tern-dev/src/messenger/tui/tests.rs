@@ -1,0 +1,97 @@
+//! Tests what keys and pasted texts do.
+
+use tern_client::Chat;
+use tern_proto::v1::{ChatKind, Role};
+use tern_types::{RequestId, Seq, Timestamp, UserId};
+
+use super::*;
+use crate::messenger::desk::testing::offline;
+
+fn screen() -> Screen {
+    Screen {
+        input: Input::default(),
+        notice: None,
+        help: None,
+        scrolled: 0,
+        page: FIRST_PAGE,
+        lines: 0,
+    }
+}
+
+async fn pressed(code: KeyCode, desk: &mut Desk, screen: &mut Screen) {
+    let leave = press(KeyEvent::new(code, KeyModifiers::NONE), desk, screen).await;
+    assert!(!leave, "{code:?}");
+}
+
+async fn pasted(text: &str, desk: &mut Desk, screen: &mut Screen) {
+    let leave = take_key(TerminalEvent::Paste(text.to_owned()), desk, screen).await;
+    assert!(!leave, "{text:?}");
+}
+
+/// Returns the bodies of the messages that wait to be sent.
+async fn outbox(desk: &Desk) -> Vec<String> {
+    let queued = desk.client.outbox().await.unwrap();
+    let body = |body: &[u8]| String::from_utf8_lossy(body).into_owned();
+    queued.iter().map(|queued| body(&queued.message.body)).collect()
+}
+
+#[tokio::test]
+async fn keys_scroll_the_help_and_close_it() {
+    let (mut desk, _events) = offline().await;
+    let mut screen = screen();
+    screen.help = Some(0);
+    let page = FIRST_PAGE - 1;
+    for (code, from) in [
+        (KeyCode::Down, 1),
+        (KeyCode::PageDown, 1 + page),
+        (KeyCode::Up, page),
+        (KeyCode::PageUp, 0),
+        (KeyCode::Up, 0),
+    ] {
+        pressed(code, &mut desk, &mut screen).await;
+        assert_eq!(screen.help, Some(from), "{code:?}");
+    }
+    pressed(KeyCode::Esc, &mut desk, &mut screen).await;
+    assert_eq!(screen.help, None);
+}
+
+#[tokio::test]
+async fn pasted_lines_are_one_message_and_are_sent_with_enter_only() {
+    let (mut desk, _events) = offline().await;
+    let mut screen = screen();
+    desk.open_direct(UserId::random());
+    pasted("one\r\ntwo\rthree", &mut desk, &mut screen).await;
+    assert_eq!(outbox(&desk).await, [""; 0]);
+    pressed(KeyCode::Enter, &mut desk, &mut screen).await;
+    assert_eq!(outbox(&desk).await, ["one\ntwo\nthree"]);
+}
+
+#[tokio::test]
+async fn who_was_removed_can_type_commands_only() {
+    let (mut desk, _events) = offline().await;
+    let mut screen = screen();
+    let group = ChatId::group(desk.view.me, RequestId::random());
+    desk.view.set_chat(Chat {
+        id: group,
+        kind: ChatKind::Group,
+        title: "lunch".to_owned(),
+        peer: None,
+        member_count: 2,
+        role: Role::Member,
+        head: Seq(1),
+        active_at: Timestamp(0),
+        read: Seq(1),
+        unread: 0,
+        left: true,
+    });
+    desk.view.open = Some(group);
+    pressed(KeyCode::Char('h'), &mut desk, &mut screen).await;
+    pasted("hello", &mut desk, &mut screen).await;
+    assert!(screen.input.is_empty());
+    for c in "/who".chars() {
+        pressed(KeyCode::Char(c), &mut desk, &mut screen).await;
+    }
+    assert_eq!(screen.input.take(), "/who");
+    desk.submit("hello all the same").await;
+    assert_eq!(outbox(&desk).await, [""; 0]);
+}
