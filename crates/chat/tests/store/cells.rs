@@ -146,6 +146,32 @@ async fn pages_of_chats_go_through_all_cells_in_the_order_of_the_last_entries() 
     }
 }
 
+/// Each of four cells is asked for 28 chats of a page of 40.
+#[tokio::test]
+async fn a_page_ends_early_where_one_cell_has_most_of_its_chats() {
+    let (store, me, ..) = Store::spread().await;
+    let mut db = store.shard_of(Cell::FIRST).await;
+    for _ in 0..30 {
+        let other = store.peer_in(Cell::FIRST, me).await;
+        let mut chat = store.direct(me, other).await;
+        store.say(&mut db, &mut chat, other, "hello").await;
+    }
+    let page = async |after, limit| {
+        let page = listing::chats(&store.pools, &store.master, me, None, after, limit, 1 << 20).await;
+        page.unwrap()
+    };
+    let all = page(None, 200).await;
+    assert_eq!((all.chats.len(), all.more), (34, false));
+    let first = page(None, 40).await;
+    assert_eq!((first.chats.len(), first.more), (28, true));
+    let last = first.chats.last().unwrap();
+    let at = last.last_entry.as_ref().unwrap().sent_at_ms;
+    let second = page(Some((tern_types::Timestamp(at), last.chat)), 40).await;
+    assert_eq!((second.chats.len(), second.more), (6, false));
+    let shown = first.chats.iter().chain(&second.chats).map(|view| view.chat);
+    assert!(shown.eq(all.chats.iter().map(|view| view.chat)));
+}
+
 #[tokio::test]
 async fn a_page_that_a_cell_has_cut_ends_before_what_it_leaves_out() {
     let (store, me, _, chats) = Store::spread().await;
