@@ -42,8 +42,8 @@ pub const RETRY: Duration = Duration::from_millis(250);
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
 /// The least time between two readings of the inbox. Pushes are dropped in bursts, and one reading serves a burst.
 pub(crate) const INBOX_PAUSE: Duration = Duration::from_millis(250);
-/// The pause before an inbox of which a part could not be read is read again. It doubles twice, because each reading
-/// costs the parts of the store that answer as much as the first one.
+/// The shortest pause before an inbox of which a part could not be read is read again. It doubles twice, because each
+/// reading costs the parts of the store that answer as much as the first one.
 pub(crate) const PARTIAL_PAUSE: Duration = Duration::from_secs(5);
 /// The least time between two CaughtUp that are sent because receipts were lost: each makes a device ask for the
 /// receipts of some chats.
