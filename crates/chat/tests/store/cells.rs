@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection};
 use tern_chat::store::group::{self, Created, NewGroup};
-use tern_chat::store::{devices, inboxes, listing, strangers, written};
+use tern_chat::store::{devices, inboxes, inspect, listing, strangers, written};
 use tern_chat_core::EntryKind;
 use tern_store::error::{is_away, is_held};
 use tern_store::pools;
@@ -206,7 +206,7 @@ async fn a_cell_that_hangs_is_left_out_of_what_people_read_and_nothing_waits_for
         .execute(&mut *tx)
         .await
         .unwrap();
-    for table in ["members", "inbox", "messages"] {
+    for table in ["members", "inbox", "messages", "unsettled"] {
         let lock = format!("LOCK TABLE {}.{table} IN ACCESS EXCLUSIVE MODE", held.schema());
         sqlx::query(AssertSqlSafe(lock)).execute(&mut *tx).await.unwrap();
     }
@@ -222,6 +222,12 @@ async fn a_cell_that_hangs_is_left_out_of_what_people_read_and_nothing_waits_for
             break;
         }
     }
+    // Operators are told what waits in the others: chats that are not closed, and a row for each.
+    let unsettled = inspect::unsettled(&store.pools).await.unwrap();
+    let commits: u64 = unsettled.ranges.iter().map(|range| range.commits).sum();
+    assert_eq!((commits, unsettled.partial), (3, true));
+    let inbox = inspect::inbox_size(&store.pools).await.unwrap();
+    assert_eq!((inbox.rows, inbox.partial), (6, true));
     // A question whose answer must be complete fails.
     assert!(written::have_written(&store.pools, me, &others).await.is_err());
     tx.rollback().await.unwrap();
