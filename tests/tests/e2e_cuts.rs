@@ -117,7 +117,7 @@ async fn a_chat_node_that_no_gateway_reaches_gives_its_chats_up_and_takes_them_b
 async fn a_presence_node_that_no_gateway_reaches_gives_its_people_up_and_takes_them_back() {
     let world = World::with(|builder| patient(builder).presences(2).wired(Role::Presence)).await;
     let mut pairs = pairs(&world, 6).await;
-    let wire = world.platform.wire("presence-0").unwrap();
+    let wire = world.platform.proxy("presence-0").unwrap();
     wire.cut(|from| from.starts_with("gateway"));
     write_for(&mut pairs, Duration::from_secs(1)).await;
     world.platform.unwell("presence-0", true).await.unwrap();
@@ -143,7 +143,7 @@ async fn a_gateway_that_reaches_no_chat_node_is_not_ready_and_sends_its_devices_
     stays.connect_at(0).await;
     let before = stays.state().drainings;
     for node in chats {
-        let wire = world.platform.wire(node).unwrap();
+        let wire = world.platform.proxy(node).unwrap();
         wire.cut(|from| from == "gateway-0");
     }
     write_for(&mut pairs, Duration::from_secs(1)).await;
@@ -156,7 +156,7 @@ async fn a_gateway_that_reaches_no_chat_node_is_not_ready_and_sends_its_devices_
     // Nobody tells these phones where to go.
     all_end(&pairs).await;
     for node in chats {
-        world.platform.wire(node).unwrap().cut(|_| false);
+        world.platform.proxy(node).unwrap().cut(|_| false);
     }
     until::holds("gateway-0 is ready again", BOUND, || async {
         world.platform.is_ready("gateway-0").await

@@ -74,7 +74,11 @@ async fn messages_go_on_where_presence_is_out_of_a_gateways_reach() {
     let chat = ChatId::direct(alice.id, bob.id);
     hers.connect_at(1).await;
     for node in NODES {
-        world.platform.wire(node).unwrap().cut(|from| from == "gateway-0");
+        world
+            .platform
+            .proxy(node)
+            .unwrap()
+            .cut(|from| from == "gateway-0");
     }
     // The first message may find a presence node that has not noticed the cut yet.
     his.connect_at(0).await;
@@ -84,7 +88,7 @@ async fn messages_go_on_where_presence_is_out_of_a_gateways_reach() {
         his.has_text(chat, &text).await;
     }
     for node in NODES {
-        world.platform.wire(node).unwrap().cut(|_| false);
+        world.platform.proxy(node).unwrap().cut(|_| false);
     }
     hers.say(bob.id, "after").await;
     his.has_text(chat, "after").await;

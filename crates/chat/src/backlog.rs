@@ -33,7 +33,8 @@ pub async fn run(pools: Pools, ownership: Ownership, map: MapHandle, drain: Drai
     }
 }
 
-/// Measures the inboxes if this node asks for all nodes; otherwise returns zeros.
+/// Measures the inboxes if this node asks for all nodes; otherwise returns zeros. Rows of a cell that does not answer are
+/// left out.
 async fn look(pools: &Pools, asks: bool) -> sqlx::Result<Backlog> {
     if !asks {
         return Ok(Backlog::default());

@@ -47,6 +47,11 @@ impl Role {
             Self::Media => "media",
         }
     }
+
+    /// Returns whether the slots are divided among the nodes of the role.
+    pub fn owns_slots(self) -> bool {
+        matches!(self, Self::Chat | Self::Presence)
+    }
 }
 
 impl fmt::Display for Role {
@@ -122,7 +127,7 @@ pub struct ClusterMap {
 struct RoleMap {
     /// The nodes, ascending by name.
     nodes: Vec<Node>,
-    /// The index in `nodes` of each slot's owner. It is empty if no node may own slots.
+    /// The index in `nodes` of each slot's owner. It is empty if the role owns no slots or no node may own any.
     owners: Vec<u16>,
 }
 
@@ -140,10 +145,14 @@ impl ClusterMap {
                 known.insert(node.name.clone(), node);
             }
         }
+        let roles = Role::ALL.map(|role| {
+            let nodes = std::mem::take(&mut sorted[role as usize]);
+            RoleMap::new(role, nodes.into_values().collect())
+        });
         Self {
             version,
             guessed: false,
-            roles: sorted.map(|nodes| RoleMap::new(nodes.into_values().collect())),
+            roles,
         }
     }
 
@@ -177,8 +186,8 @@ impl ClusterMap {
             .map(|index| &nodes[index])
     }
 
-    /// Returns the owner of the slot, or `None` if all nodes of the role are draining or gone. Unwell nodes own slots
-    /// only if all nodes are unwell, because then the cause affects everybody.
+    /// Returns the owner of the slot, or `None` if all nodes of the role are draining or gone, or the role owns no slots.
+    /// Unwell nodes own slots only if all nodes are unwell, because then the cause affects everybody.
     pub fn owner(&self, role: Role, slot: Slot) -> Option<&Node> {
         let map = &self.roles[role as usize];
         map.owners
@@ -222,10 +231,12 @@ fn able(nodes: &[Node]) -> impl Iterator<Item = &Node> {
 }
 
 impl RoleMap {
-    fn new(nodes: Vec<Node>) -> Self {
+    fn new(role: Role, nodes: Vec<Node>) -> Self {
         let able = || able(&nodes).map(|node| node.name.as_str());
         let mut owners = Vec::new();
-        if able().next().is_some() {
+        // Every node looks for the owners after every change, so not for those of thousands of gateways, which nobody asks
+        // for.
+        if role.owns_slots() && able().next().is_some() {
             owners.reserve_exact(usize::from(SLOTS));
             for slot in Slot::all() {
                 let owner = rendezvous(slot, able());
@@ -324,6 +335,17 @@ mod tests {
         assert_eq!(map.owner(Role::Gateway, slot), None);
         assert_eq!(map.any(Role::Accounts), None);
         assert!(map.node(Role::Presence, "a").is_none());
+    }
+
+    #[test]
+    fn slots_are_divided_among_the_nodes_of_the_roles_that_own_some() {
+        let map = ClusterMap::new(1, Role::ALL.map(|role| (role, node("a"))));
+        for role in Role::ALL {
+            let owned = Slot::all().filter(|slot| map.owns(role, "a", *slot)).count();
+            let all = matches!(role, Role::Chat | Role::Presence);
+            assert_eq!(owned, if all { usize::from(SLOTS) } else { 0 }, "{role}");
+            assert!(map.any(role).is_some(), "{role}");
+        }
     }
 
     #[test]

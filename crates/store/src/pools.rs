@@ -71,7 +71,7 @@ impl Pools {
     ///
     /// # Errors
     ///
-    /// Postgres cannot be reached, or the store's schema is not up to date.
+    /// Postgres cannot be reached, or it has no store.
     pub async fn open(args: &PostgresArgs) -> anyhow::Result<Self> {
         let people = pool(args.database_pool_size)
             .connect_with(hot_connect_options(args))
@@ -81,14 +81,14 @@ impl Pools {
         Self::over(people, args).await
     }
 
-    /// Makes the pools from an open pool for people, by which it reads how many cells the store has. The
-    /// pools of the cells connect when they are first used.
+    /// Makes the pools from an open pool for people, by which it reads how many cells the store has. That the schema is
+    /// up to date has to be known ([`schema::require`]). The pools of the cells connect when they are first used.
     ///
     /// # Errors
     ///
-    /// Postgres does not answer, or the store's schema is not up to date.
+    /// Postgres does not answer, or it has no store.
     pub async fn over(people: PgPool, args: &PostgresArgs) -> anyhow::Result<Self> {
-        let count = schema::require(&people).await?;
+        let count = schema::count(&people).await?;
         metrics::has_cells();
         let size = args.database_pool_size / u32::from(count.count());
         let connect = |cell| cell_connect_options(args, cell);

@@ -58,7 +58,7 @@ const LOCK: &str = "SELECT pg_advisory_lock(hashtextextended('tern migrate', 0))
 /// The advice to whoever finds the schema not up to date.
 const MIGRATE: &str = "run `tern migrate` first";
 
-/// Makes the table and the sequence of the schema `tern`, which are about the store as a whole.
+/// Makes the table, the sequence and the function of the schema `tern`, which are about the store as a whole.
 const STORE: &str = "
 CREATE TABLE IF NOT EXISTS tern.store (
     single boolean PRIMARY KEY DEFAULT true CHECK (single),
@@ -69,7 +69,17 @@ CREATE TABLE IF NOT EXISTS tern.store (
 );
 -- The order of streams: each draws a number when it is opened, and of a device's streams the one with the highest is the
 -- newest, whatever the clocks of the gateways say.
-CREATE SEQUENCE IF NOT EXISTS tern.stream_numbers AS bigint";
+CREATE SEQUENCE IF NOT EXISTS tern.stream_numbers AS bigint;
+-- Changes the columns of a cell's table, as a migration of a cell wants it. The table may be a partition, and a partition
+-- has the columns of its parent. So the parent is changed, and all its partitions with it. The migrations of the other
+-- cells find the change there, which needs an IF [NOT] EXISTS. Each runs in a transaction of its own, beside the others,
+-- and so begins with its changes of columns: whoever waits for a parent has locked no cell's table yet.
+CREATE OR REPLACE FUNCTION tern.alter_table(leaf regclass, change text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    parent regclass := (SELECT inhparent FROM pg_catalog.pg_inherits WHERE inhrelid = leaf);
+BEGIN
+    EXECUTE format('ALTER TABLE %s %s', coalesce(parent, leaf), change);
+END $$";
 
 /// Makes unqualified names mean the same on all connections of this role as on Tern's own, for operators' sessions.
 const DEFAULT_PATH: &str = "
@@ -168,11 +178,22 @@ async fn settle_cells(db: &mut PgConnection, wanted: Option<Cells>) -> anyhow::R
     Ok(cells)
 }
 
+/// Reads the number of cells of a store that [`require`] has found whole.
+///
+/// # Errors
+///
+/// Postgres does not answer, or the store has no number of cells.
+pub(crate) async fn count(pool: &PgPool) -> anyhow::Result<Cells> {
+    let mut db = pool.acquire().await?;
+    cells(&mut db).await
+}
+
 /// Reads the number of cells.
 async fn cells(db: &mut PgConnection) -> anyhow::Result<Cells> {
-    let count: i16 = sqlx::query_scalar("SELECT cells FROM tern.store")
-        .fetch_one(db)
+    let count: Option<i16> = sqlx::query_scalar("SELECT cells FROM tern.store")
+        .fetch_optional(db)
         .await?;
+    let count = count.with_context(|| format!("the store was made only in part: {MIGRATE}"))?;
     let cells = u16::try_from(count).ok().and_then(Cells::new);
     cells.with_context(|| format!("the store says that it has {count} cells, which is not possible"))
 }
@@ -291,8 +312,8 @@ async fn connect(args: &PostgresArgs, schema: &str) -> anyhow::Result<PgConnecti
 ///
 /// # Errors
 ///
-/// Postgres does not answer, the schema is older than this program needs, or a migration or a move of tables
-/// was interrupted.
+/// Postgres does not answer, the schema is older than this program needs, the database has other cells than the store
+/// says, or a migration or a move of tables was interrupted.
 pub async fn require(pool: &PgPool) -> anyhow::Result<Cells> {
     let mut db = pool.acquire().await?;
     let exists = exists(&mut db).await?;
@@ -302,6 +323,7 @@ pub async fn require(pool: &PgPool) -> anyhow::Result<Cells> {
         !legacy::is_moving(&mut db).await?,
         "the tables of version 0.1 were moved only in part: {MIGRATE}"
     );
+    require_no_others(&mut db, cells).await?;
     let on_citus = citus::is_used(&mut db).await?;
     if on_citus {
         citus::require(&mut db, cells).await?;
@@ -323,6 +345,20 @@ pub async fn require(pool: &PgPool) -> anyhow::Result<Cells> {
         require_attached(&mut db, cells).await?;
     }
     Ok(cells)
+}
+
+/// Checks that the database has no cells besides those of the store. With a number that is too low, nodes would look for
+/// chats in cells that do not have them.
+async fn require_no_others(db: &mut PgConnection, cells: Cells) -> anyhow::Result<()> {
+    let found: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_namespace WHERE nspname ~ '^cell_[0-9]+$'")
+        .fetch_one(db)
+        .await?;
+    anyhow::ensure!(
+        found <= i64::from(cells.count()),
+        "the database has {found} cells, and tern.store says that the store has {}",
+        cells.count()
+    );
+    Ok(())
 }
 
 async fn require_attached(db: &mut PgConnection, cells: Cells) -> anyhow::Result<()> {

@@ -19,7 +19,7 @@ use tern_cluster::info::Info;
 use tern_cluster::links::RetryWaits;
 use tern_cluster::shedding::Shedding;
 use tern_cluster::wellness::{self, Reached};
-use tern_cluster::{Drain, Node, NodeContext};
+use tern_cluster::{Drain, Node, NodeContext, Role};
 use tern_store::postgres::{self, PostgresArgs};
 use tern_store::schema;
 use tern_transport::admin::Readiness;
@@ -182,10 +182,7 @@ async fn start(
         cluster.records(),
         env!("CARGO_PKG_VERSION"),
     ));
-    let extras = Extras {
-        reflection: args.node.reflection,
-        ..Extras::default()
-    };
+    let extras = extras(args.node.reflection, &names);
     let ended = drain.clone();
     let shutdown = async move { ended.ended().await };
     let served = serve::internal(
@@ -210,6 +207,18 @@ async fn start(
         cluster,
         watching,
     })
+}
+
+/// Returns what the internal server of a node with these roles serves and bears besides the roles' services.
+fn extras(reflection: bool, names: &[Role]) -> Extras {
+    let mut extras = Extras {
+        reflection,
+        ..Extras::default()
+    };
+    if !names.contains(&Role::Gateway) {
+        extras.bounds.connections = descriptors::shares().without_clients().internal;
+    }
+    extras
 }
 
 /// Makes the context that all roles of the node share.
@@ -322,6 +331,14 @@ mod tests {
         );
         let ended = server_fault(Ok(Ok(())));
         assert_eq!(ended.to_string(), "the internal server ended by itself");
+    }
+
+    #[test]
+    fn a_node_without_clients_takes_more_connections_of_other_nodes() {
+        let connections = |roles: &[Role]| extras(false, roles).bounds.connections;
+        let shares = descriptors::shares();
+        assert_eq!(connections(&[Role::Chat, Role::Gateway]), shares.internal);
+        assert_eq!(connections(&[Role::Chat]), shares.internal + shares.clients);
     }
 
     #[test]

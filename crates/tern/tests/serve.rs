@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use sqlx::{Connection, Executor, PgConnection};
 use tern_cluster::etcd::{Cluster, EtcdArgs};
 use tern_cluster::{MapHandle, Node, Role};
 use tern_local::secrets::Secrets;
@@ -52,6 +53,22 @@ impl Place {
             Process::spawn("n-0", command, &self.logs.path().join("n-0.log")).unwrap(),
             admin,
         )
+    }
+
+    /// Runs `tern migrate`, which has to fail. Returns what it says.
+    async fn refuses_to_migrate(&self, database: &str, etcd: &str, flags: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
+        command
+            .arg("migrate")
+            .args(flags)
+            .env("RUST_BACKTRACE", "0")
+            .env("TERN_DATABASE_URL", database)
+            .env("TERN_ETCD_ENDPOINTS", etcd)
+            .env("TERN_ETCD_PREFIX", &self.prefix);
+        let output = command.output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{said}");
+        said
     }
 }
 
@@ -174,6 +191,41 @@ async fn a_chat_node_refuses_a_database_that_was_never_migrated() {
     let (process, _) = place.serve("chat", &[("TERN_DATABASE_URL", &database)]);
     assert!(!process.wait().await.success());
     assert!(process.tail(20).contains("tern migrate"), "{}", process.tail(20));
+}
+
+/// The database looks like that of a version 0.1, whose tables are moved. A node of that version may have no connection to
+/// Postgres at the moment.
+#[tokio::test]
+async fn tables_are_not_moved_while_a_node_is_in_the_map_or_while_that_is_not_known() {
+    let place = Place::new().await;
+    let database = place.shared.database().await.unwrap();
+    let mut db = PgConnection::connect(&database).await.unwrap();
+    db.execute("CREATE TABLE public._sqlx_migrations (version int8, success boolean)")
+        .await
+        .unwrap();
+    let (process, admin) = place.serve("presence", &[]);
+    ready(admin).await;
+    let etcd = place.shared.etcd();
+    let said = place.refuses_to_migrate(&database, etcd, &[]).await;
+    assert!(said.contains("1 nodes are in the cluster map"), "{said}");
+    let nobody = format!("http://127.0.0.1:{}", ports::free().unwrap());
+    let said = place.refuses_to_migrate(&database, &nobody, &[]).await;
+    assert!(said.contains("etcd does not say whether nodes run"), "{said}");
+    let made: bool = sqlx::query_scalar("SELECT to_regnamespace('tern') IS NOT NULL")
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+    assert!(!made, "nothing is written");
+
+    // Both ways lead on to the next reason for which such a store is refused.
+    let beyond = "older than version 0.1";
+    let flags = ["--all-nodes-are-stopped"];
+    let said = place.refuses_to_migrate(&database, &nobody, &flags).await;
+    assert!(said.contains(beyond), "{said}");
+    process.signal(Signal::SIGTERM).unwrap();
+    assert!(process.wait().await.success(), "{}", process.tail(20));
+    let said = place.refuses_to_migrate(&database, etcd, &[]).await;
+    assert!(said.contains(beyond), "{said}");
 }
 
 #[tokio::test]

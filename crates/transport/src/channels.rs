@@ -22,16 +22,25 @@ const STREAM_WINDOW: u32 = 2 << 20;
 /// The window of a connection in bytes, shared by all its streams. h2 charges small unread frames against it, so it
 /// is generous.
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// The most channels that are kept. Channels to nodes that start again on new ports would otherwise pile up. When there
-/// are so many, all are forgotten, which costs a reconnect each.
-const MAX_CHANNELS: usize = 1024;
+/// The most channels that are kept, which is more than a platform for a billion users has nodes. Channels to nodes that
+/// start again on new ports would otherwise pile up. When there are so many, the half is forgotten that was not used for
+/// longest; one that is needed after all costs a reconnect. A link keeps its own.
+const MAX_CHANNELS: usize = 16_384;
 
 /// Channels by address, which connect when they are first used and reconnect by themselves. The default ones use
 /// plain text.
 #[derive(Clone, Default)]
 pub struct Channels {
     tls: Option<InternalTls>,
-    open: Arc<Mutex<HashMap<String, Channel>>>,
+    open: Arc<Mutex<Recent<Channel>>>,
+}
+
+/// The things that were made for addresses, at most [`MAX_CHANNELS`].
+struct Recent<T> {
+    /// The thing that was made for each address, and the number of its last use.
+    made: HashMap<String, (T, u64)>,
+    /// The number of uses so far.
+    uses: u64,
 }
 
 impl Channels {
@@ -47,10 +56,7 @@ impl Channels {
     pub fn get(&self, address: &str) -> Result<Channel, ApiError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = open.get(address) {
-            return Ok(channel.clone());
-        }
-        if open.len() >= MAX_CHANNELS {
-            open.clear();
+            return Ok(channel);
         }
         let endpoint = endpoint(address)?;
         let channel = match &self.tls {
@@ -61,8 +67,39 @@ impl Channels {
                 endpoint.connect_with_connector_lazy(tower::service_fn(connect))
             }
         };
-        open.insert(address.to_owned(), channel.clone());
+        open.put(address, channel.clone());
         Ok(channel)
+    }
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self {
+            made: HashMap::new(),
+            uses: 0,
+        }
+    }
+}
+
+impl<T: Clone> Recent<T> {
+    /// Uses the thing that was made for the address. Returns `None` if there is none.
+    fn get(&mut self, address: &str) -> Option<T> {
+        let (made, used) = self.made.get_mut(address)?;
+        self.uses += 1;
+        *used = self.uses;
+        Some(made.clone())
+    }
+
+    /// Keeps a thing that was made for the address. If there is no room, it forgets the half that was not used for longest.
+    fn put(&mut self, address: &str, made: T) {
+        if self.made.len() >= MAX_CHANNELS {
+            let mut uses: Vec<u64> = self.made.values().map(|(_, used)| *used).collect();
+            let middle = uses.len() / 2;
+            let (_, oldest_kept, _) = uses.select_nth_unstable(middle);
+            self.made.retain(|_, (_, used)| *used >= *oldest_kept);
+        }
+        self.uses += 1;
+        self.made.insert(address.to_owned(), (made, self.uses));
     }
 }
 
@@ -78,4 +115,27 @@ fn endpoint(address: &str) -> Result<Endpoint, ApiError> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_is_kept_when_there_is_no_room_for_all() {
+        let (mut recent, half) = (Recent::default(), MAX_CHANNELS / 2);
+        let address = |number: usize| format!("node-{number}:7070");
+        for number in 0..MAX_CHANNELS {
+            recent.put(&address(number), number);
+        }
+        for number in 0..half {
+            assert_eq!(recent.get(&address(number)), Some(number));
+        }
+        recent.put("another:7070", 0);
+        assert_eq!(recent.made.len(), half + 1);
+        for number in 0..half {
+            assert_eq!(recent.get(&address(number)), Some(number), "{number} was used");
+        }
+        assert_eq!(recent.get(&address(half)), None);
+    }
 }

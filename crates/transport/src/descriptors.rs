@@ -25,6 +25,18 @@ pub struct Shares {
     pub admin: usize,
 }
 
+impl Shares {
+    /// Returns the shares of a node without clients: other nodes get the clients' share. Every gateway has a link to each
+    /// chat node, and there may be thousands.
+    pub fn without_clients(self) -> Self {
+        Self {
+            clients: 0,
+            internal: self.internal + self.clients,
+            ..self
+        }
+    }
+}
+
 /// Raises the process's limit of descriptors as far as the system allows. The low default is meant for programs that
 /// use `select`, which a server does not.
 pub fn raise() {
@@ -72,5 +84,11 @@ mod tests {
             };
             assert_eq!(share(limit), shares, "{limit}");
         }
+    }
+
+    #[test]
+    fn other_nodes_get_the_share_of_clients_where_none_come() {
+        let shares = share(65_536).without_clients();
+        assert_eq!((shares.clients, shares.internal, shares.admin), (0, 64_384, 64));
     }
 }

@@ -113,10 +113,14 @@ impl ChatAdmin for AdminService {
         request: Request<v1::GetQueuesRequest>,
     ) -> Result<Response<v1::GetQueuesResponse>, Status> {
         administrate(request.metadata())?;
-        let unsettled = inspect::unsettled(&self.pools).await.map_err(store_failed)?;
-        let inbox = inspect::inbox_size(&self.pools).await.map_err(store_failed)?;
-        let (shards, nodes_missed) = cluster::shards(&self.ctx).await;
-        let unsettled = unsettled.into_iter().map(|range| {
+        // All are asked together, so that a cell that hangs is waited for once.
+        let (unsettled, inbox, (shards, nodes_missed)) = tokio::join!(
+            inspect::unsettled(&self.pools),
+            inspect::inbox_size(&self.pools),
+            cluster::shards(&self.ctx),
+        );
+        let (all, inbox) = (unsettled.map_err(store_failed)?, inbox.map_err(store_failed)?);
+        let unsettled = all.ranges.into_iter().map(|range| {
             let first_slot = range.range * u32::from(SLOTS_A_RANGE);
             v1::UnsettledRange {
                 first_slot,
@@ -134,6 +138,7 @@ impl ChatAdmin for AdminService {
             }),
             shards,
             nodes_missed,
+            partial: all.partial || inbox.partial,
         }))
     }
 

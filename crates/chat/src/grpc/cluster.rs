@@ -86,7 +86,7 @@ async fn timely<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>
 /// Counts the slots of each node of the roles that own slots.
 fn slots(map: &ClusterMap) -> HashMap<(Role, &str), u32> {
     let mut slots = HashMap::new();
-    for role in [Role::Chat, Role::Presence] {
+    for role in Role::ALL.into_iter().filter(|role| role.owns_slots()) {
         for owner in Slot::all().filter_map(|slot| map.owner(role, slot)) {
             *slots.entry((role, owner.name.as_str())).or_insert(0) += 1;
         }

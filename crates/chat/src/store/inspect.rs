@@ -197,6 +197,15 @@ pub struct Unsettled {
     pub oldest_age_ms: i64,
 }
 
+/// The unsettled commits of all cells.
+#[derive(Debug, Clone)]
+pub struct AllUnsettled {
+    /// The ranges of slots that have some, in ascending order.
+    pub ranges: Vec<Unsettled>,
+    /// True if a cell did not answer, so that its commits are missing.
+    pub partial: bool,
+}
+
 /// The size of the whole inbox.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct InboxSize {
@@ -206,6 +215,8 @@ pub struct InboxSize {
     pub oldest_age_ms: i64,
     /// True if the number of rows is an estimate and the age is from a sample.
     pub estimated: bool,
+    /// True if a cell did not answer, so that its rows are missing.
+    pub partial: bool,
 }
 
 /// Reads a chat; `None` if there is no such chat.
@@ -318,15 +329,16 @@ async fn described(db: &mut PgConnection, mut recipients: Vec<Recipient>) -> sql
     Ok(recipients)
 }
 
-/// Counts the unsettled commits, by ranges of slots.
-pub async fn unsettled(pools: &Pools) -> sqlx::Result<Vec<Unsettled>> {
+/// Counts the unsettled commits of the cells that answer, by ranges of slots. Fails if none does.
+pub async fn unsettled(pools: &Pools) -> sqlx::Result<AllUnsettled> {
     let of_cell = |pool| async move {
         let ranges = sqlx::query_as::<_, (i32, i64, i64)>(UNSETTLED);
         ranges.bind(i32::from(SLOTS_A_RANGE)).fetch_all(&pool).await
     };
+    let Gathered { answers, partial } = pools.gather(of_cell).await?;
     // The slots of a range are in several cells.
     let mut ranges: BTreeMap<u32, Unsettled> = BTreeMap::new();
-    for (range, commits, age) in pools.all(of_cell).await?.into_iter().flatten() {
+    for (range, commits, age) in answers.into_iter().flatten() {
         let range = u32::try_from(range).unwrap_or(0);
         let sum = ranges.entry(range).or_insert(Unsettled {
             range,
@@ -336,7 +348,10 @@ pub async fn unsettled(pools: &Pools) -> sqlx::Result<Vec<Unsettled>> {
         sum.commits += u64::try_from(commits).unwrap_or(0);
         sum.oldest_age_ms = sum.oldest_age_ms.max(age);
     }
-    Ok(ranges.into_values().collect())
+    Ok(AllUnsettled {
+        ranges: ranges.into_values().collect(),
+        partial,
+    })
 }
 
 /// Returns the bytes of WAL that were written since the database cluster was made; on a standby, those that were
@@ -345,17 +360,22 @@ pub async fn wal_bytes(pools: &Pools) -> sqlx::Result<i64> {
     sqlx::query_scalar(WAL_BYTES).fetch_one(pools.people()).await
 }
 
-/// Measures the inbox, cell by cell. It counts a small one, and estimates a large one.
-pub(crate) async fn inbox_size(pools: &Pools) -> sqlx::Result<InboxSize> {
-    let cells = pools
-        .all(|pool| async move { inbox_of_cell(&pool).await })
-        .await?;
+/// Measures the inboxes of the cells that answer. It counts a small one, and estimates a large one. Fails if no cell
+/// answers.
+pub async fn inbox_size(pools: &Pools) -> sqlx::Result<InboxSize> {
+    let of_cell = |pool: PgPool| async move { inbox_of_cell(&pool).await };
+    let Gathered { answers, partial } = pools.gather(of_cell).await?;
     let sum = |sum: InboxSize, cell: InboxSize| InboxSize {
         rows: sum.rows + cell.rows,
         oldest_age_ms: sum.oldest_age_ms.max(cell.oldest_age_ms),
         estimated: sum.estimated || cell.estimated,
+        partial,
     };
-    Ok(cells.into_iter().fold(InboxSize::default(), sum))
+    let none = InboxSize {
+        partial,
+        ..InboxSize::default()
+    };
+    Ok(answers.into_iter().fold(none, sum))
 }
 
 async fn inbox_of_cell(pool: &PgPool) -> sqlx::Result<InboxSize> {
@@ -370,6 +390,7 @@ async fn inbox_of_cell(pool: &PgPool) -> sqlx::Result<InboxSize> {
         rows: u64::try_from(rows).unwrap_or(0),
         oldest_age_ms,
         estimated,
+        partial: false,
     })
 }
 

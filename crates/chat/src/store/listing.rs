@@ -178,6 +178,16 @@ pub async fn chat(
         .transpose()
 }
 
+/// The number of chats that a cell is asked for besides twice its part of a page. Chats fall on cells as if at random: of
+/// 200 newest ones, some cell of 256 has 4 or 5.
+const SPARE_CHATS: u32 = 8;
+
+/// Returns how many chats each of `cells` cells is asked for when a page has at most `limit`. Of most people a cell has
+/// fewer of the newest chats. If it has more, the page ends early: see [`newest`].
+fn part_of_a_cell(limit: u32, cells: u16) -> u32 {
+    (limit / u32::from(cells) * 2 + SPARE_CHATS).min(limit)
+}
+
 /// A page of a member's chats.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
@@ -190,7 +200,8 @@ pub struct Page {
 }
 
 /// Reads a page of the user's chats, the most recently active first: at most `limit`, with last entries of about
-/// `max_bytes` bytes. `after` is the last chat of the page before: the time of its last entry, and its id.
+/// `max_bytes` bytes, and fewer if most of them are in one cell. `after` is the last chat of the page before: the time of
+/// its last entry, and its id.
 pub async fn chats(
     pools: &Pools,
     master: &MasterKey,
@@ -203,18 +214,19 @@ pub async fn chats(
     let (at, id) = after.unwrap_or((Timestamp(i64::MAX), ChatId(Uuid::max())));
     let cells = usize::from(pools.count().count());
     let bytes_a_cell = (max_bytes / cells * 2).min(max_bytes);
+    let limit_a_cell = part_of_a_cell(limit, pools.count().count());
     let of_cell = |pool| async move {
         let page = sqlx::query(PAGE)
             .bind(user.0)
             .bind(device.map(|device| device.0))
             .bind(at.0)
             .bind(id.0)
-            .bind(i64::from(limit))
+            .bind(i64::from(limit_a_cell))
             .bind(budget(bytes_a_cell));
         page.fetch_all(&pool).await
     };
     let Gathered { answers, partial } = pools.gather(of_cell).await?;
-    let (rows, more) = newest(answers, limit, max_bytes)?;
+    let (rows, more) = newest(answers, limit_a_cell, limit, max_bytes)?;
     let (mut chats, mut turn) = (Vec::with_capacity(rows.len()), Turn::default());
     for row in rows {
         let view = view(&row, master, user)?;
@@ -225,14 +237,19 @@ pub async fn chats(
     Ok(Page { chats, more, partial })
 }
 
-/// Returns the newest chats among the pages of the cells, in the order and within the bounds of [`PAGE`], and whether
-/// there may be more. A page that was cut says nothing of chats that are older than its last one, so none of these is
-/// returned.
-fn newest(pages: Vec<Vec<PgRow>>, limit: u32, max_bytes: usize) -> sqlx::Result<(Vec<PgRow>, bool)> {
+/// Returns the newest chats among the pages of the cells, in the order of [`PAGE`] and within `limit` and `max_bytes`,
+/// and whether there may be more. A page of `limit_a_cell` chats was cut. It says nothing of chats that are older than its
+/// last one, so none of these is returned.
+fn newest(
+    pages: Vec<Vec<PgRow>>,
+    limit_a_cell: u32,
+    limit: u32,
+    max_bytes: usize,
+) -> sqlx::Result<(Vec<PgRow>, bool)> {
     let mut rows = Vec::new();
     let mut oldest = None;
     for page in pages {
-        let cut = more(&page, limit)?;
+        let cut = more(&page, limit_a_cell)?;
         let mut last = None;
         for row in page {
             let at: Option<i64> = row.try_get("sent_at")?;
@@ -426,4 +443,16 @@ pub fn role(number: i16) -> Option<Role> {
     [Role::Member, Role::Admin, Role::Owner]
         .into_iter()
         .find(|role| *role as i16 == number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_asked_for_more_than_their_parts_of_a_page_and_for_no_more_than_a_page() {
+        let parts = [1, 4, 64, 256].map(|cells| part_of_a_cell(200, cells));
+        assert_eq!(parts, [200, 108, 14, 8]);
+        assert_eq!([1, 4, 256].map(|cells| part_of_a_cell(3, cells)), [3; 3]);
+    }
 }

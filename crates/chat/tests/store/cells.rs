@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection};
 use tern_chat::store::group::{self, Created, NewGroup};
-use tern_chat::store::{devices, inboxes, listing, strangers, written};
+use tern_chat::store::{devices, inboxes, inspect, listing, strangers, written};
 use tern_chat_core::EntryKind;
 use tern_store::error::{is_away, is_locked};
 use tern_store::pools;
@@ -146,6 +146,32 @@ async fn pages_of_chats_go_through_all_cells_in_the_order_of_the_last_entries() 
     }
 }
 
+/// Each of four cells is asked for 28 chats of a page of 40.
+#[tokio::test]
+async fn a_page_ends_early_where_one_cell_has_most_of_its_chats() {
+    let (store, me, ..) = Store::spread().await;
+    let mut db = store.shard_of(Cell::FIRST).await;
+    for _ in 0..30 {
+        let other = store.peer_in(Cell::FIRST, me).await;
+        let mut chat = store.direct(me, other).await;
+        store.say(&mut db, &mut chat, other, "hello").await;
+    }
+    let page = async |after, limit| {
+        let page = listing::chats(&store.pools, &store.master, me, None, after, limit, 1 << 20).await;
+        page.unwrap()
+    };
+    let all = page(None, 200).await;
+    assert_eq!((all.chats.len(), all.more), (34, false));
+    let first = page(None, 40).await;
+    assert_eq!((first.chats.len(), first.more), (28, true));
+    let last = first.chats.last().unwrap();
+    let at = last.last_entry.as_ref().unwrap().sent_at_ms;
+    let second = page(Some((tern_types::Timestamp(at), last.chat)), 40).await;
+    assert_eq!((second.chats.len(), second.more), (6, false));
+    let shown = first.chats.iter().chain(&second.chats).map(|view| view.chat);
+    assert!(shown.eq(all.chats.iter().map(|view| view.chat)));
+}
+
 #[tokio::test]
 async fn a_page_that_a_cell_has_cut_ends_before_what_it_leaves_out() {
     let (store, me, _, chats) = Store::spread().await;
@@ -180,7 +206,7 @@ async fn a_cell_that_hangs_is_left_out_of_what_people_read_and_nothing_waits_for
         .execute(&mut *tx)
         .await
         .unwrap();
-    for table in ["members", "inbox", "messages"] {
+    for table in ["members", "inbox", "messages", "unsettled"] {
         let lock = format!("LOCK TABLE {}.{table} IN ACCESS EXCLUSIVE MODE", locked.schema());
         sqlx::query(AssertSqlSafe(lock)).execute(&mut *tx).await.unwrap();
     }
@@ -196,6 +222,12 @@ async fn a_cell_that_hangs_is_left_out_of_what_people_read_and_nothing_waits_for
             break;
         }
     }
+    // Operators are told what waits in the others: chats that are not closed, and a row for each.
+    let unsettled = inspect::unsettled(&store.pools).await.unwrap();
+    let commits: u64 = unsettled.ranges.iter().map(|range| range.commits).sum();
+    assert_eq!((commits, unsettled.partial), (3, true));
+    let inbox = inspect::inbox_size(&store.pools).await.unwrap();
+    assert_eq!((inbox.rows, inbox.partial), (6, true));
     // A question whose answer must be complete fails.
     assert!(written::have_written(&store.pools, me, &others).await.is_err());
     tx.rollback().await.unwrap();

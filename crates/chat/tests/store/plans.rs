@@ -152,6 +152,27 @@ async fn assert_chats_are_looked_up(db: &mut PgConnection) {
     }
 }
 
+/// The schema of people and a cell may be on different machines, so no statement may need both.
+#[tokio::test]
+async fn every_hot_statement_is_about_people_alone_or_about_one_cell() {
+    let store = Store::new().await;
+    let mut db = store.shard().await;
+    for &(name, sql) in HOT {
+        let mut prepared = 0;
+        for path in ["people, tern", "cell_00"] {
+            db.execute(AssertSqlSafe(format!("SET search_path = {path}")))
+                .await
+                .unwrap();
+            let made = db.execute(AssertSqlSafe(format!("PREPARE hot AS {sql}"))).await;
+            if made.is_ok() {
+                prepared += 1;
+                db.execute("DEALLOCATE hot").await.unwrap();
+            }
+        }
+        assert_eq!(prepared, 1, "{name}");
+    }
+}
+
 #[tokio::test]
 async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
     let store = Store::new().await;

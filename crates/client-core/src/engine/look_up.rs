@@ -27,8 +27,8 @@ const GIVE_UP_BEFORE_REMOVAL: u32 = 240;
 /// The shortest time before a call that failed is made again. The server may ask for more.
 const CALL_RETRY: Duration = Duration::from_secs(2);
 
-/// The time after which chats are listed again if some were missing.
-const PARTIAL_RETRY: Duration = Duration::from_secs(5);
+/// The shortest time after which chats are listed again if some were missing.
+pub(super) const PARTIAL_RETRY: Duration = Duration::from_secs(5);
 
 /// The listing of all chats, which is needed once.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Engine {
     pub(super) fn listed(&mut self, result: Result<ChatList, CallError>, now: Timestamp) {
         match result {
             Ok(list) if list.partial && !self.listing.done => {
-                self.listing.state = LookUp::Again(now + PARTIAL_RETRY);
+                self.listing.state = LookUp::Again(now + self.spread(PARTIAL_RETRY));
                 for listed in list.chats {
                     self.learn(listed, now);
                 }
@@ -86,6 +86,12 @@ impl Engine {
             Err(_) if self.listing.done => {}
             Err(error) => self.listing.state = LookUp::Again(again(&error, now)),
         }
+    }
+
+    /// Returns a time that is longer than this one by up to a half, different for each device: those to whom the server
+    /// said the same at the same time do not come back together.
+    fn spread(&self, time: Duration) -> Duration {
+        time + time / 512 * (self.me.device.0.as_u128() % 256) as u32
     }
 
     /// Takes what the server says about a chat. An unknown cursor starts at the answer's `resume`.

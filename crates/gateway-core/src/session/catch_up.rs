@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use tern_types::{ChatId, Timestamp};
+use tern_types::{ChatId, SessionId, Timestamp};
 
 use super::chats::Chat;
 use super::reading::{CatchUp, State, back_off};
@@ -102,10 +102,15 @@ impl Reader {
         self.failures = 0;
     }
 
-    /// Notes that only a part of the inbox could be read. It is read again after a pause, and CaughtUp waits for that.
-    pub(super) fn a_part_was_read(&mut self, now: Timestamp) {
+    /// Notes that only a part of the inbox could be read. It is read again after a pause, and CaughtUp waits for that. A
+    /// session adds a part of the pause, of up to a half, by its id: those that got a part together do not ask together
+    /// again.
+    pub(super) fn a_part_was_read(&mut self, session: SessionId, now: Timestamp) {
         (self.reading, self.wanted, self.more) = (false, true, false);
-        self.not_before = now + PARTIAL_PAUSE * (1 << self.failures.min(2));
+        let pause = PARTIAL_PAUSE * (1 << self.failures.min(2));
+        // A gateway numbers its sessions, so their lowest bits are spread evenly.
+        let spread = pause / 512 * (session.0 % 256) as u32;
+        self.not_before = now + pause + spread;
         self.failures = self.failures.saturating_add(1);
     }
 

@@ -74,7 +74,7 @@ impl Session {
     /// again after a pause, and CaughtUp waits for that.
     pub(super) fn inbox_read(&mut self, inbox: Inbox, now: Timestamp) {
         if inbox.partial {
-            self.reader.a_part_was_read(now);
+            self.reader.a_part_was_read(self.id, now);
         } else {
             self.reader.inbox_was_read();
         }

@@ -51,8 +51,8 @@ pub(crate) const INBOX_PAUSE: Duration = Duration::from_millis(250);
 /// device is offline, so that nobody is woken for a row that is written after the first reading. From then on settles
 /// find the session by asking this gateway.
 pub(crate) const SECOND_READING_AFTER: Duration = Duration::from_secs(5);
-/// The pause before an inbox of which a part could not be read is read again. It doubles twice, because each reading
-/// costs the parts of the store that answer as much as the first one.
+/// The shortest pause before an inbox of which a part could not be read is read again. It doubles twice, because each
+/// reading costs the parts of the store that answer as much as the first one.
 pub(crate) const PARTIAL_PAUSE: Duration = Duration::from_secs(5);
 /// The least time between two CaughtUp that are sent because receipts were lost: each makes a device ask for the
 /// receipts of some chats.

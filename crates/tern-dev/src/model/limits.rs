@@ -5,11 +5,11 @@ use tern_types::SLOTS;
 
 use super::platform::{MOST_CELLS, Platform, Sizing};
 
-/// The connections of other nodes that a node takes, at a limit of 65,536 file descriptors or more
+/// The connections of other nodes that a node without clients takes, at a limit of 65,536 file descriptors
 /// (`crates/transport/src/descriptors.rs`).
-const INTERNAL_CONNECTIONS: f64 = 4096.0;
+const INTERNAL_CONNECTIONS: f64 = 64_384.0;
 /// The channels to other nodes that a node keeps (`crates/transport/src/channels.rs`).
-const CHANNELS: f64 = 1024.0;
+const CHANNELS: f64 = 16_384.0;
 /// The bytes of the largest answer of etcd that its client reads. All nodes are read in one answer
 /// (`crates/cluster/src/etcd.rs`).
 const ETCD_ANSWER_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
@@ -105,15 +105,15 @@ const RULES: [Rule; 11] = [
         what: "gateways linked to a chat node",
         most: |_| INTERNAL_CONNECTIONS,
         needed: |platform| platform.gateways.nodes,
-        then: "every gateway has a link to every chat node: give internal connections more descriptors, use \
-               larger gateways, or put relays between groups of gateways and chat nodes",
+        then: "every gateway has a link to every chat node: raise the limit of file descriptors, use larger \
+               gateways, or put relays between groups of gateways and chat nodes",
     },
     Rule {
         what: "nodes that a node has to reach",
         most: |_| CHANNELS,
         needed: |platform| platform.nodes,
-        then: "a node that reaches more, such as an accounts node that tells all gateways, forgets all \
-               channels and connects anew: keep more channels",
+        then: "a node that reaches more, such as an accounts node that tells all gateways, forgets the channels \
+               that it has not used for longest and connects anew: keep more channels",
     },
     Rule {
         what: "bytes of the list of nodes",

@@ -79,6 +79,7 @@ struct Queues {
     inbox_estimated: bool,
     shards: Vec<Shard>,
     nodes_missed: Vec<String>,
+    partial: bool,
 }
 
 #[derive(Serialize)]
@@ -180,6 +181,9 @@ pub async fn queues(args: ClusterArgs) -> anyhow::Result<()> {
     let queues = waiting(args.remote.api()?.get_queues(v1::GetQueuesRequest {}).await?);
     if !queues.nodes_missed.is_empty() {
         remark(&format!("did not answer: {}", queues.nodes_missed.join(", ")))?;
+    }
+    if queues.partial {
+        remark("a part of the store did not answer: its commits and rows are missing")?;
     }
     show(args.remote.json, &queues, queues_text)
 }
@@ -327,5 +331,6 @@ fn waiting(queues: v1::GetQueuesResponse) -> Queues {
         inbox_estimated: inbox.estimated,
         shards: queues.shards.into_iter().map(shard).collect(),
         nodes_missed: queues.nodes_missed,
+        partial: queues.partial,
     }
 }

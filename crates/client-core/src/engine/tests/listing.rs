@@ -6,6 +6,7 @@ use tern_proto::v1;
 use tern_proto::v1::server_event::Event as Wire;
 
 use super::{chat, connected, feed, lost};
+use crate::engine::look_up::PARTIAL_RETRY;
 use crate::engine::{Call, Change, Input, Stored};
 use crate::error::CallError;
 use crate::model::{ChatList, Event, ListedChat};
@@ -49,7 +50,8 @@ fn chats_that_were_missing_from_a_list_come_with_the_next_one() {
     assert!(!effects.changes.contains(&Change::Listed));
     assert!(effects.calls.is_empty());
     assert!(engine.chats.contains_key(&chat(1)), "what came is shown");
-    let later = NOW + Duration::from_secs(5);
+    assert!(engine.apply([Input::Tick], NOW + PARTIAL_RETRY).calls.is_empty());
+    let later = NOW + PARTIAL_RETRY * 3 / 2;
     let effects = engine.apply([Input::Tick], later);
     assert_eq!(effects.calls, [Call::ListChats]);
     let whole = list(vec![chat_of(1), chat_of(2)]);

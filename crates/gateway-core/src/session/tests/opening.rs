@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tern_proto::raw;
 use tern_proto::v1::{self, server_event::Event as Kind};
-use tern_types::ChatId;
+use tern_types::{ChatId, SessionId};
 
-use super::{inbox, inbox_with_row, talk};
+use super::{START, inbox, inbox_with_row, talk};
 use crate::session::settings::{CAUGHT_UP_PAUSE, PARTIAL_PAUSE, SECOND_READING_AFTER};
-use crate::session::{Effect, Event, Inbox, Mail};
+use crate::session::{Effect, Event, Inbox, Mail, Session, Settings};
 
 #[test]
 fn rule_3_a_session_is_registered_first_and_then_reads_its_inbox() {
@@ -135,7 +135,7 @@ fn what_a_part_of_the_store_did_not_tell_is_asked_for_again_before_caught_up() {
         "{:?}",
         talk.said
     );
-    let mut talk = talk.wait(PARTIAL_PAUSE);
+    let mut talk = talk.wait(PARTIAL_PAUSE * 3 / 2);
     assert!(matches!(talk.wants.pop(), Some(Effect::ReadInbox)));
     let talk = talk.tell(Event::Mail(Mail::Inbox(inbox())));
     assert!(
@@ -146,6 +146,34 @@ fn what_a_part_of_the_store_did_not_tell_is_asked_for_again_before_caught_up() {
         "{:?}",
         talk.said
     );
+}
+
+#[test]
+fn sessions_that_got_a_part_of_their_inboxes_together_do_not_ask_together_again() {
+    let asks_after = |id, time| {
+        let mut talk = talk();
+        talk.session = Session::new(SessionId(id), Settings::default(), START);
+        let partial = Inbox {
+            partial: true,
+            ..inbox()
+        };
+        let mut talk = talk.open().tell(Event::Announced);
+        talk = talk.tell(Event::Mail(Mail::Inbox(partial)));
+        talk.wants.clear();
+        let talk = talk.wait(time);
+        talk.wants
+            .iter()
+            .any(|effect| matches!(effect, Effect::ReadInbox))
+    };
+    let moment = Duration::from_millis(20);
+    for (id, spread) in [
+        (256, Duration::ZERO),
+        (384, PARTIAL_PAUSE / 4),
+        (511, PARTIAL_PAUSE / 2),
+    ] {
+        let due = PARTIAL_PAUSE + spread;
+        assert!(!asks_after(id, due - moment) && asks_after(id, due), "{id}");
+    }
 }
 
 #[test]

@@ -83,7 +83,8 @@ pub fn of_sweeps(sweeps: Sweeps) -> Option<Cell> {
     (new > 0.0).then(|| bad(format!("the sweep found {new} rows that were lost on the way")))
 }
 
-/// Returns the alarms of the queues: for commits that wait too long to be settled, and for nodes that did not answer.
+/// Returns the alarms of the queues: for commits that wait too long to be settled, and for nodes and parts of the store
+/// that did not answer.
 pub fn of_queues(queues: &v1::GetQueuesResponse) -> Vec<Cell> {
     let mut alarms = Vec::new();
     let oldest = oldest_unsettled_ms(queues);
@@ -92,6 +93,9 @@ pub fn of_queues(queues: &v1::GetQueuesResponse) -> Vec<Cell> {
     }
     for node in &queues.nodes_missed {
         alarms.push(bad(format!("{node} does not say how its shards are")));
+    }
+    if queues.partial {
+        alarms.push(bad("a part of the store does not answer".to_owned()));
     }
     alarms
 }

@@ -127,6 +127,7 @@ fn what_is_wrong_is_said_the_worst_first() {
             ..Default::default()
         }],
         nodes_missed: vec!["chat-0".into()],
+        partial: true,
         ..Default::default()
     });
     let view = View::of(&before, &now);
@@ -139,6 +140,7 @@ fn what_is_wrong_is_said_the_worst_first() {
             "the sweep found 2 rows that were lost on the way",
             "a commit has not been settled for 1 min",
             "chat-0 does not say how its shards are",
+            "a part of the store does not answer",
         ]
     );
     assert_eq!(
