@@ -115,15 +115,15 @@ async fn a_chat_node_that_no_gateway_reaches_gives_its_chats_up_and_takes_them_b
 /// Chat nodes reach the presence node, but it hears of no session any more. The other presence node does.
 #[tokio::test]
 async fn a_presence_node_that_no_gateway_reaches_gives_its_people_up_and_takes_them_back() {
-    let world = World::with(|builder| patient(builder).presences(2).wired(Role::Presence)).await;
+    let world = World::with(|builder| patient(builder).presences(2).proxied(Role::Presence)).await;
     let mut pairs = pairs(&world, 6).await;
-    let wire = world.platform.proxy("presence-0").unwrap();
-    wire.cut(|from| from.starts_with("gateway"));
+    let proxy = world.platform.proxy("presence-0").unwrap();
+    proxy.cut(|from| from.starts_with("gateway"));
     write_for(&mut pairs, Duration::from_secs(1)).await;
     world.platform.unwell("presence-0", true).await.unwrap();
     write_for(&mut pairs, Duration::from_secs(1)).await;
     all_end(&pairs).await;
-    wire.cut(|_| false);
+    proxy.cut(|_| false);
     world.platform.unwell("presence-0", false).await.unwrap();
     write_for(&mut pairs, Duration::from_secs(1)).await;
     all_end(&pairs).await;
@@ -134,7 +134,7 @@ async fn a_presence_node_that_no_gateway_reaches_gives_its_people_up_and_takes_t
 #[tokio::test]
 async fn a_gateway_that_reaches_no_chat_node_is_not_ready_and_sends_its_devices_to_one_that_does() {
     let chats = ["chat-0", "chat-1"];
-    let world = World::with(|builder| patient(builder).wired(Role::Chat)).await;
+    let world = World::with(|builder| patient(builder).proxied(Role::Chat)).await;
     let mut pairs = [
         Conversation::begin(&world).await,
         Conversation::begin(&world).await,
@@ -143,8 +143,8 @@ async fn a_gateway_that_reaches_no_chat_node_is_not_ready_and_sends_its_devices_
     stays.connect_at(0).await;
     let before = stays.state().drainings;
     for node in chats {
-        let wire = world.platform.proxy(node).unwrap();
-        wire.cut(|from| from == "gateway-0");
+        let proxy = world.platform.proxy(node).unwrap();
+        proxy.cut(|from| from == "gateway-0");
     }
     write_for(&mut pairs, Duration::from_secs(1)).await;
     stays
