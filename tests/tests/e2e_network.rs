@@ -67,7 +67,8 @@ async fn messages_go_on_where_presence_is_out_of_the_chat_nodes_reach() {
 /// the devices that connect to it. The chat nodes learn of these devices from the gateway itself.
 #[tokio::test]
 async fn messages_go_on_where_presence_is_out_of_a_gateways_reach() {
-    let world = World::with(|builder| builder.presences(2).proxied(Role::Presence).env(SWEEP.0, SWEEP.1)).await;
+    let world =
+        World::with(|builder| builder.presences(2).proxied(Role::Presence).env(SWEEP.0, SWEEP.1)).await;
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let [hers, his] =
         [world.device(&alice).await, world.device(&bob).await].map(|device| Phone::new(&world, &device));

@@ -17,7 +17,7 @@ pub mod unread;
 use std::collections::{BTreeSet, VecDeque};
 
 use tern_types::limits::MAX_TYPING_MEMBERS;
-use tern_types::{ChatId, DeviceId, IdMap, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
+use tern_types::{ChatId, DeviceId, IdMap, IdSet, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use super::bytes::QueuedBytes;
 use super::group::Group;
@@ -369,6 +369,14 @@ impl Chat {
     pub(crate) fn settles_upto(&self) -> Seq {
         let all_there = self.acks.values().all(|(_, seq)| *seq >= self.head);
         if all_there { self.head } else { self.settle_upto }
+    }
+
+    /// Returns whether every member has acknowledged the head, with one device at least. A settle then most likely finds
+    /// no device missing.
+    pub(crate) fn has_reached_everybody(&self) -> bool {
+        let reached = self.acks.values().filter(|(_, seq)| *seq >= self.head);
+        let reached: IdSet<UserId> = reached.map(|(user, _)| *user).collect();
+        self.members().all(|(user, _)| reached.contains(&user))
     }
 
     /// Notes that every entry up to `upto` is settled.

@@ -57,6 +57,9 @@ pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
 /// then share a statement also when there is little to do. A statement for twenty chats costs Postgres twice as much as
 /// one for a single chat, and that one four times as much as a commit.
 const SETTLE_TOGETHER: i64 = 100;
+/// The interval in milliseconds to whose multiples a settle is put off if every member has acknowledged everything.
+/// Nobody waits for what such a settle writes, so it can share its statement with the settles of more chats.
+const SETTLE_AT_LEISURE: i64 = 1_000;
 
 /// The most callers that wait for a shard's answer: some seconds of work. More are refused at once, and their clients
 /// send their requests again.
@@ -331,13 +334,16 @@ fn not_written(acks: impl IntoIterator<Item = AckWrite>, refusal: &Refusal, out:
     }));
 }
 
-/// Schedules the chat's next settle for `at`, rounded up to a multiple of [`SETTLE_TOGETHER`], in place of one that is
-/// scheduled already. It will cover every entry that is committed now.
+/// Schedules the chat's next settle for `at`, rounded up to a multiple of [`SETTLE_TOGETHER`].
 fn schedule(due: &mut BTreeSet<(Timestamp, ChatId)>, chat: &mut Chat, at: Timestamp) {
-    let rounds =
-        at.0.saturating_add(SETTLE_TOGETHER - 1)
-            .div_euclid(SETTLE_TOGETHER);
-    let at = Timestamp(rounds * SETTLE_TOGETHER);
+    schedule_together(due, chat, at, SETTLE_TOGETHER);
+}
+
+/// Schedules the chat's next settle for `at`, rounded up to a multiple of `together` milliseconds, in place of one that
+/// is scheduled already. It will cover every entry that is committed now.
+fn schedule_together(due: &mut BTreeSet<(Timestamp, ChatId)>, chat: &mut Chat, at: Timestamp, together: i64) {
+    let rounds = at.0.saturating_add(together - 1).div_euclid(together);
+    let at = Timestamp(rounds * together);
     chat.settle_upto = chat.head();
     if let Some(before) = chat.settle_at.replace(at) {
         due.remove(&(before, chat.id));

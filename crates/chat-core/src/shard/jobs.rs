@@ -5,7 +5,7 @@ use tern_types::Timestamp;
 
 use super::event::{Effect, Job, Lane, ReadMark, SettleChat};
 use super::loads::begin_load;
-use super::{SETTLE_AFTER, ShardState, schedule};
+use super::{SETTLE_AFTER, SETTLE_AT_LEISURE, ShardState, schedule, schedule_together};
 use crate::chat::Stage;
 
 /// The number of entries at which a commit takes no further batch; the last batch may exceed it. A larger statement
@@ -112,7 +112,8 @@ impl ShardState {
         Some(taken)
     }
 
-    /// Takes the chats whose settle is due. A chat that has nothing that is old enough waits on. A chat that is being
+    /// Takes the chats whose settle is due. A chat that has nothing that is old enough waits on, and so does, once, a
+    /// chat in which everybody has everything: until a multiple of [`SETTLE_AT_LEISURE`]. A chat that is being
     /// loaded does not wait: everybody can have it loaded again and again, by commands that are refused. It is settled
     /// by the memory that this owner has of it, as a chat is to which another owner has committed unnoticed.
     fn take_settle(&mut self, now: Timestamp) -> Vec<SettleChat> {
@@ -130,6 +131,10 @@ impl ShardState {
             let (None, Some(lowest)) = (chat.settling, chat.unsettled) else {
                 continue;
             };
+            if at.0 % SETTLE_AT_LEISURE != 0 && chat.has_reached_everybody() {
+                schedule_together(&mut self.settle_due, chat, at, SETTLE_AT_LEISURE);
+                continue;
+            }
             let upto = chat.settles_upto();
             if upto < lowest {
                 schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);

@@ -130,11 +130,16 @@ impl Shard {
 
     /// Applies the acknowledgement by the other person's device of every entry up to `seq`.
     fn acknowledge(&mut self, seq: Seq) {
+        self.acknowledge_by(1, seq);
+    }
+
+    /// Applies the acknowledgement by the device of the person with this number of every entry up to `seq`.
+    fn acknowledge_by(&mut self, person: usize, seq: Seq) {
         self.tell(Event::Ack {
             origin: Origin::Call(1),
             chat: self.chat,
-            user: self.people[1],
-            device: DeviceId(self.people[1].0),
+            user: self.people[person],
+            device: DeviceId(self.people[person].0),
             seq,
             write: false,
         });

@@ -1,4 +1,5 @@
-//! Opens streams that do nothing, and measures how fast they are opened and how much memory they take.
+//! Opens streams that do nothing, and measures how fast they are opened, how much memory they take, and how busy the
+//! servers are meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,8 +81,13 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         ),
     );
     report.spent(&opened, lines.len() as u64);
-    let gateway = idle.cpu.get("gateway").copied().unwrap_or_default();
-    report.row("gateway processors while idle", gateway / idle.seconds, "");
+    let shares: Vec<String> = idle
+        .cpu
+        .iter()
+        .map(|(name, seconds)| format!("{name} {:.2}", 100.0 * seconds / idle.seconds))
+        .collect();
+    let busy = 100.0 * idle.cpu.values().sum::<f64>() / idle.seconds;
+    report.noted("servers while idle, of one core", busy, "%", shares.join(" + "));
     if let Some(why) = why {
         report.fault(format!("{failed} streams were not opened, the first one: {why}"));
     }

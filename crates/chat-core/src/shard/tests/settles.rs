@@ -189,6 +189,31 @@ fn chats_that_fall_silent_at_about_the_same_time_share_a_settle() {
     assert_eq!(settle.len(), 2);
 }
 
+/// Nobody waits for such a settle. One that may have to write a row for somebody does not wait.
+#[test]
+fn the_settle_of_a_chat_that_everybody_has_waits_for_those_of_more_chats() {
+    let half_a_second_later = START + SETTLE_AFTER;
+    for (people, due) in [
+        (vec![1], half_a_second_later),
+        (vec![0, 1], half_a_second_later + SETTLE_AFTER),
+    ] {
+        let mut shard = Shard::new();
+        shard.send();
+        shard.committed();
+        people
+            .into_iter()
+            .for_each(|person| shard.acknowledge_by(person, Seq(1)));
+        shard.now = half_a_second_later;
+        let at_once = matches!(shard.job(), Some(Job::Settle(_)));
+        assert_eq!(at_once, due == half_a_second_later);
+        if !at_once {
+            assert_eq!(shard.state.next_wake(), Some(due));
+            shard.now = due;
+            assert!(matches!(shard.job(), Some(Job::Settle(_))), "it waits once");
+        }
+    }
+}
+
 #[test]
 fn a_settle_that_fails_is_tried_again_soon_and_then_ever_later() {
     let mut shard = Shard::new();
