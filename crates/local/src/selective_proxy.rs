@@ -13,8 +13,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+/// The kernel's table of connections (proc_net_tcp(5)).
+const TABLE: &str = "/proc/net/tcp";
+
 /// The largest number of bytes that are passed on at once.
 const CHUNK: usize = 64 << 10;
+
+/// The number of times that the kernel's table is searched for a connection. The kernel gives the table in parts, so a
+/// connection may be missing from it if others open and close meanwhile.
+const SEARCHES: usize = 5;
 
 /// A function that returns whether the node with this name is cut off.
 type Rule = Arc<dyn Fn(&str) -> bool + Send + Sync>;
@@ -77,8 +84,10 @@ async fn accept(listener: TcpListener, upstream: SocketAddr, rules: watch::Recei
 /// Carries one connection, which comes from the address `from`.
 async fn pass(socket: TcpStream, from: SocketAddr, upstream: SocketAddr, rules: watch::Receiver<Rule>) {
     // Reading /proc blocks, for long on a busy machine. This thread has other connections to serve meanwhile.
-    let node = tokio::task::spawn_blocking(move || node_at(from)).await;
-    let node: Arc<str> = node.ok().flatten().unwrap_or_default().into();
+    let owner = tokio::task::spawn_blocking(move || owner_of(from, || std::fs::read_to_string(TABLE).ok()));
+    // A connection that nobody can name would pass every cut. It is closed, and the node makes another one.
+    let Ok(Some(node)) = owner.await else { return };
+    let node: Arc<str> = node.into();
     until_open(&node, &mut rules.clone()).await;
     let Ok(node_behind) = TcpStream::connect(upstream).await else {
         return;
@@ -115,12 +124,18 @@ async fn until_open(node: &str, rules: &mut watch::Receiver<Rule>) {
     let _gone = rules.wait_for(|cut| !cut(node)).await;
 }
 
-/// Returns the name of the node whose process has this end of a connection on this machine, or `None` if it
-/// is no node's. It looks only at the processes that this process has started. Looking at the open files of
-/// all processes would take longer on a busy machine than nodes wait for each other.
-fn node_at(address: SocketAddr) -> Option<String> {
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let inode = inode_of(address, &table)?;
+/// Returns the name of the node whose process has this end of a connection on this machine; it is empty if the process
+/// is no node's. `table` reads the kernel's table of connections. `None` if the connection is not found there, because
+/// it is closed.
+fn owner_of(address: SocketAddr, mut table: impl FnMut() -> Option<String>) -> Option<String> {
+    let inode = (0..SEARCHES).find_map(|_| inode_of(address, &table()?).map(str::to_owned))?;
+    Some(node_with(&inode).unwrap_or_default())
+}
+
+/// Returns the name of the node whose process has the socket with this inode, or `None` if it is no node's. It looks
+/// only at the processes that this process has started. Looking at the open files of all processes would take longer on
+/// a busy machine than nodes wait for each other.
+fn node_with(inode: &str) -> Option<String> {
     let link = format!("socket:[{inode}]");
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     let process = processes
@@ -183,6 +198,26 @@ mod tests {
         let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
         assert_eq!(inode_of(at(50_000), table), Some("4712"));
         assert_eq!(inode_of(at(50_001), table), None);
+    }
+
+    #[test]
+    fn a_connection_that_the_table_lacks_is_searched_for_again_and_has_no_owner_in_the_end() {
+        let row =
+            "   1: 0100007F:C350 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 0 1";
+        let (address, mut reads) = (SocketAddr::from(([127, 0, 0, 1], 50_000)), 0);
+        let mut owner = |there_from: usize| {
+            reads = 0;
+            owner_of(address, || {
+                reads += 1;
+                Some(if reads < there_from {
+                    String::new()
+                } else {
+                    row.to_owned()
+                })
+            })
+        };
+        assert_eq!(owner(SEARCHES), Some(String::new()), "no node has inode 0");
+        assert_eq!(owner(SEARCHES + 1), None);
     }
 
     #[tokio::test]
