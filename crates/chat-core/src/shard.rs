@@ -53,13 +53,13 @@ use notices::Given;
 /// acknowledges well within it. Entries that are committed too late for that settle get the next one, which
 /// comes this time after the first has ended.
 pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
-/// The interval in milliseconds to whose multiples the times of settles are rounded up. The settles of several chats
+/// The interval to whose multiples the times of settles are rounded up. The settles of several chats
 /// then share a statement also when there is little to do. A statement for twenty chats costs Postgres twice as much as
 /// one for a single chat, and that one four times as much as a commit.
-const SETTLE_TOGETHER: i64 = 100;
-/// The interval in milliseconds to whose multiples a settle is put off if every member has acknowledged everything.
+const SETTLE_TOGETHER: Duration = Duration::from_millis(100);
+/// The interval to whose multiples a settle is put off if every member has acknowledged everything.
 /// Nobody waits for what such a settle writes, so it can share its statement with the settles of more chats.
-const SETTLE_AT_LEISURE: i64 = 1_000;
+const SETTLE_AT_LEISURE: Duration = Duration::from_secs(1);
 
 /// The most callers that wait for a shard's answer: some seconds of work. More are refused at once, and their clients
 /// send their requests again.
@@ -334,16 +334,10 @@ fn not_written(acks: impl IntoIterator<Item = AckWrite>, refusal: &Refusal, out:
     }));
 }
 
-/// Schedules the chat's next settle for `at`, rounded up to a multiple of [`SETTLE_TOGETHER`].
+/// Schedules the chat's next settle for `at`, rounded up to a multiple of [`SETTLE_TOGETHER`], in place of one that is
+/// scheduled already. It will cover every entry that is committed now.
 fn schedule(due: &mut BTreeSet<(Timestamp, ChatId)>, chat: &mut Chat, at: Timestamp) {
-    schedule_together(due, chat, at, SETTLE_TOGETHER);
-}
-
-/// Schedules the chat's next settle for `at`, rounded up to a multiple of `together` milliseconds, in place of one that
-/// is scheduled already. It will cover every entry that is committed now.
-fn schedule_together(due: &mut BTreeSet<(Timestamp, ChatId)>, chat: &mut Chat, at: Timestamp, together: i64) {
-    let rounds = at.0.saturating_add(together - 1).div_euclid(together);
-    let at = Timestamp(rounds * together);
+    let at = at.rounded_up(SETTLE_TOGETHER);
     chat.settle_upto = chat.head();
     if let Some(before) = chat.settle_at.replace(at) {
         due.remove(&(before, chat.id));

@@ -41,6 +41,15 @@ impl Timestamp {
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
+
+    /// Returns the time itself if it is a multiple of `interval`, which is at least a millisecond, and else the next
+    /// multiple. What is due at multiples is due together, and wakes its process once.
+    #[must_use]
+    pub fn rounded_up(self, interval: Duration) -> Self {
+        let interval = millis(interval).max(1);
+        let multiples = self.0.saturating_add(interval - 1).div_euclid(interval);
+        Self(multiples.saturating_mul(interval))
+    }
 }
 
 /// Returns the duration in whole milliseconds, and `i64::MAX` for a longer one.

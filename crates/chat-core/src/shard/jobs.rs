@@ -5,7 +5,7 @@ use tern_types::Timestamp;
 
 use super::event::{Effect, Job, Lane, ReadMark, SettleChat};
 use super::loads::begin_load;
-use super::{SETTLE_AFTER, SETTLE_AT_LEISURE, ShardState, schedule, schedule_together};
+use super::{SETTLE_AFTER, SETTLE_AT_LEISURE, ShardState, schedule};
 use crate::chat::Stage;
 
 /// The number of entries at which a commit takes no further batch; the last batch may exceed it. A larger statement
@@ -131,8 +131,9 @@ impl ShardState {
             let (None, Some(lowest)) = (chat.settling, chat.unsettled) else {
                 continue;
             };
-            if at.0 % SETTLE_AT_LEISURE != 0 && chat.has_reached_everybody() {
-                schedule_together(&mut self.settle_due, chat, at, SETTLE_AT_LEISURE);
+            let at_leisure = at.rounded_up(SETTLE_AT_LEISURE);
+            if at < at_leisure && chat.has_reached_everybody() {
+                schedule(&mut self.settle_due, chat, at_leisure);
                 continue;
             }
             let upto = chat.settles_upto();

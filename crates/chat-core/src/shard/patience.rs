@@ -14,9 +14,9 @@ use crate::Refusal;
 /// The time after which a command that still waits is refused, at the next multiple of [`LATE_TOGETHER`]. A device is
 /// answered within 5 s; the rest of that is for the links and loops on the way.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(4);
-/// The interval in milliseconds at whose multiples late callers are answered, so that a shard does not wake for each
+/// The interval at whose multiples late callers are answered, so that a shard does not wake for each
 /// chat.
-const LATE_TOGETHER: i64 = 250;
+const LATE_TOGETHER: Duration = Duration::from_millis(250);
 /// The time from the first try that found the chat locked to the next. It doubles with each try, up to
 /// [`LOCKED_RETRY_MAX`], because most locks are short. A try does not wait for the lock, and so costs the other chats
 /// nothing.
@@ -42,7 +42,7 @@ impl ShardState {
 
     /// Makes sure that a caller of this chat, which has waited since `since`, is answered in time.
     pub(super) fn answer_in_time(&mut self, id: ChatId, since: Timestamp) {
-        let at = together(since + ANSWER_WITHIN);
+        let at = (since + ANSWER_WITHIN).rounded_up(LATE_TOGETHER);
         if let Some(chat) = self.chats.get_mut(&id)
             && chat.answer_by.is_none_or(|before| at < before)
         {
@@ -82,7 +82,7 @@ impl ShardState {
         };
         let due = since + ANSWER_WITHIN;
         if due > now {
-            let at = together(due);
+            let at = due.rounded_up(LATE_TOGETHER);
             chat.answer_by = Some(at);
             self.answer_by.insert((at, id));
             return;
@@ -90,10 +90,4 @@ impl ShardState {
         let answers = chat.give_up(&Refusal::TOO_LATE);
         self.answer(answers, out);
     }
-}
-
-/// Rounds a time up to a multiple of [`LATE_TOGETHER`].
-fn together(at: Timestamp) -> Timestamp {
-    let rounds = at.0.saturating_add(LATE_TOGETHER - 1).div_euclid(LATE_TOGETHER);
-    Timestamp(rounds.saturating_mul(LATE_TOGETHER))
 }

@@ -11,7 +11,7 @@ use tern_types::limits::MAX_SENDS_IN_FLIGHT;
 use tern_types::{ChatId, IdMap, RequestId, Timestamp, TraceContext, UserId};
 
 use super::event::Send;
-use super::settings::{ANSWER_WITHIN, MAX_ECHO, RETRY, Settings};
+use super::settings::{ANSWER_WITHIN, LATE_TOGETHER, MAX_ECHO, RETRY, Settings};
 use super::{Effect, NEVER, Op, Session};
 use crate::gcra::Gcra;
 
@@ -91,7 +91,7 @@ impl Session {
                 let in_flight = InFlight {
                     request: send.request_id,
                     chat: send.chat,
-                    until: now + ANSWER_WITHIN,
+                    until: (now + ANSWER_WITHIN).rounded_up(LATE_TOGETHER),
                 };
                 self.wake_at(in_flight.until);
                 self.sends.in_flight.insert(reference, in_flight);

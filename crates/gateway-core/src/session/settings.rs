@@ -34,10 +34,14 @@ pub(crate) const RESEND_WITHIN: Duration = Duration::from_secs(30);
 /// The most times that `ack_timeout` is doubled for a device that does not acknowledge. With the default of 5 s it
 /// grows to 80 s.
 pub(crate) const MAX_BACK_OFF: u32 = 4;
-/// The time after which a device is told to send a message again whose result has not come. A device is answered within
-/// 5 s, and the rest of that is for the way to it. A chat's owner gives up a little earlier, so this is for an answer
-/// that is late on its way, or for a message that waits for its owner.
-pub(crate) const ANSWER_WITHIN: Duration = Duration::from_millis(4_750);
+/// The time after which a client is told to send a message again whose result has not come, for a device at the next
+/// multiple of [`LATE_TOGETHER`]. A client is answered within 5 s, and the rest of that is for the way to it. A chat's
+/// owner gives up a little earlier, so this is for an answer that is late on its way, or for a message that waits for
+/// its owner.
+pub const ANSWER_WITHIN: Duration = Duration::from_millis(4_500);
+/// The interval at whose multiples devices are told so. Each send sets a timer, so that the timers of a busy gateway's
+/// sessions wake it together.
+pub(crate) const LATE_TOGETHER: Duration = Duration::from_millis(250);
 /// The pause before a failed read of the inbox or of a window is repeated. It doubles up to [`RETRY_MAX`], so that a
 /// device waits no longer than that once the chat node is back. Repeats are cheap: the inbox reader asks for many
 /// devices at once.
