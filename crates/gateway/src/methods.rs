@@ -1,9 +1,11 @@
 //! The unary methods that clients may call, and the kind of node that answers each.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use tern_gateway_core::session::settings::ANSWER_WITHIN;
 
 /// The node that answers a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +35,14 @@ pub struct Method {
     pub target: Target,
     /// True if a call needs credentials. If not, the request itself carries what proves the caller.
     pub authenticated: bool,
+    /// The time after which the client is told to call again, if the method has such a bound: a send has.
+    pub answer_within: Option<Duration>,
 }
 
 const PACKAGE: &str = "tern.v1";
 const INTERNAL: &str = "tern.internal.v1";
+/// The method that sends a message.
+const SEND: &str = "SendMessage";
 /// The methods of Chats without a chat_id in field 1.
 const WITHOUT_CHAT: [&str; 2] = ["CreateGroup", "ListChats"];
 /// The service whose methods several roles share, each under an internal service name of its own.
@@ -58,6 +64,7 @@ pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
             let target = target(service.name(), method.name())?;
             let path = format!("/{PACKAGE}.{}/{}", service.name(), method.name());
             let authenticated = service.name() != "Auth";
+            let answer_within = (method.name() == SEND).then_some(ANSWER_WITHIN);
             let onward = match service.name() {
                 ADMIN => format!("/{INTERNAL}.{}/{}", admin_part(target), method.name()),
                 _ => path.clone(),
@@ -69,6 +76,7 @@ pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
                     onward,
                     target,
                     authenticated,
+                    answer_within,
                 },
             ))
         })

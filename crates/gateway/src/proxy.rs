@@ -212,10 +212,17 @@ impl ClientStreamingService<Bytes> for Call {
         Box::pin(async move {
             let began = Instant::now();
             let deadline = deadline::of(request.metadata());
-            let answer = timeout(deadline, proxy.call(&method, request)).await;
+            let bound = method.answer_within.filter(|bound| *bound < deadline);
+            let answer = timeout(bound.unwrap_or(deadline), proxy.call(&method, request)).await;
             let answer = answer.unwrap_or_else(|_| {
-                let message = format!("the call took longer than {deadline:?}");
-                Err(ApiError::new(ErrorReason::TimedOut, message).into())
+                Err(match bound {
+                    Some(_) => ApiError::unavailable("the chat's node takes too long"),
+                    None => {
+                        let message = format!("the call took longer than {deadline:?}");
+                        ApiError::new(ErrorReason::TimedOut, message)
+                    }
+                }
+                .into())
             });
             metrics::unary(
                 &method.path,

@@ -74,6 +74,34 @@ async fn a_call_to_a_node_that_is_not_the_owner_follows_the_map() {
     assert_eq!(call.await.unwrap().unwrap().created_by_user_id, "chat-1");
 }
 
+/// The node names an owner of which the gateway's map never hears. A call that follows the map again and again may take
+/// longer than a send.
+#[tokio::test]
+async fn a_send_that_finds_no_owner_is_answered_as_soon_as_on_a_stream() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    world.owner("chat-1", 2, false);
+    let mut send = Request::new(v1::SendMessageRequest {
+        chat_id: ChatId::own(user).to_string(),
+        ..Default::default()
+    });
+    let token = format!("Bearer {}", world.token(user, device));
+    send.metadata_mut()
+        .insert("authorization", token.parse().unwrap());
+    let refused = ChatsClient::new(world.channel().await)
+        .send_message(send)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (refused.code(), reason_of(&refused), refused.message()),
+        (
+            Code::Unavailable,
+            Some(ErrorReason::Unavailable),
+            "the chat's node takes too long"
+        )
+    );
+}
+
 #[tokio::test]
 async fn what_is_no_method_of_ours_is_unimplemented_with_a_reason() {
     let world = World::start(&[]).await;
