@@ -48,19 +48,25 @@ pub struct Screen {
     pub lines: usize,
 }
 
+impl Default for Screen {
+    fn default() -> Self {
+        Self {
+            input: Input::default(),
+            notice: None,
+            help: None,
+            scrolled: 0,
+            page: FIRST_PAGE,
+            lines: 0,
+        }
+    }
+}
+
 /// Runs until the user leaves, a signal ends the program, or the client ends for good. Returns why it ended.
 pub async fn run(mut desk: Desk, events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
     // Before the screen is taken, so that a signal never ends the program without restoring it.
     let signals = Signals::new()?;
     let mut terminal = FullScreen::open()?;
-    let mut screen = Screen {
-        input: Input::default(),
-        notice: None,
-        help: None,
-        scrolled: 0,
-        page: FIRST_PAGE,
-        lines: 0,
-    };
+    let mut screen = Screen::default();
     let newest = desk.view.chats().first().map(|chat| chat.id);
     match (to, newest) {
         (Some(name), _) => {

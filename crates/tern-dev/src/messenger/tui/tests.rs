@@ -7,17 +7,6 @@ use tern_types::{RequestId, Seq, Timestamp, UserId};
 use super::*;
 use crate::messenger::desk::testing::offline;
 
-fn screen() -> Screen {
-    Screen {
-        input: Input::default(),
-        notice: None,
-        help: None,
-        scrolled: 0,
-        page: FIRST_PAGE,
-        lines: 0,
-    }
-}
-
 async fn pressed(code: KeyCode, desk: &mut Desk, screen: &mut Screen) {
     let leave = press(KeyEvent::new(code, KeyModifiers::NONE), desk, screen).await;
     assert!(!leave, "{code:?}");
@@ -38,8 +27,10 @@ async fn outbox(desk: &Desk) -> Vec<String> {
 #[tokio::test]
 async fn keys_scroll_the_help_and_close_it() {
     let (mut desk, _events) = offline().await;
-    let mut screen = screen();
-    screen.help = Some(0);
+    let mut screen = Screen {
+        help: Some(0),
+        ..Screen::default()
+    };
     let page = FIRST_PAGE - 1;
     for (code, from) in [
         (KeyCode::Down, 1),
@@ -58,7 +49,7 @@ async fn keys_scroll_the_help_and_close_it() {
 #[tokio::test]
 async fn pasted_lines_are_one_message_and_are_sent_with_enter_only() {
     let (mut desk, _events) = offline().await;
-    let mut screen = screen();
+    let mut screen = Screen::default();
     desk.open_direct(UserId::random());
     pasted("one\r\ntwo\rthree", &mut desk, &mut screen).await;
     assert_eq!(outbox(&desk).await, [""; 0]);
@@ -69,7 +60,7 @@ async fn pasted_lines_are_one_message_and_are_sent_with_enter_only() {
 #[tokio::test]
 async fn who_was_removed_can_type_commands_only() {
     let (mut desk, _events) = offline().await;
-    let mut screen = screen();
+    let mut screen = Screen::default();
     let group = ChatId::group(desk.view.me, RequestId::random());
     desk.view.set_chat(Chat {
         id: group,
