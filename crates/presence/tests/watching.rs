@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::PgPool;
 use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role, links};
-use tern_local::Shared;
+use tern_local::{Shared, until};
 use tern_presence::last_seen::{self, LastSeen};
 use tern_presence::{Config, server};
 use tern_proto::internal::presence_client::PresenceClient;
@@ -351,21 +351,16 @@ async fn what_a_node_that_drains_cannot_write_is_tried_again() {
         CREATE TRIGGER refuses BEFORE INSERT ON last_seen FOR EACH STATEMENT EXECUTE FUNCTION refuse()";
     sqlx::raw_sql(refuse).execute(&store.pool).await.unwrap();
     let takes_again = async {
-        let tried = "SELECT is_called FROM tries";
-        while !sqlx::query_scalar::<_, bool>(tried)
-            .fetch_one(&store.pool)
-            .await
-            .unwrap()
-        {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let tried = || async {
+            let tried = sqlx::query_scalar("SELECT is_called FROM tries");
+            Ok(tried.fetch_one(&store.pool).await?)
+        };
+        until::holds("a write is tried", PATIENCE, tried).await.unwrap();
         let accept = sqlx::query("DROP TRIGGER refuses ON last_seen");
         accept.execute(&store.pool).await.unwrap();
     };
     let drained = async { tokio::join!(presence.drain(), takes_again) };
-    tokio::time::timeout(Duration::from_secs(60), drained)
-        .await
-        .unwrap();
+    timeout(PATIENCE, drained).await.unwrap();
     let kept = LastSeen::new(store.pool.clone()).read(&[user]).await.unwrap();
     assert_eq!(kept[&user], at);
 }
