@@ -14,7 +14,7 @@ pub mod snapshot;
 pub mod typists;
 pub mod unread;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tern_types::limits::MAX_TYPING_MEMBERS;
 use tern_types::{ChatId, DeviceId, IdMap, IdSet, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
@@ -23,6 +23,7 @@ use super::bytes::QueuedBytes;
 use super::group::Group;
 use super::receipts::Receipts;
 use super::recent::{Known, Recent};
+use super::target::Target;
 use super::{Making, Origin, Outcome};
 
 use authors::Authors;
@@ -30,7 +31,7 @@ use typists::Typists;
 
 pub use batch::{Batch, MAX_BATCH};
 pub use command::{Command, Waiting};
-pub use snapshot::{ChatKey, Snapshot};
+pub use snapshot::{ChatKey, LookUp, Snapshot};
 
 pub use super::group::{ChatKind, Member, Role};
 
@@ -82,6 +83,8 @@ pub struct Chat {
     /// The time at which the gathered receipts are pushed; `None` if none are gathered.
     pub receipts_at: Option<Timestamp>,
     authors: Authors,
+    /// The facts about the older entries that the last load was asked for.
+    older: BTreeMap<Seq, Target>,
     /// The people who are typing.
     pub typists: Typists,
     /// The commands that wait for a batch, in the order in which they came.
@@ -142,6 +145,7 @@ impl Chat {
             receipts: Receipts::default(),
             receipts_at: None,
             authors: Authors::default(),
+            older: BTreeMap::new(),
             typists: Typists::default(),
             queue: VecDeque::new(),
             queued_bytes: QueuedBytes::default(),
@@ -286,12 +290,28 @@ impl Chat {
         counts.map(|place| self.loads.swap_remove(place)).is_some()
     }
 
-    /// Returns the requests of the commands in the queue, which a load looks up in the log.
-    pub fn requests(&self) -> Vec<(UserId, RequestId)> {
-        self.queue
-            .iter()
-            .map(|waiting| waiting.command.request())
-            .collect()
+    /// Returns what a load looks up for the commands in the queue.
+    pub fn look_up(&self) -> LookUp {
+        let commands = || self.queue.iter().map(|waiting| &waiting.command);
+        let targets = commands().filter_map(|command| Some(command.about()?.target));
+        let unknown: BTreeSet<Seq> = targets.filter(|seq| self.target(*seq).is_none()).collect();
+        LookUp {
+            requests: commands().map(Command::request).collect(),
+            targets: unknown.into_iter().collect(),
+        }
+    }
+
+    /// Returns what decides about doing something to the entry at `seq`; `None` if nothing is known of the entry.
+    fn target(&self, seq: Seq) -> Option<Target> {
+        self.authors.target(seq).or_else(|| self.older.get(&seq).copied())
+    }
+
+    /// Notes that the content of the entry at `seq` is gone.
+    fn erased(&mut self, seq: Seq) {
+        self.authors.erase(seq);
+        if let Some(older) = self.older.get_mut(&seq) {
+            older.erased = true;
+        }
     }
 
     /// Takes over the snapshot. The results of other loads under way count no more, because they may lack what is
@@ -319,10 +339,9 @@ impl Chat {
             (mine, theirs) => mine.or(theirs),
         };
         let entries = snapshot.placed.iter();
-        self.authors.load(
-            self.head,
-            entries.map(|(user, _, placed)| (placed.seq, *user, placed.ordinal)),
-        );
+        self.authors
+            .load(self.head, entries.map(|(user, _, placed)| (*user, placed)));
+        self.older = snapshot.targets.into_iter().collect();
         self.count_own_unread();
         for (user, _, placed) in &snapshot.placed {
             if let Some(member) = self.group.members.get_mut(user) {

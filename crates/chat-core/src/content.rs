@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
-use tern_types::UserId;
+use tern_types::{Seq, UserId};
 
 use crate::entry::Fingerprint;
 use crate::group::Role;
@@ -15,6 +15,15 @@ pub fn of_creation(title: &str, members: &[UserId]) -> Bytes {
     encode(Content::ChatCreated(v1::ChatCreated {
         title: title.to_owned(),
         member_user_ids,
+    }))
+}
+
+/// Returns the encoded content that stands in the place of an erased one. `kind` is the stored number of the entry's kind,
+/// and `target` the seq that the entry is about, if it is about another.
+pub fn of_erased(kind: i16, target: Option<Seq>) -> Bytes {
+    encode(Content::Erased(v1::Erased {
+        kind: kind.into(),
+        target_seq: target.map_or(0, |target| target.0),
     }))
 }
 

@@ -1,9 +1,11 @@
-//! Entries of a chat's log: messages, reactions, and changes of the chat.
+//! Entries of a chat's log: messages, what is done to them, and changes of the chat.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
+
+use super::target::About;
 
 /// A hash of a request's content: the first 16 bytes of a SHA-256. It tells a repetition of a request from another
 /// request with the same request_id (rule 5).
@@ -15,8 +17,14 @@ pub type Fingerprint = [u8; 16];
 pub enum EntryKind {
     /// A message.
     Message = 1,
+    /// Another content for a message.
+    Edit = 2,
+    /// The deletion of a message for everyone.
+    Delete = 3,
     /// A reaction to a message.
     Reaction = 4,
+    /// A pin on a message.
+    Pin = 5,
     /// The first entry of a group.
     ChatCreated = 10,
     /// Users became members.
@@ -35,7 +43,7 @@ impl EntryKind {
         self as i16
     }
 
-    /// Returns true for messages and reactions, and false for changes of the chat.
+    /// Returns true for messages and what is done to them, and false for changes of the chat.
     pub fn is_message(self) -> bool {
         self.number() < Self::ChatCreated.number()
     }
@@ -70,6 +78,11 @@ pub struct NewEntry {
     pub content: Bytes,
     /// The media that the entry refers to, each once.
     pub media: Vec<MediaRef>,
+    /// The earlier message that the entry is about, and what it says about it. `None` for kinds that stand alone.
+    pub about: Option<About>,
+    /// The message with which the entry's thread begins; `None` if it is in no thread. Whether there is such a message
+    /// is not known.
+    pub thread_root: Option<Seq>,
     /// The facts about its sending.
     pub sending: Sending,
 }
@@ -91,7 +104,8 @@ pub struct Sending {
 }
 
 impl NewEntry {
-    /// Makes a message that counts as unread. It refers to no media, and the facts about its sending are the default.
+    /// Makes a message that counts as unread. It refers to no media and to no other message, and the facts about its
+    /// sending are the default.
     pub fn message(
         sender: UserId,
         device: DeviceId,
@@ -108,6 +122,8 @@ impl NewEntry {
             counts: true,
             content,
             media: Vec::new(),
+            about: None,
+            thread_root: None,
             sending: Sending::default(),
         }
     }

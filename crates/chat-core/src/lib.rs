@@ -3,6 +3,7 @@
 //!
 //! - [`entry`]: an entry of a log, before and after it has a seq
 //! - `shown`: an entry as its readers are shown it
+//! - [`target`]: the rules for what may be done to a message that is in the log already
 //! - [`chat`]: one chat: its members, head, waiting commands and unsettled entries
 //! - `group`: the part of a chat that changes are about: its kind, title, picture and members
 //! - [`change`]: the rules for who may make which change of a group, and how each changes the group
@@ -34,6 +35,7 @@ pub mod receipts;
 pub mod recent;
 pub mod shard;
 mod shown;
+pub mod target;
 
 use tern_types::{DeviceId, RequestId, Seq, SessionId, UserId};
 

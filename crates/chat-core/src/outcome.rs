@@ -106,6 +106,15 @@ pub enum Refusal {
         /// The time from now after which there is room for one more stranger.
         retry_after: Duration,
     },
+    /// There is no such message for the caller, or it is gone.
+    #[error("no such message, or it was deleted")]
+    TargetNotFound,
+    /// The message is somebody else's, or the caller's role is too low.
+    #[error("only its sender, or an admin of the group, may do this to the message")]
+    NotAllowed,
+    /// The message was sent too long ago to be edited or deleted.
+    #[error("the message is too old for this")]
+    TooOld,
     /// The request_id belongs to an earlier request with another content (rule 5).
     #[error("the request_id was used for something else")]
     RequestIdReused,

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use tern_types::{IdMap, RequestId, Seq, Timestamp, UserId};
 
 use super::entry::Fingerprint;
+use super::target::Target;
 
 /// The number of requests that are remembered for each chat. A client that lost its stream repeats at most its sends in
 /// flight (128), and a direct chat has two such clients. The commit finds an older repetition in the store.
@@ -21,6 +22,22 @@ pub struct Placed {
     pub sent_at: Timestamp,
     /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
+    /// True if the entry is a message ([`EntryKind::Message`](crate::EntryKind::Message)).
+    pub is_message: bool,
+    /// True if the content was gone when the entry was read. It is not kept up to date.
+    pub erased: bool,
+}
+
+impl Placed {
+    /// Returns the facts about the entry, which this user sent, that decide what may be done to it.
+    pub fn target(&self, sender: UserId) -> Target {
+        Target {
+            sender,
+            sent_at: self.sent_at,
+            is_message: self.is_message,
+            erased: self.erased,
+        }
+    }
 }
 
 /// The result of a request.

@@ -36,6 +36,7 @@ use tern_types::{ChatId, IdMap, IdSet, NoticeKind, Seq, Timestamp, UserId};
 use crate::bytes::QueuedBytes;
 use crate::chat::{Batch, Chat, Command, Stage};
 use crate::receipts::Watermark;
+use crate::target::Windows;
 use crate::{Origin, Outcome, Refusal};
 
 pub use event::{
@@ -135,6 +136,7 @@ pub struct ShardState {
     /// The time at which idle chats were last forgotten.
     swept_at: Timestamp,
     loads: Loads,
+    windows: Windows,
 }
 
 /// The counts of a shard's loads.
@@ -147,6 +149,14 @@ struct Loads {
 }
 
 impl ShardState {
+    /// Makes the state of a shard without chats, in which messages may be edited and deleted within these times.
+    pub fn new(windows: Windows) -> Self {
+        Self {
+            windows,
+            ..Self::default()
+        }
+    }
+
     /// Returns the number of chats in memory.
     pub fn chats(&self) -> usize {
         self.chats.len()

@@ -86,6 +86,9 @@ pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
         Refusal::NotAccepted => SendErrorCode::NotAccepted,
         Refusal::StrangersLimited { .. } => SendErrorCode::StrangersLimited,
         Refusal::RequestIdReused => SendErrorCode::RequestIdReused,
+        Refusal::TargetNotFound => SendErrorCode::TargetNotFound,
+        Refusal::NotAllowed => SendErrorCode::NotAllowed,
+        Refusal::TooOld => SendErrorCode::TooLate,
         Refusal::Invalid(..) | Refusal::TooMany { .. } => SendErrorCode::Invalid,
         Refusal::MediaTicket => SendErrorCode::MediaTicket,
         Refusal::Unreadable | Refusal::Unavailable { .. } => SendErrorCode::Unavailable,
@@ -112,6 +115,9 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
         Refusal::NotAMember => ErrorReason::ChatNotFound,
         Refusal::PeerNotFound => ErrorReason::UserNotFound,
         Refusal::RequestIdReused => ErrorReason::RequestIdReused,
+        Refusal::TargetNotFound => ErrorReason::TargetNotFound,
+        Refusal::NotAllowed => ErrorReason::NotAllowed,
+        Refusal::TooOld => ErrorReason::TooLate,
         Refusal::NotAccepted => ErrorReason::NotAccepted,
         Refusal::StrangersLimited { .. } => ErrorReason::StrangersLimited,
         Refusal::Invalid(field, problem) => return ApiError::invalid(field, problem),
@@ -169,11 +175,19 @@ mod tests {
                 vec![
                     (Refusal::NotAMember, E::NotAMember, R::ChatNotFound),
                     (Refusal::PeerNotFound, E::PeerNotFound, R::UserNotFound),
+                    (Refusal::TargetNotFound, E::TargetNotFound, R::TargetNotFound),
                 ],
             ),
             (
                 Code::PermissionDenied,
-                vec![(Refusal::NotAccepted, E::NotAccepted, R::NotAccepted)],
+                vec![
+                    (Refusal::NotAccepted, E::NotAccepted, R::NotAccepted),
+                    (Refusal::NotAllowed, E::NotAllowed, R::NotAllowed),
+                ],
+            ),
+            (
+                Code::FailedPrecondition,
+                vec![(Refusal::TooOld, E::TooLate, R::TooLate)],
             ),
             (
                 Code::AlreadyExists,

@@ -1,7 +1,9 @@
 //! Defines the flags of the chat role.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use tern_chat_core::target::Windows;
 use tern_identity::ticket::TicketArgs;
 use tern_store::postgres::PostgresArgs;
 
@@ -21,4 +23,21 @@ pub struct Config {
     /// user among their contacts nor have written to them
     #[arg(long, env = "TERN_CHAT_NEW_STRANGERS_A_DAY", default_value = "200", value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub chat_new_strangers_a_day: u32,
+    /// Seconds for which a message may be edited after it was sent
+    #[arg(long, env = "TERN_CHAT_EDIT_WINDOW", default_value = "900")]
+    pub chat_edit_window: u32,
+    /// Seconds for which its sender may delete a message for everyone. Admins and owners of a group may at any time
+    #[arg(long, env = "TERN_CHAT_DELETE_WINDOW", default_value = "172800")]
+    pub chat_delete_window: u32,
+}
+
+impl Config {
+    /// Returns for how long messages may be edited and deleted.
+    pub(crate) fn windows(&self) -> Windows {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        Windows {
+            edit: seconds(self.chat_edit_window),
+            delete: seconds(self.chat_delete_window),
+        }
+    }
 }

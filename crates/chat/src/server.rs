@@ -98,7 +98,7 @@ impl ChatNode {
             let postgres = config.postgres.clone();
             Arc::new(move || cell_connect_options(&postgres, cell))
         };
-        let shards = Shards::start(pools.count(), connect, &effects);
+        let shards = Shards::start(pools.count(), connect, &effects, config.windows());
         Ok(Self {
             epoch: StoreEpoch::new(pools.clone(), shards.clone()),
             ctx,

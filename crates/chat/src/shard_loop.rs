@@ -32,6 +32,7 @@ use commit_turns::{CommitTurns, Place};
 use effects::{Effects, ShardEffects};
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::shard::{Busyness, Effect, Event, Inspected, Job, Lane, ShardState};
+use tern_chat_core::target::Windows;
 use traces::Traces;
 use writer::Given;
 
@@ -82,7 +83,12 @@ pub struct Ended;
 impl Shards {
     /// Starts one shard for each cell of the store. `connect` gives the settings of its connections, which are opened
     /// when there is something to write: a node whose slots are all in other cells has none.
-    pub fn start(cells: Cells, connect: impl Fn(Cell) -> writer::Connect, effects: &Effects) -> Self {
+    pub fn start(
+        cells: Cells,
+        connect: impl Fn(Cell) -> writer::Connect,
+        effects: &Effects,
+        windows: Windows,
+    ) -> Self {
         let turns = CommitTurns::new(cells);
         let shards = cells.all().map(|cell| {
             let (inputs, receiver) = mpsc::channel(INPUTS);
@@ -93,6 +99,7 @@ impl Shards {
                 receiver,
                 connect(cell),
                 effects.clone(),
+                windows,
                 turns.for_shard(),
             );
             tokio::spawn(shard.instrument(span));
@@ -214,10 +221,11 @@ async fn run(
     mut inputs: mpsc::Receiver<Input>,
     connect: writer::Connect,
     effects: Effects,
+    windows: Windows,
     mut commit_turn: Place,
 ) {
     let (results, mut results_in) = mpsc::channel(RESULTS);
-    let mut shard = Shard::new(number, &connect, effects, &results);
+    let mut shard = Shard::new(number, &connect, effects, windows, &results);
     let (mut taken, mut done) = (Vec::new(), Vec::new());
     loop {
         let until = shard.next_wake();
@@ -265,6 +273,7 @@ impl Shard {
         number: usize,
         connect: &writer::Connect,
         effects: Effects,
+        windows: Windows,
         results: &mpsc::Sender<Event>,
     ) -> Self {
         let shedding = effects.shedding.clone();
@@ -275,7 +284,7 @@ impl Shard {
             writer::spawn(connect.clone(), lane, commit_time.clone(), times, results.clone())
         };
         Self {
-            state: ShardState::default(),
+            state: ShardState::new(windows),
             out: Vec::new(),
             writers: Lane::ALL.map(writer),
             effects,
@@ -424,7 +433,7 @@ mod tests {
         let effects = effects(&options);
         let connect: writer::Connect = Arc::new(move || options.clone());
         let (results, _results_in) = mpsc::channel(1);
-        let mut shard = Shard::new(0, &connect, effects, &results);
+        let mut shard = Shard::new(0, &connect, effects, Windows::default(), &results);
         let (chat, now) = (ChatId::own(UserId::random()), Clock::monotonic());
         let (low, high) = (Seq(1), Seq(1));
         shard.take(Input::Event(Event::Recover { chat, low, high }), now);

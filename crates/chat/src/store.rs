@@ -30,6 +30,7 @@ pub mod direct;
 pub mod entries;
 pub mod group;
 pub mod heads;
+pub mod history;
 pub mod inboxes;
 pub mod inspect;
 pub mod joining;
@@ -39,6 +40,7 @@ pub mod people;
 pub mod seal;
 pub mod settle;
 pub mod strangers;
+mod targets;
 pub mod written;
 
 use tern_store::StoreError;

@@ -92,6 +92,7 @@ impl ApiError {
             | R::DevicesOnly
             | R::RoleTooLow
             | R::NotTheSender
+            | R::NotAllowed
             | R::NotAccepted => Code::PermissionDenied,
             R::InvalidField | R::ProtocolError | R::MediaTicket => Code::InvalidArgument,
             R::ChatNotFound
@@ -99,14 +100,18 @@ impl ApiError {
             | R::ActingUserNotFound
             | R::DeviceNotFound
             | R::MessageNotFound
+            | R::TargetNotFound
             | R::MediaNotFound
             | R::UploadNotFound => Code::NotFound,
             R::UploadIncomplete | R::UploadMismatch => Code::FailedPrecondition,
             R::QuotaExceeded => Code::ResourceExhausted,
             R::RequestIdReused => Code::AlreadyExists,
-            R::GroupFull | R::TooManyDevices | R::NotAGroup | R::LastOwner | R::ListFull => {
-                Code::FailedPrecondition
-            }
+            R::GroupFull
+            | R::TooManyDevices
+            | R::NotAGroup
+            | R::LastOwner
+            | R::ListFull
+            | R::TooLate => Code::FailedPrecondition,
             R::TooLarge | R::RateLimited | R::StrangersLimited => Code::ResourceExhausted,
             R::SessionReplaced => Code::Aborted,
             R::MethodUnknown => Code::Unimplemented,

@@ -72,6 +72,14 @@ pub fn message_content(envelope: &Bytes, body: &Bytes) -> Bytes {
     nested(CONTENT_MESSAGE, &message)
 }
 
+/// Returns the body of a message from its encoded content. It is empty if the content is none of a message.
+pub fn message_body(content: &Bytes) -> Bytes {
+    match v1::EntryContent::decode(content.clone()).map(|content| content.content) {
+        Ok(Some(v1::entry_content::Content::Message(message))) => message.body,
+        _ => Bytes::new(),
+    }
+}
+
 /// Encodes `ServerEvent{entry}`.
 pub fn entry_event(entry: &v1::Entry) -> Bytes {
     nested(EVENT_ENTRY, entry)

@@ -39,7 +39,7 @@ fn of(mut migrator: Migrator) -> Migrator {
 const PEOPLE_SCHEMA: &str = "people";
 
 /// The tables of a cell.
-pub const CELL_TABLES: [&str; 7] = [
+pub const CELL_TABLES: [&str; 10] = [
     "chats",
     "chat_heads",
     "members",
@@ -47,6 +47,9 @@ pub const CELL_TABLES: [&str; 7] = [
     "unsettled",
     "inbox",
     "media_refs",
+    "entry_targets",
+    "message_state",
+    "reactions",
 ];
 
 /// The number of cells that are migrated at a time.

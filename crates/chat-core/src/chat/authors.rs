@@ -1,11 +1,14 @@
-//! The senders of a chat's newest entries. They tell whose messages a receipt concerns, and how many of a member's own
-//! messages lie after their read mark.
+//! The senders of a chat's newest entries, and what else is known of these. They tell whose messages a receipt concerns,
+//! how many of a member's own messages lie after their read mark, and what may be done to a message.
 
 use std::collections::VecDeque;
 
-use tern_types::{Seq, UserId};
+use tern_types::{Seq, Timestamp, UserId};
 
-/// The most entries that are remembered, at 17 bytes each: as many as a device is behind while it catches up. A receipt
+use crate::recent::Placed;
+use crate::target::Target;
+
+/// The most entries that are remembered, at 32 bytes each: as many as a device is behind while it catches up. A receipt
 /// for older entries goes to all members who sent anything since.
 const REMEMBERED: usize = 256;
 
@@ -21,50 +24,69 @@ pub struct Authors {
 #[derive(Debug, Clone, Copy)]
 struct Authored {
     sender: UserId,
+    sent_at: Timestamp,
     /// True if the entry counts as unread.
     counts: bool,
+    is_message: bool,
+    erased: bool,
+}
+
+impl Authored {
+    fn new(target: Target, counts: bool) -> Self {
+        Self {
+            sender: target.sender,
+            sent_at: target.sent_at,
+            counts,
+            is_message: target.is_message,
+            erased: target.erased,
+        }
+    }
 }
 
 impl Authors {
-    /// Remembers the entries that were loaded with the chat, and nothing else. `entries` are seq, sender and ordinal,
+    /// Remembers the entries that were loaded with the chat, and nothing else. `entries` are their senders and places,
     /// ascending. The memory goes back from the head to the first seq that is missing.
     ///
     /// An entry counts as unread if its ordinal is higher than that of the entry before. So the oldest entry is
     /// remembered only if it is the chat's first; otherwise nobody knows whether it counts. For example, of the entries
     /// 1, 3, 4 and 5 of a chat whose head is 5, only 4 and 5 are remembered.
-    pub fn load(&mut self, head: Seq, entries: impl DoubleEndedIterator<Item = (Seq, UserId, u64)>) {
+    pub fn load<'a>(
+        &mut self,
+        head: Seq,
+        entries: impl DoubleEndedIterator<Item = (UserId, &'a Placed)>,
+    ) {
         *self = Self {
             first: head.next(),
             entries: VecDeque::new(),
         };
-        let mut oldest: Option<(UserId, u64)> = None;
-        for (seq, sender, ordinal) in entries.rev() {
+        let mut oldest: Option<(UserId, &Placed)> = None;
+        for (sender, placed) in entries.rev() {
             let expected = match oldest {
                 Some(_) => self.first.previous().previous(),
                 None => self.first.previous(),
             };
-            if seq != expected || self.entries.len() >= REMEMBERED {
+            if placed.seq != expected || self.entries.len() >= REMEMBERED {
                 break;
             }
-            if let Some((sender, its)) = oldest.replace((sender, ordinal)) {
-                self.push_front(sender, its > ordinal);
+            if let Some((its_sender, its)) = oldest.replace((sender, placed)) {
+                self.push_front(its.target(its_sender), its.ordinal > placed.ordinal);
             }
         }
-        if let Some((sender, ordinal)) = oldest
+        if let Some((sender, placed)) = oldest
             && self.first == Seq(2)
         {
-            self.push_front(sender, ordinal > 0);
+            self.push_front(placed.target(sender), placed.ordinal > 0);
         }
     }
 
     /// Adds the entry before the first.
-    fn push_front(&mut self, sender: UserId, counts: bool) {
+    fn push_front(&mut self, target: Target, counts: bool) {
         self.first = self.first.previous();
-        self.entries.push_front(Authored { sender, counts });
+        self.entries.push_front(Authored::new(target, counts));
     }
 
     /// Adds the entry that is now the head. Its seq must be the one after the last entry.
-    pub fn push(&mut self, seq: Seq, sender: UserId, counts: bool) {
+    pub fn push(&mut self, seq: Seq, target: Target, counts: bool) {
         if self.entries.is_empty() {
             self.first = seq;
         }
@@ -73,7 +95,7 @@ impl Authors {
             self.first.0 + self.entries.len() as u64,
             "the entries have no gap"
         );
-        self.entries.push_back(Authored { sender, counts });
+        self.entries.push_back(Authored::new(target, counts));
         if self.entries.len() > REMEMBERED {
             self.entries.pop_front();
             self.first = self.first.next();
@@ -102,6 +124,31 @@ impl Authors {
         counted.map(|(seq, entry)| (seq, entry.sender))
     }
 
+    /// Returns what decides about doing something to the entry at `seq`; `None` if the entry is not remembered.
+    pub fn target(&self, seq: Seq) -> Option<Target> {
+        let entry = self.entries.get(self.place(seq)?)?;
+        Some(Target {
+            sender: entry.sender,
+            sent_at: entry.sent_at,
+            is_message: entry.is_message,
+            erased: entry.erased,
+        })
+    }
+
+    /// Notes that the content of the entry at `seq` is gone, if the entry is remembered.
+    pub fn erase(&mut self, seq: Seq) {
+        if let Some(place) = self.place(seq)
+            && let Some(entry) = self.entries.get_mut(place)
+        {
+            entry.erased = true;
+        }
+    }
+
+    /// Returns the place of the entry at `seq` in the list; `None` if `seq` is below the first.
+    fn place(&self, seq: Seq) -> Option<usize> {
+        usize::try_from(seq.0.checked_sub(self.first.0)?).ok()
+    }
+
     /// Returns whether all entries after `since` are remembered.
     pub fn reach(&self, since: Seq) -> bool {
         since.next() >= self.first
@@ -124,6 +171,36 @@ mod tests {
         UserId(Uuid::from_u128(n.into()))
     }
 
+    fn message(n: u64) -> Target {
+        Target {
+            sender: user(n),
+            sent_at: Timestamp(n as i64),
+            is_message: true,
+            erased: false,
+        }
+    }
+
+    /// The messages with these seqs and ordinals. The sender of entry n is user n.
+    fn placed(entries: &[(u64, u64)]) -> Vec<(UserId, Placed)> {
+        let placed = |(n, ordinal): &(u64, u64)| {
+            let placed = Placed {
+                seq: Seq(*n),
+                ordinal: *ordinal,
+                sent_at: Timestamp(*n as i64),
+                fingerprint: [0; 16],
+                is_message: true,
+                erased: false,
+            };
+            (user(*n), placed)
+        };
+        entries.iter().map(placed).collect()
+    }
+
+    fn load(authors: &mut Authors, head: u64, entries: &[(u64, u64)]) {
+        let placed = placed(entries);
+        authors.load(Seq(head), placed.iter().map(|(user, placed)| (*user, placed)));
+    }
+
     fn between(authors: &Authors, since: u64, upto: u64) -> Option<Vec<UserId>> {
         Some(authors.between(Seq(since), Seq(upto))?.collect())
     }
@@ -132,8 +209,7 @@ mod tests {
     fn they_are_known_as_far_back_as_nothing_is_missing() {
         let mut authors = Authors::default();
         // Entry 5 does not count as unread: it has the ordinal of entry 4.
-        let entries = [(1, 1), (3, 2), (4, 3), (5, 3), (6, 4)].map(|(n, ordinal)| (Seq(n), user(n), ordinal));
-        authors.load(Seq(6), entries.into_iter());
+        load(&mut authors, 6, &[(1, 1), (3, 2), (4, 3), (5, 3), (6, 4)]);
         assert_eq!(between(&authors, 4, 6), Some(vec![user(5), user(6)]));
         assert_eq!(between(&authors, 3, 4), Some(vec![user(4)]));
         assert_eq!(between(&authors, 2, 6), None, "whether 3 counts is not known");
@@ -145,7 +221,7 @@ mod tests {
             authors.all_counted().map(|(seq, _)| seq.0).collect::<Vec<_>>(),
             [4, 6]
         );
-        authors.push(Seq(7), user(7), true);
+        authors.push(Seq(7), message(7), true);
         assert_eq!(between(&authors, 5, 100), Some(vec![user(6), user(7)]));
         assert_eq!(between(&authors, 7, 7), Some(vec![]));
     }
@@ -153,22 +229,40 @@ mod tests {
     #[test]
     fn a_new_chat_is_known_from_its_first_entry_on_and_only_the_newest_are_kept() {
         let mut authors = Authors::default();
-        authors.load(Seq::ZERO, std::iter::empty());
+        load(&mut authors, 0, &[]);
         for n in 1..=300 {
-            authors.push(Seq(n), user(n), n % 2 == 0);
+            authors.push(Seq(n), message(n), n % 2 == 0);
         }
         assert_eq!(between(&authors, 43, 60), None);
         assert_eq!(between(&authors, 44, 45), Some(vec![user(45)]));
         assert_eq!(between(&authors, 298, 300), Some(vec![user(299), user(300)]));
         assert_eq!(authors.counted(user(44), Seq(43)), None);
-        let entries = [(1, 1), (2, 1)].map(|(n, ordinal)| (Seq(n), user(n), ordinal));
-        authors.load(Seq(2), entries.into_iter());
+        load(&mut authors, 2, &[(1, 1), (2, 1)]);
         assert_eq!(authors.all_counted().collect::<Vec<_>>(), [(Seq(1), user(1))]);
-        authors.load(Seq(900), std::iter::empty());
+        load(&mut authors, 900, &[]);
         assert_eq!(
             between(&authors, 899, 900),
             None,
             "of another owner's entries nothing is known"
         );
+    }
+
+    #[test]
+    fn what_is_known_of_a_message_is_known_for_as_long_as_its_sender() {
+        let mut authors = Authors::default();
+        load(&mut authors, 5, &[(3, 2), (4, 3), (5, 3)]);
+        assert_eq!(authors.target(Seq(4)), Some(message(4)));
+        assert_eq!(authors.target(Seq(3)), None, "whether it counts is not known");
+        assert_eq!(authors.target(Seq(6)), None);
+        authors.push(Seq(6), message(6), true);
+        for seq in [Seq(1), Seq(6), Seq(7)] {
+            authors.erase(seq);
+        }
+        let erased = Target {
+            erased: true,
+            ..message(6)
+        };
+        assert_eq!(authors.target(Seq(6)), Some(erased));
+        assert_eq!(authors.target(Seq(5)), Some(message(5)));
     }
 }

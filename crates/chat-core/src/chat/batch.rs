@@ -10,7 +10,8 @@ use super::{Chat, ChatKey, Stage};
 use crate::change::{self, Action, Change, Permitted};
 use crate::entry::{Entry, MediaRef, NewEntry};
 use crate::recent::{Known, Placed};
-use crate::{ChangeRefusal, Origin, Outcome, Refusal};
+use crate::target::{self, Actor, Windows};
+use crate::{ChangeRefusal, EntryKind, Origin, Outcome, Refusal};
 
 /// The most entries of one chat in one commit, so that a busy group does not keep the others waiting.
 pub const MAX_BATCH: usize = 64;
@@ -47,6 +48,19 @@ impl Batch {
     pub fn head(&self) -> Seq {
         self.entries.last().map_or(self.expected, |entry| entry.seq)
     }
+
+    /// Returns whether the command is about a message that an entry of the batch is about too, and would be decided or
+    /// written differently after that entry. Reactions of different people do not meet in this way.
+    fn meets(&self, command: &Command) -> bool {
+        let (Command::Send(new), Some(about)) = (command, command.about()) else {
+            return false;
+        };
+        self.entries.iter().any(|entry| {
+            let same = entry.new.about.as_ref().is_some_and(|its| its.target == about.target);
+            let reactions = entry.new.kind == EntryKind::Reaction && new.kind == EntryKind::Reaction;
+            same && !(reactions && entry.new.sender != new.sender)
+        })
+    }
 }
 
 /// An entry that may be made, and the change that it stands for; `None` if it is a message.
@@ -55,7 +69,7 @@ type Admitted = (Arc<NewEntry>, Option<Action>);
 impl Chat {
     /// Takes the next batch from the queue and gives its entries their seqs; `None` if there is nothing to
     /// commit. The batch has at most about `room` bytes, or one entry. `wall` is the wall clock's time. The
-    /// entries get it, or that of the last entry if it is later, and tickets are compared with it. Also
+    /// entries get it, or that of the last entry if it is later, and tickets and `windows` are compared with it. Also
     /// returns the answers to commands that become no entry.
     ///
     /// Before a command is refused or found to change nothing, the log must be asked whether it is a repetition (rule
@@ -65,6 +79,7 @@ impl Chat {
         &mut self,
         room: usize,
         wall: Timestamp,
+        windows: Windows,
     ) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
         debug_assert!(self.is_due(), "a chat has one batch at a time");
         let room = room.min(MAX_BATCH_BYTES);
@@ -78,13 +93,14 @@ impl Chat {
         while batch.entries.len() < most && batch.change.is_none() {
             let Some(front) = self.queue.front() else { break };
             let alone = matches!(front.command, Command::Change(_));
-            if !batch.entries.is_empty() && (alone || batch.bytes() + front.command.bytes() > room) {
+            let full = batch.bytes() + front.command.bytes() > room;
+            if !batch.entries.is_empty() && (alone || full || batch.meets(&front.command)) {
                 break;
             }
             let Some(waiting) = self.queue.pop_front() else {
                 break;
             };
-            let admitted = self.admit(&waiting.command, wall);
+            let admitted = self.admit(&waiting.command, wall, windows);
             if !matches!(admitted, Ok(Some(_))) && !waiting.looked_up {
                 self.queue.push_front(waiting);
                 // If entries of this batch precede it, it is decided after they are committed.
@@ -163,10 +179,18 @@ impl Chat {
                 ordinal: entry.ordinal,
                 sent_at: entry.sent_at,
                 fingerprint: entry.new.fingerprint,
+                is_message: entry.new.kind == EntryKind::Message,
+                erased: false,
             };
             let (sender, request) = (entry.new.sender, entry.new.request);
             self.recent.insert(sender, request, Known::Placed(placed));
-            self.authors.push(entry.seq, sender, entry.new.counts);
+            self.authors
+                .push(entry.seq, placed.target(sender), entry.new.counts);
+            if let Some(about) = &entry.new.about
+                && entry.new.kind == EntryKind::Delete
+            {
+                self.erased(about.target);
+            }
             self.typists.wrote(sender, now);
             if let Some(member) = self.group.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
@@ -253,10 +277,15 @@ impl Chat {
 
     /// Decides whether a command may become an entry now. Returns `Ok(None)` if it is a change of nothing, and `Err`
     /// with the answer if it is refused.
-    fn admit(&self, command: &Command, wall: Timestamp) -> Result<Option<Admitted>, Outcome> {
+    fn admit(
+        &self,
+        command: &Command,
+        wall: Timestamp,
+        windows: Windows,
+    ) -> Result<Option<Admitted>, Outcome> {
         match command {
             Command::Send(entry) => {
-                let taken = self.takes(entry, wall);
+                let taken = self.takes(entry, wall, windows);
                 let admitted = taken.map(|()| Some((entry.clone(), None)));
                 admitted.map_err(|refusal| Outcome::Sent(Err(refusal)))
             }
@@ -269,8 +298,17 @@ impl Chat {
 
     /// Refuses a message that the chat does not take now. Expired tickets are refused only here, after repetitions were
     /// answered: a repeated request gets its result even if its ticket has expired since.
-    fn takes(&self, entry: &NewEntry, wall: Timestamp) -> Result<(), Refusal> {
+    fn takes(&self, entry: &NewEntry, wall: Timestamp, windows: Windows) -> Result<(), Refusal> {
         self.takes_from(entry.sender)?;
+        if let Some(about) = &entry.about {
+            let actor = Actor {
+                user: entry.sender,
+                member: self.member(entry.sender),
+                chat: self.kind(),
+            };
+            let target = self.target(about.target);
+            target::permit(entry.kind, about.target, target, &actor, wall, windows)?;
+        }
         in_time(&entry.media, wall)
     }
 

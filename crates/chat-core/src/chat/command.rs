@@ -10,6 +10,7 @@ use crate::bytes::Share;
 use crate::change::Change;
 use crate::entry::{Fingerprint, NewEntry};
 use crate::recent::{Known, Placed};
+use crate::target::About;
 use crate::{Origin, Outcome, Place, Refusal};
 
 /// The bytes that a command takes in memory besides its content.
@@ -65,6 +66,14 @@ impl Command {
         match self {
             Self::Send(entry) => (entry.sender, entry.request),
             Self::Change(change) => (change.actor, change.request),
+        }
+    }
+
+    /// Returns the earlier message that the command is about; `None` if it stands alone.
+    pub(super) fn about(&self) -> Option<&About> {
+        match self {
+            Self::Send(entry) => entry.about.as_ref(),
+            Self::Change(_) => None,
         }
     }
 

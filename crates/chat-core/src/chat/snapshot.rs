@@ -8,6 +8,7 @@ use tern_types::{MediaId, RequestId, Seq, Timestamp, UserId};
 use crate::group::{ChatKind, Member};
 use crate::receipts::Watermark;
 use crate::recent::Placed;
+use crate::target::Target;
 
 /// The chat's data key of 32 bytes. The store unwraps it and uses it; the state only carries it.
 #[derive(Clone, PartialEq, Eq)]
@@ -17,6 +18,15 @@ impl fmt::Debug for ChatKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ChatKey(…)")
     }
+}
+
+/// What a load looks up in the chat's log, however old it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LookUp {
+    /// The requests of the commands that wait.
+    pub requests: Vec<(UserId, RequestId)>,
+    /// The entries that these commands are about, and of which nothing is known.
+    pub targets: Vec<Seq>,
 }
 
 /// A chat as the store had it at one moment.
@@ -40,8 +50,10 @@ pub struct Snapshot {
     pub unsettled: Option<Seq>,
     /// The newest requests in the log, and those requests of `looked_up` that are in it, by ascending seq.
     pub placed: Vec<(UserId, RequestId, Placed)>,
-    /// The requests that the load was asked to look up. One that is not in `placed` is not in the log.
+    /// The requests that the load was told to look up. One that is not in `placed` is not in the log.
     pub looked_up: Vec<(UserId, RequestId)>,
+    /// The entries that the load was told to look up, as far as they are in the log.
+    pub targets: Vec<(Seq, Target)>,
     /// The highest time of an entry of `placed`, by the wall clock; 0 if `placed` is empty.
     pub last_sent_at: Timestamp,
     /// True if one of a direct chat's two people has blocked the other. It is false for groups.
@@ -63,6 +75,7 @@ impl Snapshot {
             unsettled: None,
             placed: Vec::new(),
             looked_up: Vec::new(),
+            targets: Vec::new(),
             last_sent_at: Timestamp::default(),
             blocked: false,
         }

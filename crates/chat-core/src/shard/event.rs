@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern_types::{ChatId, DeviceId, Notice, RequestId, Seq, Slot, Timestamp, TraceContext, UserId};
+use tern_types::{ChatId, DeviceId, Notice, Seq, Slot, Timestamp, TraceContext, UserId};
 
-use crate::chat::{Batch, Snapshot};
+use crate::chat::{Batch, LookUp, Snapshot};
 use crate::entry::{Entry, NewEntry};
 use crate::receipts::Watermark;
 use crate::{Change, ChangeRefusal, Making, Missing, Origin, Outcome, Refusal};
@@ -198,8 +198,8 @@ pub enum Effect {
         number: u64,
         /// The direct chat to make if it does not exist.
         create: Option<Making>,
-        /// The requests to look up in the log.
-        requests: Vec<(UserId, RequestId)>,
+        /// What to look up in the log.
+        look_up: LookUp,
     },
     /// Answer a caller.
     Answer {

@@ -65,7 +65,7 @@ impl ShardState {
             let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.is_due()) else {
                 continue;
             };
-            let (batch, answers) = chat.take_batch(room, wall);
+            let (batch, answers) = chat.take_batch(room, wall, self.windows);
             if batch.is_none() && chat.stage == Stage::Loading {
                 begin_load(&mut self.loads, chat, None, out);
             }

@@ -280,7 +280,7 @@ fn new_loading(loads: &mut Loads, id: ChatId, now: Timestamp, out: &mut Vec<Effe
     chat
 }
 
-/// Begins a load of the chat, which looks up the requests of its waiting commands.
+/// Begins a load of the chat, which looks up what its waiting commands need.
 pub(super) fn begin_load(loads: &mut Loads, chat: &mut Chat, create: Option<Making>, out: &mut Vec<Effect>) {
     loads.begun += 1;
     loads.under_way += 1;
@@ -289,6 +289,6 @@ pub(super) fn begin_load(loads: &mut Loads, chat: &mut Chat, create: Option<Maki
         chat: chat.id,
         number: loads.begun,
         create: chat.create,
-        requests: chat.requests(),
+        look_up: chat.look_up(),
     });
 }

@@ -12,6 +12,7 @@ mod patience;
 mod receipts;
 mod restores;
 mod settles;
+mod targets;
 mod typing;
 
 use std::collections::HashMap;

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tern_chat_core::change::Action;
-use tern_chat_core::chat::{Batch, ChatKey, ChatKind, Member, Role, Snapshot};
+use tern_chat_core::chat::{Batch, ChatKey, ChatKind, LookUp, Member, Role, Snapshot};
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::recent::Placed;
 use tern_chat_core::shard::{AckWrite, AckedRow, Committed, Job, JobDone, SettleChat};
-use tern_chat_core::{Entry, Missing};
-use tern_types::{DeviceId, RequestId, Seq, UserId};
+use tern_chat_core::target::Target;
+use tern_chat_core::{Entry, EntryKind, Missing};
+use tern_types::{DeviceId, Seq, UserId};
 
 /// The number of newest requests that are read with a chat, as in `store/load.rs`.
 const RECENT: u64 = 256;
@@ -112,8 +113,14 @@ impl Memory {
         of_user.map(|(_, device)| *device).collect()
     }
 
-    /// Reads the chat in one snapshot, and looks these requests up.
-    pub fn load(&self, requests: &[(UserId, RequestId)]) -> Snapshot {
+    /// Returns whether an entry deletes the one at `seq`.
+    fn is_erased(&self, seq: Seq) -> bool {
+        let mut deletions = self.log.iter().filter(|entry| entry.new.kind == EntryKind::Delete);
+        deletions.any(|entry| entry.new.about.as_ref().is_some_and(|about| about.target == seq))
+    }
+
+    /// Reads the chat in one snapshot, and looks up what it is told to.
+    pub fn load(&self, look_up: &LookUp) -> Snapshot {
         let open = self.members.iter().filter(|interval| interval.left.is_none());
         let members = open.map(|interval| {
             let member = Member {
@@ -124,7 +131,7 @@ impl Memory {
         });
         let newest = self.head().0.saturating_sub(RECENT);
         let placed = self.log.iter().filter(|entry| {
-            entry.seq.0 > newest || requests.contains(&(entry.new.sender, entry.new.request))
+            entry.seq.0 > newest || look_up.requests.contains(&(entry.new.sender, entry.new.request))
         });
         let placed = placed.map(|entry| {
             let placed = Placed {
@@ -132,6 +139,8 @@ impl Memory {
                 ordinal: entry.ordinal,
                 sent_at: entry.sent_at,
                 fingerprint: entry.new.fingerprint,
+                is_message: entry.new.kind == EntryKind::Message,
+                erased: self.is_erased(entry.seq),
             };
             (entry.new.sender, entry.new.request, placed)
         });
@@ -140,9 +149,24 @@ impl Memory {
             members: members.collect(),
             unsettled: self.unsettled.iter().min().copied(),
             placed: placed.collect(),
-            looked_up: requests.to_vec(),
+            looked_up: look_up.requests.clone(),
+            targets: self.targets(&look_up.targets),
             ..Snapshot::of_new_chat(ChatKind::Group, [], ChatKey(Arc::new([0; 32])))
         }
+    }
+
+    fn targets(&self, seqs: &[Seq]) -> Vec<(Seq, Target)> {
+        let found = self.log.iter().filter(|entry| seqs.contains(&entry.seq));
+        let targets = found.map(|entry| {
+            let target = Target {
+                sender: entry.new.sender,
+                sent_at: entry.sent_at,
+                is_message: entry.new.kind == EntryKind::Message,
+                erased: self.is_erased(entry.seq),
+            };
+            (entry.seq, target)
+        });
+        targets.collect()
     }
 
     /// Executes a job and returns its result.

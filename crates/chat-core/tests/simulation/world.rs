@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tern_chat_core::change::Action;
-use tern_chat_core::chat::Role;
+use tern_chat_core::chat::{LookUp, Role};
 use tern_chat_core::shard::{Effect, Event, Job, JobDone, Lane, LoadError, Pushed, ShardState};
 use tern_chat_core::{Change, ChangeRefusal, Entry, NewEntry, Origin, Outcome, Refusal, Sending, Snapshot};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
-use device::{Device, message};
+use device::{Device, about, message};
 use step::Request;
 
 use crate::memory::{Interval, Memory, away, locked};
@@ -57,8 +57,7 @@ struct Node {
 /// A load that has not ended.
 struct Loading {
     number: u64,
-    /// The requests to look up.
-    requests: Vec<(UserId, RequestId)>,
+    look_up: LookUp,
     /// The snapshot, once the store has read it.
     read: Option<Snapshot>,
 }
@@ -161,6 +160,19 @@ impl World {
                 let from = &self.devices[device.index(self.devices.len())];
                 self.ask_for(*node, Request::Send(message(from)));
             }
+            Step::Do {
+                node,
+                device,
+                kind,
+                target,
+            } => {
+                let from = &self.devices[device.index(self.devices.len())];
+                // The newest entries, which a node remembers, or the oldest, which it has to look up.
+                let (place, head) = (target.index(24) as u64, self.store.head().0);
+                let target = if place < 12 { head - place } else { place - 11 };
+                let target = Seq(target);
+                self.ask_for(*node, Request::Send(about(from, *kind, target)));
+            }
             Step::AskAgain { node, which } => self.ask(*node, which.index(self.requests.len())),
             Step::Add { node, member } => {
                 self.change(*node, UserId::SYSTEM, Action::Add(vec![self.user(*member)]))
@@ -184,12 +196,12 @@ impl World {
             }
             Step::ReadLoads { node } => {
                 for load in &mut self.nodes[*node].loads {
-                    load.read.get_or_insert_with(|| self.store.load(&load.requests));
+                    load.read.get_or_insert_with(|| self.store.load(&load.look_up));
                 }
             }
             Step::FinishLoad { node } => {
                 if let Some(load) = self.nodes[*node].loads.pop_front() {
-                    let read = load.read.unwrap_or_else(|| self.store.load(&load.requests));
+                    let read = load.read.unwrap_or_else(|| self.store.load(&load.look_up));
                     self.loaded(*node, load.number, Ok(Some(read)));
                 }
             }
@@ -255,9 +267,9 @@ impl World {
         for effect in effects {
             let to = &mut self.nodes[node];
             match effect {
-                Effect::Load { number, requests, .. } => to.loads.push_back(Loading {
+                Effect::Load { number, look_up, .. } => to.loads.push_back(Loading {
                     number,
-                    requests,
+                    look_up,
                     read: None,
                 }),
                 Effect::Push { users, what, .. } => to.pushes.push_back((users.to_vec(), what)),
@@ -322,7 +334,9 @@ impl World {
             Outcome::Sent(Err(Refusal::Unavailable { .. }))
             | Outcome::Changed(Err(ChangeRefusal::Common(Refusal::Unavailable { .. })))
             | Outcome::NotOwner => return,
-            Outcome::Sent(Err(Refusal::NotAMember))
+            Outcome::Sent(Err(
+                Refusal::NotAMember | Refusal::TargetNotFound | Refusal::NotAllowed | Refusal::TooOld,
+            ))
             | Outcome::Changed(Err(ChangeRefusal::Common(Refusal::NotAMember))) => {
                 assert!(!placed, "rule 5: refused after it was placed");
                 self.declined.insert(request);

@@ -4,6 +4,7 @@
 //!
 //! - `changing`: makes and changes groups
 //! - `reading`: reads chats, members and entries
+//! - `history`: reads messages as they are now
 //! - `receipts`: tells and sets watermarks
 //! - `call`: begins every call: it reads the caller and the chat, and checks rights
 //! - `heads`: reads chats as the answers show them
@@ -11,6 +12,7 @@
 mod call;
 mod changing;
 mod heads;
+mod history;
 mod reading;
 mod receipts;
 
@@ -29,6 +31,7 @@ use crate::store::seal::MasterKey;
 use call::Calls;
 use changing::Changes;
 use heads::ChatHeads;
+use history::History;
 use reading::Reading;
 use receipts::Receipts;
 
@@ -37,6 +40,7 @@ pub struct ChatsService {
     sends: Sends,
     changes: Changes,
     reading: Reading,
+    history: History,
     receipts: Receipts,
 }
 
@@ -77,6 +81,11 @@ impl ChatsService {
             reading: Reading {
                 calls: calls.clone(),
                 heads,
+                pools: pools.clone(),
+                master: master.clone(),
+            },
+            history: History {
+                calls: calls.clone(),
                 pools: pools.clone(),
                 master,
             },
@@ -176,7 +185,21 @@ impl Chats for ChatsService {
         &self,
         request: Request<v1::ListMessagesRequest>,
     ) -> Result<Response<v1::ListMessagesResponse>, Status> {
-        self.reading.list_messages(request).await.map(Response::new)
+        self.history.list_messages(request).await.map(Response::new)
+    }
+
+    async fn get_message(
+        &self,
+        request: Request<v1::GetMessageRequest>,
+    ) -> Result<Response<v1::GetMessageResponse>, Status> {
+        self.history.get_message(request).await.map(Response::new)
+    }
+
+    async fn list_edits(
+        &self,
+        request: Request<v1::ListEditsRequest>,
+    ) -> Result<Response<v1::ListEditsResponse>, Status> {
+        self.history.list_edits(request).await.map(Response::new)
     }
 
     async fn get_receipts(

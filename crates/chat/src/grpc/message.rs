@@ -4,10 +4,11 @@ use bytes::Bytes;
 use prost::Message as _;
 use tern_identity::ticket::Tickets;
 use tern_proto::{ApiError, parse, raw, v1};
-use tern_types::limits::{MAX_ATTACHMENTS, MAX_MENTIONS};
+use tern_types::limits::{MAX_ATTACHMENTS, MAX_MENTIONS, MAX_REACTION_BYTES};
 use tern_types::{DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use tern_chat_core::content::fingerprint;
+use tern_chat_core::target::About;
 use tern_chat_core::{EntryKind, MediaRef, NewEntry, Refusal, Sending};
 
 use crate::answer;
@@ -39,20 +40,16 @@ pub struct Message<'a> {
 ///
 /// # Errors
 ///
-/// The envelope does not decode or has a bad field, a ticket is not valid for the sender and the media, or there is
-/// neither a body nor an attachment.
+/// The envelope does not decode or has a bad field, a ticket is not valid for the sender and the media, or the kind of
+/// message needs another body.
 pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntry, Refusal> {
     let (envelope, body) = (message.envelope, message.body);
     let read = v1::Envelope::decode(envelope.clone())
         .map_err(|_| Refusal::Invalid("envelope", "does not decode"))?;
+    check_mentions(&read)?;
     let kind = kind(&read)?;
     let media = media(&read, message.sender, tickets)?;
-    if body.is_empty() && media.is_empty() {
-        return Err(Refusal::Invalid(
-            "body",
-            "is needed where there are no attachments",
-        ));
-    }
+    check_content(kind, body, !media.is_empty())?;
     let sending = Sending {
         trace: message.trace,
         arrived: Some(message.arrived),
@@ -63,6 +60,8 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
         kind,
         counts: kind == EntryKind::Message && !read.uncounted,
         media,
+        about: about(&read, kind, body),
+        thread_root: (kind == EntryKind::Message && read.thread_root_seq > 0).then_some(Seq(read.thread_root_seq)),
         sending,
         ..NewEntry::message(
             message.sender,
@@ -136,8 +135,7 @@ fn reference(
     Ok(MediaRef { media, expires_at })
 }
 
-/// Decides the kind of the entry, and checks the fields of the envelope other than the attachments.
-fn kind(envelope: &v1::Envelope) -> Result<EntryKind, Refusal> {
+fn check_mentions(envelope: &v1::Envelope) -> Result<(), Refusal> {
     if envelope.mentioned_user_ids.len() > MAX_MENTIONS {
         return Err(Refusal::TooMany {
             field: "envelope.mentioned_user_ids",
@@ -151,12 +149,52 @@ fn kind(envelope: &v1::Envelope) -> Result<EntryKind, Refusal> {
     {
         return Err(Refusal::Invalid("envelope.mentioned_user_ids", "must be UUIDs"));
     }
+    Ok(())
+}
+
+/// Refuses a body or attachments that an entry of this kind does not have, or lacks.
+fn check_content(kind: EntryKind, body: &Bytes, has_media: bool) -> Result<(), Refusal> {
+    let problem = match kind {
+        EntryKind::Delete | EntryKind::Pin if !body.is_empty() => "must be empty with this kind",
+        EntryKind::Reaction if !(1..=MAX_REACTION_BYTES).contains(&body.len()) => {
+            "must have 1 to 64 bytes with the kind REACTION"
+        }
+        EntryKind::Message | EntryKind::Edit if body.is_empty() && !has_media => {
+            "is needed where there are no attachments"
+        }
+        EntryKind::Delete | EntryKind::Pin | EntryKind::Reaction if has_media => {
+            return Err(Refusal::Invalid("envelope.attachments", "must be empty with this kind"));
+        }
+        _ => return Ok(()),
+    };
+    Err(Refusal::Invalid("body", problem))
+}
+
+/// Returns what the entry says about an earlier message.
+fn about(envelope: &v1::Envelope, kind: EntryKind, body: &Bytes) -> Option<About> {
+    let reaction = match kind {
+        EntryKind::Message => return None,
+        EntryKind::Reaction => body.clone(),
+        _ => Bytes::new(),
+    };
+    Some(About {
+        target: Seq(envelope.target_seq),
+        take_back: envelope.take_back,
+        reaction,
+    })
+}
+
+/// Decides the kind of the entry, and checks that the envelope says what an entry of this kind is about.
+fn kind(envelope: &v1::Envelope) -> Result<EntryKind, Refusal> {
     let kind = match v1::MessageKind::try_from(envelope.kind) {
         Ok(v1::MessageKind::Unspecified | v1::MessageKind::Message) => EntryKind::Message,
+        Ok(v1::MessageKind::Edit) => EntryKind::Edit,
+        Ok(v1::MessageKind::Delete) => EntryKind::Delete,
         Ok(v1::MessageKind::Reaction) => EntryKind::Reaction,
+        Ok(v1::MessageKind::Pin) => EntryKind::Pin,
         Err(_) => return Err(Refusal::Invalid("envelope.kind", "is not known to this server")),
     };
-    if kind == EntryKind::Reaction && envelope.target_seq == 0 {
+    if kind != EntryKind::Message && envelope.target_seq == 0 {
         return Err(Refusal::Invalid("envelope.target_seq", "is needed for this kind"));
     }
     Ok(kind)
@@ -227,6 +265,45 @@ mod tests {
         assert_eq!(of(b"", vec![file.clone()]), Ok(()));
         assert_eq!(of(b"hello", vec![]), Ok(()));
         assert_eq!(of(b"hello", vec![file]), Ok(()));
+    }
+
+    #[test]
+    fn each_kind_has_the_body_and_the_target_that_it_needs() {
+        use v1::MessageKind as K;
+        let of = |kind: K, target_seq, body: &[u8]| {
+            let envelope = v1::Envelope {
+                kind: kind.into(),
+                target_seq,
+                take_back: true,
+                ..Default::default()
+            };
+            let (envelope, body) = (envelope.encode_to_vec().into(), Bytes::copy_from_slice(body));
+            let message = Message {
+                body: &body,
+                ..message(&envelope)
+            };
+            entry(&message, None)
+        };
+        for (kind, body) in [(K::Edit, &b"x"[..]), (K::Delete, b""), (K::Reaction, b"+"), (K::Pin, b"")] {
+            let made = of(kind, 7, body).unwrap();
+            assert_eq!(i32::from(made.kind.number()), kind as i32, "one number for both");
+            assert!(!made.counts);
+            let about = made.about.unwrap();
+            assert_eq!((about.target, about.take_back), (Seq(7), true));
+            assert_eq!(about.reaction.is_empty(), kind != K::Reaction);
+            assert!(matches!(of(kind, 0, body), Err(Refusal::Invalid("envelope.target_seq", _))));
+        }
+        let wrong = [
+            (K::Edit, vec![]),
+            (K::Delete, vec![b'x']),
+            (K::Pin, vec![b'x']),
+            (K::Reaction, vec![]),
+            (K::Reaction, vec![b'x'; MAX_REACTION_BYTES + 1]),
+        ];
+        for (kind, body) in wrong {
+            assert!(matches!(of(kind, 7, &body), Err(Refusal::Invalid("body", _))), "{kind:?}");
+        }
+        assert!(of(K::Message, 7, b"x").unwrap().about.is_none(), "a message stands alone");
     }
 
     #[test]

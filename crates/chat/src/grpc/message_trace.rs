@@ -167,7 +167,10 @@ fn in_envelope(entry: &v1::Entry) -> Result<Option<TraceContext>, ApiError> {
 fn kind(number: i16) -> &'static str {
     let kinds = [
         (EntryKind::Message, "message"),
+        (EntryKind::Edit, "edit"),
+        (EntryKind::Delete, "deletion"),
         (EntryKind::Reaction, "reaction"),
+        (EntryKind::Pin, "pin"),
         (EntryKind::ChatCreated, "chat created"),
         (EntryKind::MembersAdded, "members added"),
         (EntryKind::MemberRemoved, "member removed"),

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tern_cluster::shedding::Shedding;
 use tern_proto::{notice, raw, v1};
-use tern_types::{ChatId, RequestId, UserId};
+use tern_types::{ChatId, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
+use tern_chat_core::chat::LookUp;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::shard::{Effect, Event, Pushed, WakesDone};
 use tern_chat_core::{Entry, Making, Origin, Outcome, Shown};
@@ -127,8 +128,8 @@ impl ShardEffects {
                     chat,
                     number,
                     create,
-                    requests,
-                } => self.load(chat, number, create, requests),
+                    look_up,
+                } => self.load(chat, number, create, look_up),
                 Effect::Answer { origin, outcome } => {
                     traces.answered(origin, &outcome);
                     self.answer(origin, outcome);
@@ -217,10 +218,10 @@ impl ShardEffects {
         self.pushes.receipts_lost();
     }
 
-    fn load(&self, chat: ChatId, number: u64, create: Option<Making>, requests: Vec<(UserId, RequestId)>) {
+    fn load(&self, chat: ChatId, number: u64, create: Option<Making>, look_up: LookUp) {
         let (loader, results) = (self.shared.loader.clone(), self.results.clone());
         let work = async move {
-            let result = loader.load(chat, create, &requests).await;
+            let result = loader.load(chat, create, &look_up).await;
             let loaded = Event::Loaded { chat, number, result };
             let _ended = results.send(loaded).await;
         };

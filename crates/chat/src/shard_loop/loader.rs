@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use tern_store::Pools;
-use tern_types::{ChatId, RequestId, UserId};
+use tern_types::ChatId;
 
 use tern_chat_core::Making;
-use tern_chat_core::chat::Snapshot;
+use tern_chat_core::chat::{LookUp, Snapshot};
 use tern_chat_core::shard::LoadError;
 
 use super::directs::Directs;
@@ -55,15 +55,15 @@ impl Loader {
         }
     }
 
-    /// Reads the chat in one snapshot, and looks up which of `requests` are in its log. If `create` is set and the
-    /// chat does not exist, the chat is made first. Returns `Ok(None)` if there is no such chat.
+    /// Reads the chat in one snapshot, and looks up in its log what it is told to. If `create` is set and the chat does not
+    /// exist, the chat is made first. Returns `Ok(None)` if there is no such chat.
     pub async fn load(
         &self,
         chat: ChatId,
         create: Option<Making>,
-        requests: &[(UserId, RequestId)],
+        look_up: &LookUp,
     ) -> Result<Option<Snapshot>, LoadError> {
-        let loaded = self.load_in_turn(chat, create, requests).await;
+        let loaded = self.load_in_turn(chat, create, look_up).await;
         if matches!(loaded, Err(LoadError::Overloaded)) {
             metrics::load_refused();
         }
@@ -75,12 +75,12 @@ impl Loader {
         &self,
         chat: ChatId,
         create: Option<Making>,
-        requests: &[(UserId, RequestId)],
+        look_up: &LookUp,
     ) -> Result<Option<Snapshot>, LoadError> {
         let (turns, directs) = &self.cells[self.pools.number(chat)];
         if let Some(making) = create {
             match directs.make(self.new_direct(chat, making)).await? {
-                Made::New(snapshot) => return Ok(Some(new(snapshot, requests))),
+                Made::New(snapshot) => return Ok(Some(new(snapshot, look_up))),
                 Made::Blocked => return Err(LoadError::NotAccepted),
                 Made::Limited(retry_after) => return Err(LoadError::StrangersLimited { retry_after }),
                 Made::NobodyFound => return Err(LoadError::PeerNotFound),
@@ -88,15 +88,15 @@ impl Loader {
                 Made::Before => {}
             }
         }
-        let read = load::chat(&self.pools, &self.master, chat, requests);
+        let read = load::chat(&self.pools, &self.master, chat, look_up);
         turns.take(chat, read).await
     }
 }
 
-/// Returns the snapshot of a chat that was just made. Its log is empty, so none of `requests` is in it.
-fn new(snapshot: Snapshot, requests: &[(UserId, RequestId)]) -> Snapshot {
+/// Returns the snapshot of a chat that was just made. Its log is empty, so nothing that is looked up is in it.
+fn new(snapshot: Snapshot, look_up: &LookUp) -> Snapshot {
     Snapshot {
-        looked_up: requests.to_vec(),
+        looked_up: look_up.requests.clone(),
         ..snapshot
     }
 }
@@ -107,7 +107,7 @@ mod tests {
 
     use futures::future::join_all;
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-    use tern_types::Cells;
+    use tern_types::{Cells, UserId};
     use tokio::time::Instant;
     use uuid::Uuid;
 
@@ -125,7 +125,8 @@ mod tests {
             people: (UserId::random(), UserId::random()),
             by_device: true,
         };
-        let loads = chats.map(|chat| loader.load(chat, (chat.0.as_u128() % 2 == 0).then_some(making), &[]));
+        let nothing = LookUp::default();
+        let loads = chats.map(|chat| loader.load(chat, (chat.0.as_u128() % 2 == 0).then_some(making), &nothing));
         let results = join_all(loads).await;
         assert!(
             results

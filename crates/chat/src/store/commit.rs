@@ -8,6 +8,7 @@ use tern_chat_core::chat::Batch;
 
 use super::heads::{Heads, lock_free_to_commit};
 use super::seal::{Sealer, Turn};
+use super::targets::TargetRows;
 
 /// Builds the statement of a commit. `$more` is a further part of its WITH list.
 macro_rules! commit {
@@ -65,6 +66,48 @@ pub const COMMIT_WITH_MEDIA: &str = commit!(
 )"
 );
 
+/// Commits batches as [`COMMIT_WITH_MEDIA`] does, with what their entries do to earlier messages. A deletion takes the
+/// bodies of the message, of its edits and of the reactions to it out of the log, which also ends what they refer to
+/// (`release_entry`). Batches without such entries use the other statements.
+pub const COMMIT_WITH_TARGETS: &str = commit!(
+    ", refs AS (
+    INSERT INTO media_refs (chat_id, media_id, seq)
+    SELECT chat_id, media_id, seq FROM unnest($16::uuid[], $17::uuid[], $18::int8[]) AS r(chat_id, media_id, seq)
+    WHERE (r.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
+), t AS (
+    SELECT t.* FROM unnest($19::uuid[], $20::int8[], $21::int8[], $22::int2[], $23::bool[], $24::uuid[], $25::bytea[])
+        AS t(chat_id, seq, target_seq, kind, take_back, user_id, key)
+    WHERE (t.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
+), targets AS (
+    INSERT INTO entry_targets (chat_id, seq, target_seq, kind) SELECT chat_id, seq, target_seq, kind FROM t
+), states AS (
+    INSERT INTO message_state AS s (chat_id, seq, edited_seq, deleted_seq, pinned_seq, replies)
+    SELECT chat_id, target_seq, coalesce(max(seq) FILTER (WHERE kind = 2), 0), coalesce(max(seq) FILTER (WHERE kind = 3), 0),
+           coalesce(max(CASE WHEN take_back THEN -seq ELSE seq END) FILTER (WHERE kind = 5), 0),
+           count(*) FILTER (WHERE kind = 1)
+    FROM t WHERE kind <> 4 GROUP BY chat_id, target_seq
+    ON CONFLICT (chat_id, seq) DO UPDATE SET
+        edited_seq = greatest(s.edited_seq, excluded.edited_seq), deleted_seq = greatest(s.deleted_seq, excluded.deleted_seq),
+        pinned_seq = CASE WHEN excluded.pinned_seq = 0 THEN s.pinned_seq ELSE excluded.pinned_seq END,
+        replies = s.replies + excluded.replies
+), reacted AS (
+    INSERT INTO reactions (chat_id, target_seq, user_id, key, seq)
+    SELECT chat_id, target_seq, user_id, key, seq FROM t WHERE kind = 4 AND NOT take_back
+    ON CONFLICT DO NOTHING
+), taken_back AS (
+    DELETE FROM reactions r USING t WHERE t.kind = 4 AND t.take_back
+        AND r.chat_id = t.chat_id AND r.target_seq = t.target_seq AND r.user_id = t.user_id AND r.key = t.key
+), forgotten AS (
+    DELETE FROM reactions r USING t WHERE t.kind = 3 AND r.chat_id = t.chat_id AND r.target_seq = t.target_seq
+), blanked AS (
+    UPDATE messages m SET body = '' FROM t WHERE t.kind = 3 AND m.chat_id = t.chat_id AND m.seq = t.target_seq
+), blanked_too AS (
+    UPDATE messages m SET body = '' FROM t
+    JOIN entry_targets a ON a.chat_id = t.chat_id AND a.target_seq = t.target_seq AND a.kind IN (2, 4)
+    WHERE t.kind = 3 AND m.chat_id = a.chat_id AND m.seq = a.seq
+)"
+);
+
 /// Commits the batches. Returns the chats whose batch is committed. In the other chats the head had moved, or a request
 /// was in the log already. The heads are locked in ascending order of chat_id.
 pub async fn commit(
@@ -90,11 +133,13 @@ pub async fn commit(
         .iter()
         .map(|batch| Slot::of_chat(batch.chat).number() as i16)
         .collect();
-    let refs = rows.refs;
-    let sql = if refs.chat.is_empty() {
-        COMMIT
-    } else {
+    let (refs, targets) = (rows.refs, rows.targets);
+    let sql = if !targets.chat.is_empty() {
+        COMMIT_WITH_TARGETS
+    } else if !refs.chat.is_empty() {
         COMMIT_WITH_MEDIA
+    } else {
+        COMMIT
     };
     let mut query = sqlx::query_scalar(sql)
         .bind(chats)
@@ -112,8 +157,11 @@ pub async fn commit(
         .bind(rows.fingerprint)
         .bind(rows.body)
         .bind(rows.sent_at);
-    if !refs.chat.is_empty() {
+    if sql != COMMIT {
         query = query.bind(refs.chat).bind(refs.media).bind(refs.seq);
+    }
+    if sql == COMMIT_WITH_TARGETS {
+        query = targets.bind(query);
     }
     let stored: Vec<Uuid> = query.fetch_all(db).await?;
     Ok(stored.into_iter().map(ChatId).collect())
@@ -154,6 +202,7 @@ struct EntryRows {
     body: Vec<Vec<u8>>,
     sent_at: Vec<i64>,
     refs: RefRows,
+    targets: TargetRows,
 }
 
 /// The columns of the media that the entries refer to. Most commits have none.
@@ -178,6 +227,7 @@ impl EntryRows {
             body: Vec::with_capacity(n),
             sent_at: Vec::with_capacity(n),
             refs: RefRows::default(),
+            targets: TargetRows::default(),
         }
     }
 
@@ -203,6 +253,7 @@ impl EntryRows {
                 self.refs.media.push(media.media.0);
                 self.refs.seq.push(entry.seq.to_i64());
             }
+            self.targets.push(entry, &batch.key);
         }
     }
 }

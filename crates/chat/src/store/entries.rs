@@ -6,10 +6,29 @@ use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 
 use tern_chat_core::Shown;
+use tern_chat_core::content::of_erased;
 use tern_store::{Pools, millis};
 
 use super::ReadError;
 use super::seal::{MasterKey, Sealer, Turn};
+
+/// Names two further columns of the table `messages` under this alias: the kind of an entry, and for an entry whose body
+/// was erased the seq that it is about, if it is about another. [`entry`] reads them.
+macro_rules! erased {
+    ($messages:literal) => {
+        concat!(
+            $messages,
+            ".kind AS entry_kind, CASE WHEN octet_length(",
+            $messages,
+            ".body) = 0 THEN (SELECT t.target_seq FROM entry_targets t WHERE t.chat_id = ",
+            $messages,
+            ".chat_id AND t.seq = ",
+            $messages,
+            ".seq) END AS target_seq"
+        )
+    };
+}
+pub(super) use erased;
 
 /// Selects the entries of a chat ($1) that a user ($2) may read, ascending from seq $3, at most $4. The statement
 /// itself limits them to the user's intervals of membership (fine print 6). `joins` is true for the entry that begins
@@ -24,6 +43,8 @@ SELECT * FROM (
            sum(octet_length(e.body)) OVER (ORDER BY e.seq) - octet_length(e.body) AS bytes_before
     FROM members i CROSS JOIN LATERAL (
         SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
+    erased!("m"),
+    ", ",
     millis!("m.sent_at"),
     " AS sent_at
         FROM messages m
@@ -36,7 +57,7 @@ SELECT * FROM (
 ) w WHERE w.bytes_before < $5 ORDER BY w.seq"
 );
 
-/// Selects the messages and reactions (kinds below 10) of a chat ($1) that a user ($2) may read, descending from below
+/// Selects the messages, and what was done to them (kinds below 10), of a chat ($1) that a user ($2) may read, descending from below
 /// seq $3, bounded as in [`UPWARDS`].
 pub const DOWNWARDS: &str = concat!(
     "
@@ -45,6 +66,8 @@ SELECT * FROM (
            sum(octet_length(e.body)) OVER (ORDER BY e.seq DESC) - octet_length(e.body) AS bytes_before
     FROM members i CROSS JOIN LATERAL (
         SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
+    erased!("m"),
+    ", ",
     millis!("m.sent_at"),
     " AS sent_at
         FROM messages m
@@ -257,7 +280,7 @@ async fn entries_between(pools: &Pools, chat: ChatId, from: Seq, to: Seq) -> sql
 }
 
 /// Reads the chat's data key, unwraps it, and prepares its cipher.
-async fn sealer(pools: &Pools, master: &MasterKey, chat: ChatId) -> Result<Sealer, ReadError> {
+pub(super) async fn sealer(pools: &Pools, master: &MasterKey, chat: ChatId) -> Result<Sealer, ReadError> {
     let wrapped: Vec<u8> = sqlx::query_scalar(KEY)
         .bind(chat.0)
         .fetch_one(pools.of(chat))
@@ -277,14 +300,21 @@ pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<v
     Ok(entries)
 }
 
-/// Opens the body of a row with the columns of [`UPWARDS`]. [`ReadError::Key`] if the body does not open.
+/// Opens the body of a row with the columns of [`UPWARDS`]. An entry whose body was erased has a content that says so.
+/// [`ReadError::Key`] if the body does not open.
 pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<v1::Entry, ReadError> {
     let (sender, request) = (
         UserId(row.try_get("sender_user")?),
         RequestId(row.try_get("request_id")?),
     );
     let body: Vec<u8> = row.try_get("body")?;
-    let content = sealer.open(&body, chat, sender, request);
+    let content = if body.is_empty() {
+        let target = row.try_get::<Option<i64>, _>("target_seq")?.map(Seq::from_i64);
+        of_erased(row.try_get("entry_kind")?, target)
+    } else {
+        let content = sealer.open(&body, chat, sender, request);
+        content.map_err(|_| ReadError::Key(chat))?
+    };
     let shown = Shown {
         chat,
         seq: Seq::from_i64(row.try_get("seq")?),
@@ -293,7 +323,7 @@ pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<v1::Entry, Re
         sender,
         device: DeviceId(row.try_get("sender_device")?),
         request,
-        content: content.map_err(|_| ReadError::Key(chat))?,
+        content,
     };
     Ok(shown.into_wire())
 }

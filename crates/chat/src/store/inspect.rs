@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use tern_store::{Gathered, Pools, millis, postgres};
 
-use super::entries::entry;
+use super::entries::{entry, erased};
 use super::seal::{MasterKey, Sealer};
 use super::{ReadError, people};
 
@@ -51,6 +51,8 @@ JOIN messages r ON r.chat_id = mine.chat_id AND r.sender_user = $1 AND r.request
 /// Selects an entry, the head of its chat, and the wrapped key that opens its body.
 pub const MESSAGE: &str = concat!(
     "SELECT m.seq, m.ordinal, m.kind, m.sender_user, m.sender_device, m.request_id, m.body, ",
+    erased!("m"),
+    ", ",
     millis!("m.sent_at"),
     " AS sent_at, c.wrapped_key, h.head_seq
 FROM messages m JOIN chats c ON c.chat_id = m.chat_id JOIN chat_heads h ON h.chat_id = m.chat_id

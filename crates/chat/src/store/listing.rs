@@ -16,7 +16,7 @@ use tern_chat_core::receipts::Watermark;
 use tern_store::{Gathered, Pools, millis};
 
 use super::ReadError;
-use super::entries::{budget, entry, more};
+use super::entries::{budget, entry, erased, more};
 use super::seal::{MasterKey, Sealer, Turn};
 
 /// Selects a chat as one member ($1) with a device ($2) sees it. `$which` is a further condition.
@@ -44,6 +44,8 @@ SELECT c.chat_id, c.kind, c.title, c.picture, c.created_by, ",
            WHERE u.chat_id = c.chat_id),
           h.head_seq + 1) - 1 AS resume_seq,
     l.seq, l.ordinal, l.sender_user, l.sender_device, l.request_id, l.body, ",
+            erased!("l"),
+            ", ",
             millis!("l.sent_at"),
             " AS sent_at
 FROM members me
@@ -381,7 +383,7 @@ pub async fn is_member(pools: &Pools, chat: ChatId, user: UserId) -> sqlx::Resul
         .await
 }
 
-/// Returns the sender of the message or reaction at `seq`; `None` if there is no such entry.
+/// Returns the sender of the message, or of what was done to one, at `seq`; `None` if there is no such entry.
 pub(crate) async fn sender_of_message(pools: &Pools, chat: ChatId, seq: Seq) -> sqlx::Result<Option<UserId>> {
     let row: Option<(Uuid, i16)> = sqlx::query_as(MESSAGE)
         .bind(chat.0)

@@ -6,7 +6,8 @@ use tern_store::{Pools, millis, postgres};
 use tern_types::{ChatId, MediaId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
-use tern_chat_core::chat::{Member, Snapshot};
+use tern_chat_core::EntryKind;
+use tern_chat_core::chat::{LookUp, Member, Snapshot};
 use tern_chat_core::entry::Fingerprint;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::recent::Placed;
@@ -25,16 +26,16 @@ WHERE c.chat_id = $1";
 /// Selects the two people of a direct chat; NULL for other chats.
 pub(crate) const PEOPLE: &str = "SELECT user_low, user_high FROM chats WHERE chat_id = $1";
 
-/// Selects the requests of a chat above seq $2, and those that wait for an answer ($3, $4), however old they are
-/// (rule 5).
+/// Selects the requests of a chat above seq $2, those that wait for an answer ($3, $4), however old they are (rule 5), and
+/// those of the entries $5, to which something is to be done.
 pub const PLACED: &str = concat!(
     "
-SELECT sender_user, request_id, seq, ordinal, fingerprint, ",
+SELECT sender_user, request_id, seq, ordinal, fingerprint, kind, octet_length(body) = 0 AS erased, ",
     millis!("sent_at"),
     " AS sent_at
 FROM messages WHERE chat_id = $1 AND seq > $2
 UNION
-SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, ",
+SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, octet_length(m.body) = 0, ",
     millis!("m.sent_at"),
     "
 FROM unnest($3::uuid[], $4::uuid[]) AS r(sender_user, request_id)
@@ -42,18 +43,24 @@ CROSS JOIN LATERAL (
     SELECT * FROM messages m
     WHERE m.chat_id = $1 AND m.sender_user = r.sender_user AND m.request_id = r.request_id LIMIT 1
 ) AS m
+UNION
+SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, octet_length(m.body) = 0, ",
+    millis!("m.sent_at"),
+    "
+FROM unnest($5::int8[]) AS t(seq)
+CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = $1 AND m.seq = t.seq LIMIT 1) AS m
 ORDER BY seq"
 );
 
 /// The number of seqs below the head whose requests are read with a chat: as many as its state remembers.
 const RECENT: i64 = 256;
 
-/// Reads a chat in one snapshot, and looks up `requests` in its log. `None` if there is no such chat.
+/// Reads a chat in one snapshot, and looks up in its log what it is told to. `None` if there is no such chat.
 pub async fn chat(
     pools: &Pools,
     master: &MasterKey,
     chat: ChatId,
-    requests: &[(UserId, RequestId)],
+    look_up: &LookUp,
 ) -> Result<Option<Snapshot>, ReadError> {
     let mut tx = postgres::snapshot(pools.of(chat)).await?;
     let Some(row) = sqlx::query(CHAT).bind(chat.0).fetch_optional(&mut *tx).await? else {
@@ -61,11 +68,18 @@ pub async fn chat(
     };
     let head: i64 = row.try_get("head_seq")?;
     let members = sqlx::query(RECEIPTS).bind(chat.0).fetch_all(&mut *tx).await?;
+    let (users, requests): (Vec<Uuid>, Vec<Uuid>) = look_up
+        .requests
+        .iter()
+        .map(|(user, request)| (user.0, request.0))
+        .unzip();
+    let targets: Vec<i64> = look_up.targets.iter().map(|seq| seq.to_i64()).collect();
     let placed = sqlx::query(PLACED)
         .bind(chat.0)
         .bind(head - RECENT)
-        .bind(requests.iter().map(|(user, _)| user.0).collect::<Vec<_>>())
-        .bind(requests.iter().map(|(_, request)| request.0).collect::<Vec<_>>())
+        .bind(users)
+        .bind(requests)
+        .bind(targets)
         .fetch_all(&mut *tx)
         .await?;
     let people = pair(row.try_get("user_low")?, row.try_get("user_high")?);
@@ -91,8 +105,13 @@ pub async fn chat(
             .map(|(.., placed)| placed.sent_at)
             .max()
             .unwrap_or_default(),
+        targets: placed
+            .iter()
+            .filter(|(.., placed)| look_up.targets.contains(&placed.seq))
+            .map(|(sender, _, placed)| (placed.seq, placed.target(*sender)))
+            .collect(),
         placed,
-        looked_up: requests.to_vec(),
+        looked_up: look_up.requests.clone(),
         blocked: !blocked.is_empty(),
     }))
 }
@@ -141,6 +160,8 @@ fn placed_row(row: &PgRow) -> sqlx::Result<(UserId, RequestId, Placed)> {
         ordinal: u64::try_from(row.try_get::<i64, _>("ordinal")?).unwrap_or(0),
         sent_at,
         fingerprint,
+        is_message: row.try_get::<i16, _>("kind")? == EntryKind::Message.number(),
+        erased: row.try_get("erased")?,
     };
     Ok((
         UserId(row.try_get("sender_user")?),

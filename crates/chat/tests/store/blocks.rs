@@ -3,6 +3,7 @@
 use tern_chat::store::direct::{self, Made};
 use tern_chat::store::{commit, load, written};
 use tern_chat_core::EntryKind;
+use tern_chat_core::chat::LookUp;
 use tern_types::{Cell, ChatId, UserId};
 
 use crate::harness::{self, Store, new_entry};
@@ -65,7 +66,7 @@ async fn no_direct_chat_is_made_after_a_block() {
     store.block(a, b).await;
     assert!(matches!(make((a, b)).await, Made::Blocked));
     assert!(matches!(make((b, a)).await, Made::Blocked));
-    let none = load::chat(&store.pools, &store.master, chat, &[]).await.unwrap();
+    let none = load::chat(&store.pools, &store.master, chat, &LookUp::default()).await.unwrap();
     assert!(none.is_none());
     store.unblock_all().await;
     assert!(matches!(make((b, a)).await, Made::New(_)));

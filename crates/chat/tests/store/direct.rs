@@ -5,6 +5,7 @@ use tern_chat::shard_loop::loader::Loader;
 use tern_chat::store::devices;
 use tern_chat::store::direct::{self, Made, NewDirect};
 use tern_chat::store::load;
+use tern_chat_core::chat::LookUp;
 use tern_chat_core::shard::LoadError;
 use tern_types::{Cell, ChatId, DeviceId, RequestId, UserId};
 
@@ -134,8 +135,8 @@ async fn a_lock_on_one_new_chat_fails_no_other_that_was_to_be_made_with_it() {
     begin_to_make(&store, &mut tx, theirs).await;
     let loader = Loader::new(store.pools.clone(), store.master.clone(), 100);
     let (locked, made) = tokio::join!(
-        loader.load(theirs.chat, making(theirs), &[]),
-        loader.load(mine.chat, making(mine), &[]),
+        loader.load(theirs.chat, making(theirs), &LookUp::default()),
+        loader.load(mine.chat, making(mine), &LookUp::default()),
     );
     assert!(matches!(locked, Err(LoadError::Locked)), "{locked:?}");
     assert!(made.unwrap().is_some());
@@ -195,7 +196,7 @@ async fn fine_print_11_a_device_linked_while_the_chat_is_made_belongs_to_it() {
     let loader = Loader::new(store.pools.clone(), store.master.clone(), 100);
     let made = make(&store, &[new]).await;
     assert!(matches!(made[..], [Made::Locked]), "{made:?}");
-    let load = loader.load(new.chat, making(new), &[]);
+    let load = loader.load(new.chat, making(new), &LookUp::default());
     let end = async { tx.commit().await.unwrap() };
     let (made, ()) = tokio::join!(load, end);
     assert!(made.unwrap().is_some());
@@ -213,8 +214,8 @@ async fn linking_and_the_making_of_a_chat_exclude_each_other() {
         let other = new_direct(b, peer);
         let (linked, one, two) = tokio::join!(
             devices::link(&store.pools, peer, device),
-            loader.load(new.chat, making(new), &[]),
-            loader.load(other.chat, making(other), &[]),
+            loader.load(new.chat, making(new), &LookUp::default()),
+            loader.load(other.chat, making(other), &LookUp::default()),
         );
         assert!(linked.unwrap());
         for (made, chat) in [(one, new.chat), (two, other.chat)] {
@@ -237,15 +238,19 @@ async fn many_at_once_are_made_and_each_gets_its_own_answer() {
         wanted.push(new_direct(me, store.user().await));
     }
     let request = (me, RequestId::random());
+    let look_up = LookUp {
+        requests: vec![request],
+        ..LookUp::default()
+    };
     let loads = wanted
         .iter()
-        .map(|new| async { loader.load(new.chat, making(*new), &[request]).await });
+        .map(|new| async { loader.load(new.chat, making(*new), &look_up).await });
     let results = futures::future::join_all(loads).await;
     for (new, result) in wanted.iter().zip(results) {
         if *new == nobody {
             assert!(matches!(result, Err(LoadError::PeerNotFound)), "{result:?}");
             assert!(
-                load::chat(&store.pools, &store.master, new.chat, &[])
+                load::chat(&store.pools, &store.master, new.chat, &LookUp::default())
                     .await
                     .unwrap()
                     .is_none()

@@ -10,7 +10,7 @@ use tern_chat::store::heads::Heads;
 use tern_chat::store::seal::MasterKey;
 use tern_chat::store::{ack, change, commit, devices, direct, group, load, settle};
 use tern_chat_core::change::Action;
-use tern_chat_core::chat::{Batch, ChatKey, Snapshot};
+use tern_chat_core::chat::{Batch, ChatKey, LookUp, Snapshot};
 use tern_chat_core::shard::{AckWrite, SettleChat};
 use tern_chat_core::{Entry, EntryKind, Making, Missing, NewEntry, Origin};
 use tern_local::Shared;
@@ -167,7 +167,7 @@ impl Store {
 
     /// Loads the chat, which must exist.
     pub async fn snapshot(&self, chat: ChatId) -> Snapshot {
-        load::chat(&self.pools, &self.master, chat, &[])
+        load::chat(&self.pools, &self.master, chat, &LookUp::default())
             .await
             .unwrap()
             .unwrap()

@@ -185,11 +185,11 @@ impl<'a> Owner<'a> {
                     Effect::Load {
                         chat,
                         number,
-                        requests,
+                        look_up,
                         ..
                     } => {
                         let (pools, master) = (&self.store.pools, &self.store.master);
-                        let result = Ok(load::chat(pools, master, chat, &requests).await.unwrap());
+                        let result = Ok(load::chat(pools, master, chat, &look_up).await.unwrap());
                         events.push_back(Event::Loaded { chat, number, result });
                     }
                     Effect::Answer { origin, outcome } => self.answers.push((origin, outcome)),

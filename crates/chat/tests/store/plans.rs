@@ -3,7 +3,7 @@
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
-    ack, change, commit, devices, direct, entries, heads, inboxes, joining, listing, load, people, settle,
+    ack, change, commit, devices, direct, entries, heads, history, inboxes, joining, listing, load, people, settle,
     strangers, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
@@ -15,6 +15,7 @@ use crate::harness::Store;
 const HOT: &[(&str, &str)] = &[
     ("commit", commit::COMMIT),
     ("commit with media", commit::COMMIT_WITH_MEDIA),
+    ("commit with targets", commit::COMMIT_WITH_TARGETS),
     ("share users", people::SHARE),
     ("share free users", people::SHARE_FREE),
     ("existing users", people::EXISTING),
@@ -45,6 +46,21 @@ const HOT: &[(&str, &str)] = &[
     ("make direct chats", direct::MAKE),
     ("window", entries::UPWARDS),
     ("history", entries::DOWNWARDS),
+    ("messages downwards", history::ALL[0]),
+    ("messages upwards", history::ALL[1]),
+    ("messages of a sender downwards", history::OF_SENDER[0]),
+    ("messages of a sender upwards", history::OF_SENDER[1]),
+    ("thread downwards", history::IN_THREAD[0]),
+    ("thread upwards", history::IN_THREAD[1]),
+    ("attachments downwards", history::WITH_ATTACHMENTS[0]),
+    ("attachments upwards", history::WITH_ATTACHMENTS[1]),
+    ("pinned downwards", history::PINNED[0]),
+    ("pinned upwards", history::PINNED[1]),
+    ("edits downwards", history::EDITS[0]),
+    ("edits upwards", history::EDITS[1]),
+    ("reactions", history::REACTIONS),
+    ("seq of a request", history::SEQ_OF_REQUEST),
+    ("head", history::HEAD),
     ("last", entries::LAST),
     ("place", entries::PLACE),
     ("between", entries::BETWEEN),
@@ -71,7 +87,7 @@ async fn plan(db: &mut PgConnection, name: &str, sql: &'static str) -> Vec<Strin
     db.execute("SET plan_cache_mode = force_generic_plan")
         .await
         .unwrap();
-    let arguments = (1..=20)
+    let arguments = (1..=30)
         .rev()
         .find(|n| sql.contains(&format!("${n}")))
         .unwrap_or(0);

@@ -90,7 +90,7 @@ fn a_load_that_began_before_the_block_does_not_count() {
     let effects = shard.blocks_changed();
     let after = load_number(&effects);
     assert!(
-        matches!(&effects[0], Effect::Load { create: Some(_), requests, .. } if requests.len() == 1),
+        matches!(&effects[0], Effect::Load { create: Some(_), look_up, .. } if look_up.requests.len() == 1),
         "it makes the chat too where there is none: {effects:?}"
     );
     assert!(

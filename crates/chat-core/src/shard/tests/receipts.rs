@@ -132,6 +132,8 @@ impl Group {
             ordinal: 1,
             sent_at: START,
             fingerprint: [0; 16],
+            is_message: true,
+            erased: false,
         };
         let result = Ok(Some(Snapshot {
             head: Seq(1),

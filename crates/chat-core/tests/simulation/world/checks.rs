@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use tern_chat_core::EntryKind;
 use tern_types::{DeviceId, Seq, UserId};
 
 use super::device::Device;
@@ -20,6 +21,28 @@ impl World {
                 self.requests[*request].id(),
                 "rule 1: acknowledged is in the log"
             );
+        }
+        self.check_targets();
+    }
+
+    /// Checks that nothing was done to an entry that is no message or was deleted before, or by somebody who may not.
+    fn check_targets(&self) {
+        let (owner, mut deleted) = (self.people[0], BTreeSet::new());
+        for entry in &self.store.log {
+            let Some(about) = &entry.new.about else { continue };
+            let target = &self.store.log[about.target.0 as usize - 1];
+            assert!(target.seq < entry.seq && target.new.kind == EntryKind::Message);
+            assert!(!deleted.contains(&target.seq), "{entry:?} comes after a deletion");
+            let (by, own) = (entry.new.sender, target.new.sender == entry.new.sender);
+            match entry.new.kind {
+                EntryKind::Edit => assert!(own, "{entry:?}"),
+                EntryKind::Delete => {
+                    assert!(own || by == owner, "{entry:?}");
+                    deleted.insert(target.seq);
+                }
+                EntryKind::Pin => assert_eq!(by, owner),
+                _ => {}
+            }
         }
     }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use tern_chat_core::NewEntry;
+use tern_chat_core::target::About;
+use tern_chat_core::{EntryKind, NewEntry};
 use tern_types::{DeviceId, RequestId, Seq, UserId};
 
 /// A device.
@@ -51,6 +52,20 @@ impl Device {
     /// Gives the device a `Skipped`: there is nothing for it up to `to`.
     pub fn skip(&mut self, to: Seq) {
         self.cursor = Some(self.cursor.map_or(to, |cursor| cursor.max(to)));
+    }
+}
+
+/// Makes an entry of this kind about the entry at `target`, from this device.
+pub fn about(from: &Device, kind: EntryKind, target: Seq) -> NewEntry {
+    NewEntry {
+        kind,
+        counts: false,
+        about: Some(About {
+            target,
+            take_back: false,
+            reaction: Bytes::new(),
+        }),
+        ..message(from)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::sample::Index;
 use tern_chat_core::shard::Lane;
-use tern_chat_core::{Change, NewEntry};
+use tern_chat_core::{Change, EntryKind, NewEntry};
 use tern_types::RequestId;
 
 /// The members who may come and go. Alice owns the group and stays.
@@ -17,6 +17,8 @@ pub enum Member {
 pub enum Step {
     /// Sends a new message from a device.
     Send { node: usize, device: Index },
+    /// Does something to an entry of the log on behalf of a device.
+    Do { node: usize, device: Index, kind: EntryKind, target: Index },
     /// Sends any request once more, answered or not.
     AskAgain { node: usize, which: Index },
     /// Adds a member on behalf of the system.

@@ -70,6 +70,8 @@ of_chat!(
     ListMembersRequest,
     ListEntriesRequest,
     ListMessagesRequest,
+    GetMessageRequest,
+    ListEditsRequest,
     GetReceiptsRequest,
     GetMessageReceiptsRequest,
     MarkChatReadRequest,

@@ -15,9 +15,9 @@ use crate::store::seal::MasterKey;
 use crate::store::{entries, listing};
 
 /// The most entries or messages of a page.
-const MAX_ENTRIES: u32 = 256;
+pub const MAX_ENTRIES: u32 = 256;
 /// The bound of a page in bytes; the last entry may exceed it. Clients accept responses of 4 MiB by default.
-const MAX_PAGE_BYTES: usize = 1 << 20;
+pub const MAX_PAGE_BYTES: usize = 1 << 20;
 
 /// The handlers of the calls that read chats, members and logs.
 pub struct Reading {
@@ -104,32 +104,6 @@ impl Reading {
         Ok(v1::ListEntriesResponse {
             entries: entries.collect(),
             next_from_seq,
-        })
-    }
-
-    /// Reads messages and reactions that the caller may have, from a seq downwards.
-    pub async fn list_messages(
-        &self,
-        request: Request<v1::ListMessagesRequest>,
-    ) -> Result<v1::ListMessagesResponse, Status> {
-        let (call, chat) = self
-            .calls
-            .open_chat(request, Who::Person, Scope::ChatsRead, Needs::Visible)
-            .await?;
-        let size = parse::page_size(call.request.page_size, 50, MAX_ENTRIES);
-        let before = match call.request.before_seq {
-            0 => Seq(i64::MAX as u64),
-            before => Seq(before),
-        };
-        let (pools, master, user) = (&self.pools, &self.master, call.caller.user);
-        let history = entries::history(pools, master, chat, user, before, size, MAX_PAGE_BYTES)
-            .await
-            .map_err(store_failed)?;
-        let last = history.messages.last().filter(|_| history.more);
-        let next_before_seq = last.map_or(0, |message| message.seq);
-        Ok(v1::ListMessagesResponse {
-            entries: history.messages,
-            next_before_seq,
         })
     }
 }

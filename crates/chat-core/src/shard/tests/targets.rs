@@ -1,0 +1,182 @@
+//! Tests of what is done to messages that are in the log already.
+
+use super::*;
+use crate::EntryKind;
+use crate::chat::LookUp;
+use crate::target::{About, Target};
+
+const CALL: Origin = Origin::Call(7);
+
+impl Shard {
+    /// Asks on behalf of a person for an entry of this kind about the message at `target`.
+    fn act(&mut self, person: usize, kind: EntryKind, target: u64) -> (RequestId, Vec<Effect>) {
+        let (sender, request) = (self.people[person], RequestId::random());
+        let entry = NewEntry {
+            kind,
+            counts: false,
+            about: Some(About {
+                target: Seq(target),
+                take_back: false,
+                reaction: Bytes::new(),
+            }),
+            ..NewEntry::message(sender, DeviceId(sender.0), request, [0; 16], Bytes::new())
+        };
+        let (origin, chat, entry) = (CALL, self.chat, Arc::new(entry));
+        let send = Event::Send {
+            origin,
+            chat,
+            peer: None,
+            entry,
+        };
+        (request, self.tell(send))
+    }
+
+    /// Returns the load that the state asks for in place of a commit.
+    fn asks_for(&mut self) -> (u64, LookUp) {
+        let mut effects = Vec::new();
+        let job = self.state.next_job(Lane::Commit, self.now, self.now, &mut effects);
+        assert!(job.is_none(), "{job:?}");
+        match effects.pop() {
+            Some(Effect::Load { number, look_up, .. }) => (number, look_up),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Ends the load with a log of `head` entries, of which only `targets` are found. Returns the outcomes.
+    fn finds(&mut self, (number, look_up): (u64, LookUp), head: u64, targets: Vec<(Seq, Target)>) -> Vec<Outcome> {
+        let snapshot = Snapshot {
+            head: Seq(head),
+            looked_up: look_up.requests,
+            targets,
+            ..self.snapshot()
+        };
+        let (chat, result) = (self.chat, Ok(Some(snapshot)));
+        let effects = self.tell(Event::Loaded { chat, number, result });
+        assert!(effects.is_empty(), "{effects:?}");
+        let mut effects = Vec::new();
+        let job = self.state.next_job(Lane::Commit, self.now, self.now, &mut effects);
+        assert!(job.is_none() != effects.is_empty(), "{job:?}");
+        effects.into_iter().filter_map(outcome).collect()
+    }
+
+    /// Returns the kinds of the entries of the next commit, which is carried out.
+    fn commits(&mut self) -> Vec<EntryKind> {
+        let Some(Job::Commit(batches)) = self.job() else {
+            panic!("no commit")
+        };
+        let stored = vec![(self.chat, Committed::Stored)];
+        self.tell(Event::JobDone(JobDone::Commit(stored)));
+        let entries = batches.iter().flat_map(|batch| &batch.entries);
+        entries.map(|entry| entry.new.kind).collect()
+    }
+}
+
+fn outcome(effect: Effect) -> Option<Outcome> {
+    match effect {
+        Effect::Answer { outcome, .. } => Some(outcome),
+        _ => None,
+    }
+}
+
+fn message(sender: UserId) -> Target {
+    Target {
+        sender,
+        sent_at: START,
+        is_message: true,
+        erased: false,
+    }
+}
+
+#[test]
+fn of_what_this_owner_committed_everything_is_known() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    shard.act(0, EntryKind::Edit, 1);
+    assert_eq!(shard.commits(), [EntryKind::Edit]);
+}
+
+#[test]
+fn an_older_message_is_looked_up_with_the_request() {
+    let mut shard = Shard::new();
+    let sender = shard.people[0];
+    let (request, _) = shard.act(0, EntryKind::Delete, 3);
+    let asked = shard.asks_for();
+    assert_eq!(asked.1.requests, [(sender, request)]);
+    assert_eq!(asked.1.targets, [Seq(3)]);
+    let outcomes = shard.finds(asked, 900, vec![(Seq(3), message(sender))]);
+    assert_eq!(outcomes, []);
+}
+
+#[test]
+fn what_is_not_there_or_of_somebody_else_is_refused_once_the_log_was_asked() {
+    let mut shard = Shard::new();
+    let other = shard.people[1];
+    shard.act(0, EntryKind::Reaction, 3);
+    let asked = shard.asks_for();
+    let outcomes = shard.finds(asked, 900, Vec::new());
+    assert_eq!(outcomes, [Outcome::Sent(Err(Refusal::TargetNotFound))]);
+
+    shard.act(0, EntryKind::Edit, 4);
+    let asked = shard.asks_for();
+    let outcomes = shard.finds(asked, 900, vec![(Seq(4), message(other))]);
+    assert_eq!(outcomes, [Outcome::Sent(Err(Refusal::NotAllowed))]);
+}
+
+/// Otherwise a retry whose first attempt succeeded would be told that the message is gone.
+#[test]
+fn a_deletion_that_comes_again_is_answered_before_its_target_is_looked_at() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    let (request, _) = shard.act(0, EntryKind::Delete, 1);
+    assert_eq!(shard.commits(), [EntryKind::Delete]);
+    let sender = shard.people[0];
+    let entry = NewEntry {
+        kind: EntryKind::Delete,
+        ..NewEntry::message(sender, DeviceId(sender.0), request, [0; 16], Bytes::new())
+    };
+    let (origin, chat, entry) = (CALL, shard.chat, Arc::new(entry));
+    let again = Event::Send {
+        origin,
+        chat,
+        peer: None,
+        entry,
+    };
+    let outcomes: Vec<_> = shard.tell(again).into_iter().filter_map(outcome).collect();
+    assert!(
+        matches!(outcomes[..], [Outcome::Sent(Ok(place))] if place.seq == Seq(2)),
+        "{outcomes:?}"
+    );
+}
+
+#[test]
+fn an_edit_that_comes_with_a_deletion_is_decided_after_it() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    shard.act(0, EntryKind::Delete, 1);
+    shard.act(0, EntryKind::Edit, 1);
+    shard.act(1, EntryKind::Reaction, 1);
+    assert_eq!(shard.commits(), [EntryKind::Delete]);
+    let asked = shard.asks_for();
+    let erased = Target {
+        erased: true,
+        ..message(shard.people[0])
+    };
+    let outcomes = shard.finds(asked, 2, vec![(Seq(1), erased)]);
+    let gone = Outcome::Sent(Err(Refusal::TargetNotFound));
+    assert_eq!(outcomes, [gone.clone(), gone]);
+}
+
+#[test]
+fn reactions_of_several_people_share_a_commit_and_two_of_one_person_do_not() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    for person in [0, 1, 1] {
+        shard.act(person, EntryKind::Reaction, 1);
+    }
+    assert_eq!(shard.commits(), [EntryKind::Reaction; 2]);
+    assert_eq!(shard.commits(), [EntryKind::Reaction]);
+}

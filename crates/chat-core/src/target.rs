@@ -1,0 +1,213 @@
+//! The rules for what may be done to a message that is in the log already: to edit it, to delete it for everyone, to
+//! react to it, and to pin it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tern_types::{Seq, Timestamp, UserId};
+
+use super::Refusal;
+use super::entry::EntryKind;
+use super::group::{ChatKind, Member, Role};
+
+/// What an entry says about an earlier message. The kind of the entry says what is done to the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// The seq of the message.
+    pub target: Seq,
+    /// True if a reaction or a pin is taken back.
+    pub take_back: bool,
+    /// The body of a reaction, by which equal reactions are counted together. Empty for other kinds.
+    pub reaction: Bytes,
+}
+
+/// The facts about an entry that decide what may be done to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// The user who sent the entry, or [`UserId::SYSTEM`].
+    pub sender: UserId,
+    /// The time of the entry, by the wall clock.
+    pub sent_at: Timestamp,
+    /// True if the entry is a message ([`EntryKind::Message`]).
+    pub is_message: bool,
+    /// True if the content is gone.
+    pub erased: bool,
+}
+
+/// How long after it was sent a message may be changed by its sender. A back end that acts in nobody's name is not
+/// bound by these times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Windows {
+    /// The time for edits.
+    pub edit: Duration,
+    /// The time for deletions for everyone.
+    pub delete: Duration,
+}
+
+impl Default for Windows {
+    /// Returns 15 minutes for edits, and 48 hours for deletions.
+    fn default() -> Self {
+        Self {
+            edit: Duration::from_secs(15 * 60),
+            delete: Duration::from_secs(48 * 3600),
+        }
+    }
+}
+
+/// The user who wants to do something to a message.
+pub(crate) struct Actor<'a> {
+    pub user: UserId,
+    /// The actor's membership; `None` for the system, which has an owner's rights.
+    pub member: Option<&'a Member>,
+    /// The kind of the chat.
+    pub chat: ChatKind,
+}
+
+impl Actor<'_> {
+    fn is_system(&self) -> bool {
+        self.user == UserId::SYSTEM
+    }
+
+    /// Returns whether the actor runs the chat: the admins and owners of a group do, and nobody does in a direct chat.
+    fn runs_chat(&self) -> bool {
+        let runs = |member: &Member| self.chat == ChatKind::Group && member.role >= Role::Admin;
+        self.is_system() || self.member.is_some_and(runs)
+    }
+
+    /// Returns whether the actor may see the entry at `seq`. Entries of an earlier membership do not count.
+    fn sees(&self, seq: Seq) -> bool {
+        self.is_system() || self.member.is_some_and(|member| seq >= member.joined)
+    }
+}
+
+/// Decides whether `actor` may do to the message at `seq` what an entry of this kind does. `target` has the facts about
+/// the entry at `seq`; `None` if there is none. `wall` is the time, by the wall clock. `Err` says why not.
+pub(crate) fn permit(
+    kind: EntryKind,
+    seq: Seq,
+    target: Option<Target>,
+    actor: &Actor<'_>,
+    wall: Timestamp,
+    windows: Windows,
+) -> Result<(), Refusal> {
+    let target = target
+        .filter(|target| target.is_message && !target.erased && actor.sees(seq))
+        .ok_or(Refusal::TargetNotFound)?;
+    let own = target.sender == actor.user;
+    let within = |window: Duration| {
+        let in_time = actor.is_system() || wall.since(target.sent_at) <= window;
+        if in_time { Ok(()) } else { Err(Refusal::TooOld) }
+    };
+    match kind {
+        EntryKind::Edit if own => within(windows.edit),
+        EntryKind::Delete if actor.runs_chat() => Ok(()),
+        EntryKind::Delete if own => within(windows.delete),
+        EntryKind::Pin if actor.chat == ChatKind::Direct || actor.runs_chat() => Ok(()),
+        EntryKind::Reaction => Ok(()),
+        _ => Err(Refusal::NotAllowed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const HOUR: i64 = 3_600_000;
+
+    fn user(n: u128) -> UserId {
+        UserId(Uuid::from_u128(n))
+    }
+
+    /// A message of user 3, sent at time 0.
+    const MESSAGE: Target = Target {
+        sender: UserId(Uuid::from_u128(3)),
+        sent_at: Timestamp(0),
+        is_message: true,
+        erased: false,
+    };
+
+    /// Asks for `kind` at the message with seq 10, as user `by`: 0 is the system, 1 the owner, 2 an admin, 3 and 4 are
+    /// members, 5 joined after the message, 9 is no member.
+    fn asked(kind: EntryKind, chat: ChatKind, by: u128, at: i64, target: Option<Target>) -> Result<(), Refusal> {
+        let role = match by {
+            1 => Role::Owner,
+            2 => Role::Admin,
+            _ => Role::Member,
+        };
+        let member = Member {
+            role,
+            ..Member::joined_at(if by == 5 { Seq(11) } else { Seq(1) })
+        };
+        let actor = Actor {
+            user: if by == 0 { UserId::SYSTEM } else { user(by) },
+            member: (by > 0 && by < 9).then_some(&member),
+            chat,
+        };
+        permit(kind, Seq(10), target, &actor, Timestamp(at), Windows::default())
+    }
+
+    #[test]
+    fn who_may_do_what_to_a_message_and_when() {
+        use ChatKind::{Direct, Group};
+        use EntryKind::{Delete, Edit, Pin, Reaction};
+        use Refusal::{NotAllowed, TargetNotFound, TooOld};
+        let cases = [
+            (Edit, Group, 3, 0, Ok(())),
+            (Edit, Group, 3, HOUR / 4, Ok(())),
+            (Edit, Group, 3, HOUR / 4 + 1, Err(TooOld)),
+            (Edit, Group, 1, 0, Err(NotAllowed)),
+            (Edit, Group, 0, 0, Err(NotAllowed)),
+            (Edit, Direct, 4, 0, Err(NotAllowed)),
+            (Delete, Group, 3, 48 * HOUR, Ok(())),
+            (Delete, Group, 3, 48 * HOUR + 1, Err(TooOld)),
+            (Delete, Group, 4, 0, Err(NotAllowed)),
+            (Delete, Group, 2, 1_000 * HOUR, Ok(())),
+            (Delete, Group, 1, 1_000 * HOUR, Ok(())),
+            (Delete, Group, 0, 1_000 * HOUR, Ok(())),
+            // In a direct chat nobody's role counts, whatever the store says it is.
+            (Delete, Direct, 1, 0, Err(NotAllowed)),
+            (Reaction, Group, 4, 1_000 * HOUR, Ok(())),
+            (Reaction, Group, 5, 0, Err(TargetNotFound)),
+            (Delete, Group, 5, 0, Err(TargetNotFound)),
+            (Pin, Group, 4, 0, Err(NotAllowed)),
+            (Pin, Group, 3, 0, Err(NotAllowed)),
+            (Pin, Group, 2, 1_000 * HOUR, Ok(())),
+            (Pin, Direct, 4, 0, Ok(())),
+        ];
+        for (kind, chat, by, at, expected) in cases {
+            let actual = asked(kind, chat, by, at, Some(MESSAGE));
+            assert_eq!(actual, expected, "{kind:?} in a {chat:?} by {by} at {at}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_done_to_what_is_no_message_or_is_gone() {
+        let (reaction, erased) = (
+            Target {
+                is_message: false,
+                ..MESSAGE
+            },
+            Target {
+                erased: true,
+                ..MESSAGE
+            },
+        );
+        for kind in [EntryKind::Edit, EntryKind::Delete, EntryKind::Reaction, EntryKind::Pin] {
+            for target in [None, Some(reaction), Some(erased)] {
+                let actual = asked(kind, ChatKind::Direct, 3, 0, target);
+                assert_eq!(actual, Err(Refusal::TargetNotFound), "{kind:?} of {target:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_back_end_edits_what_it_sent_whenever_it_likes() {
+        let own = Target {
+            sender: UserId::SYSTEM,
+            ..MESSAGE
+        };
+        assert_eq!(asked(EntryKind::Edit, ChatKind::Group, 0, 1_000 * HOUR, Some(own)), Ok(()));
+    }
+}

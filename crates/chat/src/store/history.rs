@@ -1,0 +1,362 @@
+//! Reads messages as they are now: each with its last edit, its deletion, its reactions, and how many replies it has.
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use tern_proto::v1;
+use tern_types::{ChatId, RequestId, Seq, UserId};
+use uuid::Uuid;
+
+use tern_store::{Pools, millis};
+
+use super::ReadError;
+use super::entries::{budget, entry, erased, more, sealer};
+use super::seal::{MasterKey, Sealer, Turn};
+
+/// The seqs through which one page looks for messages where no index leads to them. Chats may have long runs of entries
+/// that are no messages, or messages of others.
+const REACH: u64 = 4096;
+
+/// Builds the statement of a page of messages of a chat ($1) that a user ($2) may read, with seqs from $3 to $4, at most
+/// $5, in this order. `$source` is where they come from, with the messages as `m`; `$only` are further conditions, which
+/// may use $7. The bodies are bounded by $6 bytes as in [`super::entries::UPWARDS`].
+macro_rules! page {
+    ($source:literal, $only:literal, $order:literal) => {
+        concat!(
+            "
+SELECT * FROM (
+    SELECT e.*, count(*) OVER () AS found,
+           sum(octet_length(e.body) + coalesce(octet_length(e.edit_body), 0)) OVER (ORDER BY e.seq ",
+            $order,
+            ") - octet_length(e.body) - coalesce(octet_length(e.edit_body), 0) AS bytes_before
+    FROM (
+        SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
+            erased!("m"),
+            ", ",
+            millis!("m.sent_at"),
+            " AS sent_at, s.edited_seq, s.deleted_seq, s.pinned_seq, s.replies,
+            ed.request_id AS edit_request, ed.body AS edit_body, ",
+            millis!("ed.sent_at"),
+            " AS edited_at, d.sender_user AS deleted_by, ",
+            millis!("d.sent_at"),
+            " AS deleted_at
+        FROM (
+            SELECT p.* FROM members i CROSS JOIN LATERAL (
+                SELECT m.* FROM ",
+            $source,
+            " WHERE m.chat_id = $1 AND m.seq BETWEEN greatest($3, i.joined_seq) AND least($4, coalesce(i.left_seq, $4))",
+            $only,
+            " ORDER BY m.seq ",
+            $order,
+            " LIMIT $5
+            ) p WHERE i.chat_id = $1 AND i.user_id = $2 ORDER BY p.seq ",
+            $order,
+            " LIMIT $5
+        ) m
+        LEFT JOIN message_state s ON s.chat_id = m.chat_id AND s.seq = m.seq
+        LEFT JOIN messages ed ON ed.chat_id = m.chat_id AND ed.seq = s.edited_seq
+        LEFT JOIN messages d ON d.chat_id = m.chat_id AND d.seq = s.deleted_seq
+    ) e
+) w WHERE w.bytes_before < $6 ORDER BY w.seq ",
+            $order
+        )
+    };
+}
+
+/// Builds the statements of a page downwards and of a page upwards.
+macro_rules! pages {
+    ($source:literal, $only:literal) => {
+        [page!($source, $only, "DESC"), page!($source, $only, "ASC")]
+    };
+}
+
+/// Selects messages.
+pub const ALL: [&str; 2] = pages!("messages m", " AND m.kind = 1");
+/// Selects the messages of a user ($7).
+pub const OF_SENDER: [&str; 2] = pages!("messages m", " AND m.kind = 1 AND m.sender_user = $7");
+/// Selects the messages of the thread that begins with a message ($7).
+pub const IN_THREAD: [&str; 2] = pages!(
+    "entry_targets x JOIN messages m ON m.chat_id = x.chat_id AND m.seq = x.seq",
+    " AND x.chat_id = $1 AND x.target_seq = $7 AND x.kind = 1"
+);
+/// Selects the messages with attachments.
+pub const WITH_ATTACHMENTS: [&str; 2] = pages!(
+    "(SELECT DISTINCT r.seq FROM media_refs r WHERE r.chat_id = $1 AND r.seq BETWEEN $3 AND $4) x
+                JOIN messages m ON m.seq = x.seq",
+    " AND m.kind = 1"
+);
+/// Selects the messages that are pinned.
+pub const PINNED: [&str; 2] = pages!(
+    "message_state x JOIN messages m ON m.chat_id = x.chat_id AND m.seq = x.seq",
+    " AND x.chat_id = $1 AND x.pinned_seq > 0"
+);
+/// Selects the edits of a message ($7).
+pub const EDITS: [&str; 2] = pages!(
+    "entry_targets x JOIN messages m ON m.chat_id = x.chat_id AND m.seq = x.seq",
+    " AND x.chat_id = $1 AND x.target_seq = $7 AND x.kind = 2 AND octet_length(m.body) > 0"
+);
+
+/// Counts the reactions to messages ($2) of a chat ($1) by their kind, and selects an entry of each kind. Those that a user
+/// ($3) shares and those of others only are at most 32 each, the most frequent first.
+pub const REACTIONS: &str = "
+SELECT r.target_seq, r.people, r.own, m.sender_user, m.request_id, m.body FROM (
+    SELECT target_seq, count(*) AS people, bool_or(user_id = $3) AS own, min(seq) AS seq,
+           row_number() OVER (PARTITION BY target_seq, bool_or(user_id = $3) ORDER BY count(*) DESC, min(seq)) AS place
+    FROM reactions WHERE chat_id = $1 AND target_seq = ANY ($2) GROUP BY target_seq, key
+) r
+CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = $1 AND m.seq = r.seq LIMIT 1) AS m
+WHERE r.place <= 32 ORDER BY r.target_seq, r.people DESC, r.seq";
+
+/// Selects the seq of the entry that a request ($3) of a user ($2) became in a chat ($1).
+pub const SEQ_OF_REQUEST: &str =
+    "SELECT seq FROM messages WHERE chat_id = $1 AND sender_user = $2 AND request_id = $3";
+
+/// Selects the head of a chat ($1).
+pub const HEAD: &str = "SELECT head_seq FROM chat_heads WHERE chat_id = $1";
+
+/// The messages that a page has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// All messages.
+    All,
+    /// The messages of this user.
+    OfSender(UserId),
+    /// The replies in the thread that begins with this message.
+    InThread(Seq),
+    /// Those with attachments.
+    WithAttachments,
+    /// Those that are pinned.
+    Pinned,
+    /// The edits of this message, each as an entry.
+    EditsOf(Seq),
+}
+
+impl Only {
+    fn statements(self) -> [&'static str; 2] {
+        match self {
+            Self::All => ALL,
+            Self::OfSender(_) => OF_SENDER,
+            Self::InThread(_) => IN_THREAD,
+            Self::WithAttachments => WITH_ATTACHMENTS,
+            Self::Pinned => PINNED,
+            Self::EditsOf(_) => EDITS,
+        }
+    }
+
+    /// Returns whether a page looks at all entries of a range, because no index leads to the messages.
+    fn is_searched(self) -> bool {
+        matches!(self, Self::All | Self::OfSender(_))
+    }
+}
+
+/// The place in the log at which a page begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// Downwards from below this seq.
+    Below(Seq),
+    /// Upwards from above this seq.
+    Above(Seq),
+}
+
+/// The bounds of a page.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// The most messages.
+    pub limit: u32,
+    /// About the most bytes of contents; the first message always fits.
+    pub bytes: usize,
+}
+
+/// A page of messages.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    /// The messages in the order of the page.
+    pub messages: Vec<v1::HistoryMessage>,
+    /// The seq below or above which the next page begins; `None` if there are no more messages in this direction.
+    pub next: Option<Seq>,
+}
+
+/// The reader of a chat's history.
+#[derive(Clone, Copy)]
+pub struct Reader<'a> {
+    /// The connections to the store.
+    pub pools: &'a Pools,
+    /// The key that unwraps the chat's data key.
+    pub master: &'a MasterKey,
+    /// The chat.
+    pub chat: ChatId,
+    /// The user who reads, and gets only what they may have.
+    pub user: UserId,
+}
+
+impl Reader<'_> {
+    /// Reads a page.
+    pub async fn page(self, only: Only, from: From, bounds: Bounds) -> Result<Page, ReadError> {
+        let (low, high) = range(only, from);
+        let rows = self.rows(only, from, (low, high), bounds).await?;
+        let last = match rows.last() {
+            Some(row) if more(&rows, bounds.limit)? => Some(Seq::from_i64(row.try_get("seq")?)),
+            _ => None,
+        };
+        let next = match (last, from) {
+            (Some(last), _) => Some(last),
+            (None, From::Below(_)) => (low > Seq(1)).then_some(low),
+            (None, From::Above(_)) => (only.is_searched() && self.head().await? > high).then_some(high),
+        };
+        Ok(Page {
+            messages: self.messages(&rows).await?,
+            next,
+        })
+    }
+
+    /// Reads one message; `None` if there is none at `seq` that the reader may have.
+    pub async fn message(self, seq: Seq) -> Result<Option<v1::HistoryMessage>, ReadError> {
+        let bounds = Bounds { limit: 1, bytes: 1 };
+        let rows = self.rows(Only::All, From::Below(seq.next()), (seq, seq), bounds).await?;
+        Ok(self.messages(&rows).await?.pop())
+    }
+
+    /// Returns the seq of the entry that a request of the reader became; `None` if it became none.
+    pub async fn seq_of(self, request: RequestId) -> sqlx::Result<Option<Seq>> {
+        let seq: Option<i64> = sqlx::query_scalar(SEQ_OF_REQUEST)
+            .bind(self.chat.0)
+            .bind(self.user.0)
+            .bind(request.0)
+            .fetch_optional(self.pools.of(self.chat))
+            .await?;
+        Ok(seq.map(Seq::from_i64))
+    }
+
+    async fn head(self) -> sqlx::Result<Seq> {
+        let head = sqlx::query_scalar(HEAD).bind(self.chat.0);
+        head.fetch_one(self.pools.of(self.chat)).await.map(Seq::from_i64)
+    }
+
+    async fn rows(
+        self,
+        only: Only,
+        from: From,
+        (low, high): (Seq, Seq),
+        bounds: Bounds,
+    ) -> sqlx::Result<Vec<PgRow>> {
+        let [down, up] = only.statements();
+        let query = sqlx::query(if matches!(from, From::Below(_)) { down } else { up })
+            .bind(self.chat.0)
+            .bind(self.user.0)
+            .bind(low.to_i64())
+            .bind(high.to_i64())
+            .bind(i64::from(bounds.limit))
+            .bind(budget(bounds.bytes));
+        let query = match only {
+            Only::OfSender(sender) => query.bind(sender.0),
+            Only::InThread(seq) | Only::EditsOf(seq) => query.bind(seq.to_i64()),
+            Only::All | Only::WithAttachments | Only::Pinned => query,
+        };
+        query.fetch_all(self.pools.of(self.chat)).await
+    }
+
+    /// Opens the messages of rows of a page, and counts the reactions to them.
+    async fn messages(self, rows: &[PgRow]) -> Result<Vec<v1::HistoryMessage>, ReadError> {
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sealer = sealer(self.pools, self.master, self.chat).await?;
+        let (mut messages, mut turn) = (Vec::with_capacity(rows.len()), Turn::default());
+        for row in rows {
+            let message = message(row, self.chat, &sealer)?;
+            turn.worked(message.entry.as_ref().map_or(0, |entry| entry.content.len()))
+                .await;
+            messages.push(message);
+        }
+        self.add_reactions(&mut messages, &sealer).await?;
+        Ok(messages)
+    }
+
+    async fn add_reactions(
+        self,
+        messages: &mut [v1::HistoryMessage],
+        sealer: &Sealer,
+    ) -> Result<(), ReadError> {
+        let seq_of = |message: &v1::HistoryMessage| message.entry.as_ref().map_or(0, |entry| entry.seq);
+        let seqs: Vec<i64> = messages.iter().map(|message| Seq(seq_of(message)).to_i64()).collect();
+        let rows = sqlx::query(REACTIONS)
+            .bind(self.chat.0)
+            .bind(seqs)
+            .bind(self.user.0)
+            .fetch_all(self.pools.of(self.chat))
+            .await?;
+        for row in rows {
+            let target = Seq::from_i64(row.try_get("target_seq")?);
+            let Some(message) = messages.iter_mut().find(|message| seq_of(message) == target.0) else {
+                continue;
+            };
+            let body: Vec<u8> = row.try_get("body")?;
+            let sent_by = (UserId(row.try_get("sender_user")?), RequestId(row.try_get("request_id")?));
+            let content = sealer.open(&body, self.chat, sent_by.0, sent_by.1);
+            let content = content.map_err(|_| ReadError::Key(self.chat))?;
+            message.reactions.push(v1::ReactionCount {
+                reaction: tern_proto::raw::message_body(&content),
+                count: u32::try_from(row.try_get::<i64, _>("people")?).unwrap_or(u32::MAX),
+                own: row.try_get("own")?,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Returns the lowest and the highest seq that a page looks at.
+fn range(only: Only, from: From) -> (Seq, Seq) {
+    let reach = if only.is_searched() { REACH } else { i64::MAX as u64 };
+    match from {
+        From::Below(seq) => {
+            let high = seq.previous();
+            (Seq(high.0.saturating_sub(reach - 1).max(1)), high)
+        }
+        From::Above(seq) => (seq.next(), Seq(seq.0.saturating_add(reach).min(i64::MAX as u64))),
+    }
+}
+
+/// Opens the message of a row of a page, without its reactions.
+fn message(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<v1::HistoryMessage, ReadError> {
+    let mut message = v1::HistoryMessage {
+        entry: Some(entry(row, chat, sealer)?),
+        ..v1::HistoryMessage::default()
+    };
+    let seq = |column| row.try_get::<Option<i64>, _>(column).map(|seq| seq.unwrap_or(0));
+    message.edited_seq = seq("edited_seq")?.unsigned_abs();
+    message.deleted_seq = seq("deleted_seq")?.unsigned_abs();
+    message.pinned_seq = u64::try_from(seq("pinned_seq")?).unwrap_or(0);
+    message.reply_count = row
+        .try_get::<Option<i32>, _>("replies")?
+        .and_then(|replies| u32::try_from(replies).ok())
+        .unwrap_or(0);
+    message.edited_at_ms = seq("edited_at")?;
+    message.deleted_at_ms = seq("deleted_at")?;
+    let deleted_by = row.try_get::<Option<Uuid>, _>("deleted_by")?.map(UserId);
+    if let Some(user) = deleted_by.filter(|user| *user != UserId::SYSTEM) {
+        message.deleted_by_user_id = user.to_string();
+    }
+    let edit: Option<Vec<u8>> = row.try_get("edit_body")?;
+    if let (Some(body), Some(entry)) = (edit.filter(|body| !body.is_empty()), &mut message.entry) {
+        // Only the message's sender can have edited it.
+        let sender = UserId(row.try_get("sender_user")?);
+        let content = sealer.open(&body, chat, sender, RequestId(row.try_get("edit_request")?));
+        entry.content = content.map_err(|_| ReadError::Key(chat))?;
+    }
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_looks_through_so_many_seqs_and_no_more() {
+        let last = i64::MAX as u64;
+        let all = |from| range(Only::All, from);
+        assert_eq!(all(From::Below(Seq(10_000))), (Seq(5_904), Seq(9_999)));
+        assert_eq!(all(From::Below(Seq(100))), (Seq(1), Seq(99)));
+        assert_eq!(all(From::Above(Seq(100))), (Seq(101), Seq(4_196)));
+        assert_eq!(range(Only::Pinned, From::Below(Seq(100))), (Seq(1), Seq(99)));
+        assert_eq!(range(Only::Pinned, From::Above(Seq(0))), (Seq(1), Seq(last)));
+    }
+}

@@ -1,0 +1,63 @@
+//! What entries do to earlier messages, as rows for the commit.
+
+use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
+use sqlx::query::QueryScalar;
+use tern_types::Seq;
+use uuid::Uuid;
+
+use tern_chat_core::chat::ChatKey;
+use tern_chat_core::content::fingerprint;
+use tern_chat_core::{Entry, EntryKind};
+
+/// The columns of the entries of one commit that are about other entries, or in a thread. Most commits have none.
+#[derive(Default)]
+pub(super) struct TargetRows {
+    pub(super) chat: Vec<Uuid>,
+    seq: Vec<i64>,
+    target: Vec<i64>,
+    kind: Vec<i16>,
+    take_back: Vec<bool>,
+    user: Vec<Uuid>,
+    /// The keys of reactions. They are empty for other kinds.
+    key: Vec<Vec<u8>>,
+}
+
+impl TargetRows {
+    /// Adds the entry's row, if it has one. `key` is the chat's data key.
+    pub(super) fn push(&mut self, entry: &Entry, key: &ChatKey) {
+        let new = &entry.new;
+        let (target, take_back) = match (&new.about, new.thread_root) {
+            (Some(about), _) => (about.target, about.take_back),
+            (None, Some(root)) if root < entry.seq => (root, false),
+            // A thread does not begin with an entry that is not there yet.
+            (None, _) => return,
+        };
+        self.chat.push(entry.chat.0);
+        self.seq.push(entry.seq.to_i64());
+        self.target.push(Seq::to_i64(target));
+        self.kind.push(new.kind.number());
+        self.take_back.push(take_back);
+        self.user.push(new.sender.0);
+        let reaction = new.about.as_ref().filter(|_| new.kind == EntryKind::Reaction);
+        self.key.push(reaction.map_or_else(Vec::new, |about| {
+            // Without the data key nobody can find out by trying which reaction it is.
+            fingerprint([&key.0[..], &about.reaction]).to_vec()
+        }));
+    }
+
+    /// Binds the columns as the statement has them.
+    pub(super) fn bind<'q>(
+        self,
+        query: QueryScalar<'q, Postgres, Uuid, PgArguments>,
+    ) -> QueryScalar<'q, Postgres, Uuid, PgArguments> {
+        query
+            .bind(self.chat)
+            .bind(self.seq)
+            .bind(self.target)
+            .bind(self.kind)
+            .bind(self.take_back)
+            .bind(self.user)
+            .bind(self.key)
+    }
+}
