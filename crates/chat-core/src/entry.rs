@@ -83,6 +83,8 @@ pub struct NewEntry {
     /// The message with which the entry's thread begins; `None` if it is in no thread. Whether there is such a message
     /// is not known.
     pub thread_root: Option<Seq>,
+    /// The users whom the entry mentions, each once and without the sender. Whether they are members is not known.
+    pub mentions: Vec<UserId>,
     /// The facts about its sending.
     pub sending: Sending,
 }
@@ -124,6 +126,7 @@ impl NewEntry {
             media: Vec::new(),
             about: None,
             thread_root: None,
+            mentions: Vec::new(),
             sending: Sending::default(),
         }
     }

@@ -39,7 +39,7 @@ fn of(mut migrator: Migrator) -> Migrator {
 const PEOPLE_SCHEMA: &str = "people";
 
 /// The tables of a cell.
-pub const CELL_TABLES: [&str; 10] = [
+pub const CELL_TABLES: [&str; 11] = [
     "chats",
     "chat_heads",
     "members",
@@ -50,6 +50,7 @@ pub const CELL_TABLES: [&str; 10] = [
     "entry_targets",
     "message_state",
     "reactions",
+    "mentions",
 ];
 
 /// The number of cells that are migrated at a time.

@@ -46,8 +46,8 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
     let (envelope, body) = (message.envelope, message.body);
     let read = v1::Envelope::decode(envelope.clone())
         .map_err(|_| Refusal::Invalid("envelope", "does not decode"))?;
-    check_mentions(&read)?;
     let kind = kind(&read)?;
+    let mentions = mentions(&read, message.sender)?;
     let media = media(&read, message.sender, tickets)?;
     check_content(kind, body, !media.is_empty())?;
     let sending = Sending {
@@ -62,6 +62,8 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
         media,
         about: about(&read, kind, body),
         thread_root: (kind == EntryKind::Message && read.thread_root_seq > 0).then_some(Seq(read.thread_root_seq)),
+        // Only messages are unread, so nothing else counts as a mention.
+        mentions: if kind == EntryKind::Message { mentions } else { Vec::new() },
         sending,
         ..NewEntry::message(
             message.sender,
@@ -135,21 +137,24 @@ fn reference(
     Ok(MediaRef { media, expires_at })
 }
 
-fn check_mentions(envelope: &v1::Envelope) -> Result<(), Refusal> {
-    if envelope.mentioned_user_ids.len() > MAX_MENTIONS {
+/// Returns the users whom the envelope mentions, each once and without the sender.
+fn mentions(envelope: &v1::Envelope, sender: UserId) -> Result<Vec<UserId>, Refusal> {
+    const FIELD: &str = "envelope.mentioned_user_ids";
+    let ids = &envelope.mentioned_user_ids;
+    if ids.len() > MAX_MENTIONS {
         return Err(Refusal::TooMany {
-            field: "envelope.mentioned_user_ids",
+            field: FIELD,
             most: MAX_MENTIONS,
         });
     }
-    if envelope
-        .mentioned_user_ids
-        .iter()
-        .any(|id| id.parse::<UserId>().is_err())
-    {
-        return Err(Refusal::Invalid("envelope.mentioned_user_ids", "must be UUIDs"));
+    let mut mentions = Vec::with_capacity(ids.len());
+    for id in ids {
+        let user = id.parse().map_err(|_| Refusal::Invalid(FIELD, "must be UUIDs"))?;
+        if user != sender && !mentions.contains(&user) {
+            mentions.push(user);
+        }
     }
-    Ok(())
+    Ok(mentions)
 }
 
 /// Refuses a body or attachments that an entry of this kind does not have, or lacks.

@@ -15,6 +15,9 @@ use crate::store::listing::ChatView;
 /// Converts a chat to how the caller sees it. Only a device is told its `resume_seq`.
 pub fn chat(view: ChatView, caller: Caller) -> v1::Chat {
     let unread = view.unread();
+    let mut mentions = view.mentions.iter().filter(|seq| **seq > view.read).peekable();
+    let first_unread_mention_seq = mentions.peek().map_or(0, |seq| seq.0);
+    let unread_mention_count = u32::try_from(mentions.count()).unwrap_or(u32::MAX);
     v1::Chat {
         chat_id: view.chat.to_string(),
         kind: kind(view.kind).into(),
@@ -30,6 +33,8 @@ pub fn chat(view: ChatView, caller: Caller) -> v1::Chat {
         role: role_to_wire(view.role).into(),
         peer_user_id: view.peer.map(|peer| peer.to_string()).unwrap_or_default(),
         last_entry: view.last_entry,
+        unread_mention_count,
+        first_unread_mention_seq,
         picture_media_id: view.picture.map(|media| media.to_string()).unwrap_or_default(),
     }
 }

@@ -66,7 +66,8 @@ pub const COMMIT_WITH_MEDIA: &str = commit!(
 )"
 );
 
-/// Commits batches as [`COMMIT_WITH_MEDIA`] does, with what their entries do to earlier messages. A deletion takes the
+/// Commits batches as [`COMMIT_WITH_MEDIA`] does, with what their entries do to earlier messages, and whom they mention. A
+/// deletion takes the
 /// bodies of the message, of its edits and of the reactions to it out of the log, which also ends what they refer to
 /// (`release_entry`). Batches without such entries use the other statements.
 pub const COMMIT_WITH_TARGETS: &str = commit!(
@@ -97,6 +98,13 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
 ), taken_back AS (
     DELETE FROM reactions r USING t WHERE t.kind = 4 AND t.take_back
         AND r.chat_id = t.chat_id AND r.target_seq = t.target_seq AND r.user_id = t.user_id AND r.key = t.key
+), mentioned AS (
+    INSERT INTO mentions (chat_id, user_id, seq)
+    SELECT n.chat_id, n.user_id, n.seq FROM unnest($26::uuid[], $27::uuid[], $28::int8[]) AS n(chat_id, user_id, seq)
+    WHERE (n.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
+        AND EXISTS (SELECT FROM members m WHERE m.chat_id = n.chat_id AND m.user_id = n.user_id AND m.left_seq IS NULL)
+), unmentioned AS (
+    DELETE FROM mentions n USING t WHERE t.kind = 3 AND n.chat_id = t.chat_id AND n.seq = t.target_seq
 ), forgotten AS (
     DELETE FROM reactions r USING t WHERE t.kind = 3 AND r.chat_id = t.chat_id AND r.target_seq = t.target_seq
 ), blanked AS (
@@ -134,7 +142,7 @@ pub async fn commit(
         .map(|batch| Slot::of_chat(batch.chat).number() as i16)
         .collect();
     let (refs, targets) = (rows.refs, rows.targets);
-    let sql = if !targets.chat.is_empty() {
+    let sql = if !targets.is_empty() {
         COMMIT_WITH_TARGETS
     } else if !refs.chat.is_empty() {
         COMMIT_WITH_MEDIA

@@ -43,6 +43,8 @@ SELECT c.chat_id, c.kind, c.title, c.picture, c.created_by, ",
                AND coalesce(mine.left_seq, u.from_seq) >= u.from_seq
            WHERE u.chat_id = c.chat_id),
           h.head_seq + 1) - 1 AS resume_seq,
+    ARRAY(SELECT n.seq FROM mentions n WHERE n.chat_id = c.chat_id AND n.user_id = me.user_id
+              AND n.seq > greatest(me.read_seq, me.joined_seq) ORDER BY n.seq LIMIT 100) AS mentions,
     l.seq, l.ordinal, l.sender_user, l.sender_device, l.request_id, l.body, ",
             erased!("l"),
             ", ",
@@ -150,6 +152,8 @@ pub struct ChatView {
     pub role: Role,
     /// The other person of a direct chat.
     pub peer: Option<UserId>,
+    /// The seqs of the first 100 messages after the store's read mark that mention the reader.
+    pub mentions: Vec<Seq>,
     /// The entry at `head`; `None` if it was trimmed.
     pub last_entry: Option<v1::Entry>,
 }
@@ -404,6 +408,7 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, ReadE
         None
     };
     let head_ordinal: i64 = row.try_get("head_ordinal")?;
+    let mentions: Vec<i64> = row.try_get("mentions")?;
     let (read_ordinal, own_unread): (i64, i32) = (row.try_get("read_ordinal")?, row.try_get("own_unread")?);
     let people = [
         row.try_get::<Option<Uuid>, _>("user_low")?,
@@ -429,6 +434,7 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, ReadE
             .flatten()
             .map(UserId)
             .find(|person| *person != user),
+        mentions: mentions.into_iter().map(Seq::from_i64).collect(),
         last_entry,
     })
 }

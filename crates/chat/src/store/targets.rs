@@ -1,4 +1,4 @@
-//! What entries do to earlier messages, as rows for the commit.
+//! What entries do to earlier messages, and whom they mention, as rows for the commit.
 
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
@@ -13,7 +13,7 @@ use tern_chat_core::{Entry, EntryKind};
 /// The columns of the entries of one commit that are about other entries, or in a thread. Most commits have none.
 #[derive(Default)]
 pub(super) struct TargetRows {
-    pub(super) chat: Vec<Uuid>,
+    chat: Vec<Uuid>,
     seq: Vec<i64>,
     target: Vec<i64>,
     kind: Vec<i16>,
@@ -21,12 +21,31 @@ pub(super) struct TargetRows {
     user: Vec<Uuid>,
     /// The keys of reactions. They are empty for other kinds.
     key: Vec<Vec<u8>>,
+    mentions: MentionRows,
+}
+
+/// The columns of the mentions in messages.
+#[derive(Default)]
+struct MentionRows {
+    chat: Vec<Uuid>,
+    user: Vec<Uuid>,
+    seq: Vec<i64>,
 }
 
 impl TargetRows {
-    /// Adds the entry's row, if it has one. `key` is the chat's data key.
+    /// Returns whether no entry is about another, in a thread, or mentions anybody.
+    pub(super) fn is_empty(&self) -> bool {
+        self.chat.is_empty() && self.mentions.chat.is_empty()
+    }
+
+    /// Adds the entry's rows, if it has some. `key` is the chat's data key.
     pub(super) fn push(&mut self, entry: &Entry, key: &ChatKey) {
         let new = &entry.new;
+        for user in &new.mentions {
+            self.mentions.chat.push(entry.chat.0);
+            self.mentions.user.push(user.0);
+            self.mentions.seq.push(entry.seq.to_i64());
+        }
         let (target, take_back) = match (&new.about, new.thread_root) {
             (Some(about), _) => (about.target, about.take_back),
             (None, Some(root)) if root < entry.seq => (root, false),
@@ -59,5 +78,8 @@ impl TargetRows {
             .bind(self.take_back)
             .bind(self.user)
             .bind(self.key)
+            .bind(self.mentions.chat)
+            .bind(self.mentions.user)
+            .bind(self.mentions.seq)
     }
 }

@@ -1,10 +1,13 @@
 //! Tests how members see their chats.
 
+use bytes::Bytes;
+use tern_chat::store::commit;
 use tern_chat::store::listing::{self, ChatView};
-use tern_chat_core::{EntryKind, Outcome, Refusal};
+use tern_chat_core::target::About;
+use tern_chat_core::{EntryKind, NewEntry, Outcome, Refusal};
 use tern_types::{ChatId, Seq, UserId};
 
-use crate::harness::{Store, direct, new_direct, new_entry};
+use crate::harness::{Known, Store, direct, new_direct, new_entry};
 use crate::owner::Owner;
 
 async fn list(store: &Store, user: UserId) -> Vec<ChatView> {
@@ -20,7 +23,7 @@ async fn a_mark_of_the_owners_is_shown_with_what_is_unread_after_it() {
     }
     let reaction = chat.batch(vec![new_entry(b, EntryKind::Reaction, b"+1")]);
     assert_eq!(
-        tern_chat::store::commit::commit(&mut db, &[reaction])
+        commit::commit(&mut db, &[reaction])
             .await
             .unwrap()
             .len(),
@@ -77,4 +80,48 @@ async fn a_direct_chat_without_a_message_is_in_nobodys_list() {
     for user in [a, b] {
         assert_eq!(list(&store, user).await.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_mention_counts_until_it_is_read_or_its_message_is_deleted() {
+    let (store, [a, b], _, mut chat, mut db) = direct().await;
+    let stranger = store.user().await;
+    let mut put = async |new: NewEntry, chat: &mut Known| {
+        let batch = chat.batch(vec![new]);
+        let stored = commit::commit(&mut db, std::slice::from_ref(&batch)).await;
+        assert!(stored.unwrap().contains(&chat.id));
+        (chat.head, chat.ordinal) = (batch.head(), batch.entries[0].ordinal);
+    };
+    let mentions = |users: &[UserId]| NewEntry {
+        mentions: users.to_vec(),
+        ..new_entry(a, EntryKind::Message, b"@")
+    };
+    for users in [&[b][..], &[], &[stranger, b], &[stranger]] {
+        put(mentions(users), &mut chat).await;
+    }
+    let seqs = async || list(&store, b).await[0].mentions.clone();
+    assert_eq!(seqs().await, [Seq(1), Seq(3)]);
+    assert_eq!(list(&store, a).await[0].mentions, []);
+    let deletion = NewEntry {
+        about: Some(About {
+            target: Seq(3),
+            take_back: false,
+            reaction: Bytes::new(),
+        }),
+        ..new_entry(a, EntryKind::Delete, b"")
+    };
+    put(deletion, &mut chat).await;
+    assert_eq!(seqs().await, [Seq(1)]);
+    sqlx::query("UPDATE members SET read_seq = 1 WHERE user_id = $1")
+        .bind(b.0)
+        .execute(store.pools.of(chat.id))
+        .await
+        .unwrap();
+    assert_eq!(seqs().await, []);
+    let strangers: i64 = sqlx::query_scalar("SELECT count(*) FROM public.mentions WHERE user_id = $1")
+        .bind(stranger.0)
+        .fetch_one(&store.pool)
+        .await
+        .unwrap();
+    assert_eq!(strangers, 0, "who is no member is not mentioned");
 }

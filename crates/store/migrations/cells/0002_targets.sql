@@ -1,4 +1,4 @@
--- What is done to messages that are in the log already, and the threads that they are in. The commit of an entry writes
+-- What is done to messages that are in the log already, the threads that they are in, and whom they mention. The commit of an entry writes
 -- its rows here. An ordinary message has none.
 
 -- "Entry seq is about the entry target_seq, or, if it is a message, in the thread that begins there."
@@ -34,7 +34,17 @@ CREATE TABLE reactions (
     PRIMARY KEY (chat_id, target_seq, user_id, key)
 );
 
+-- "Message seq mentions this user." The read mark in members says which of them are unread.
+CREATE TABLE mentions (
+    chat_id uuid NOT NULL,
+    user_id uuid NOT NULL,
+    seq     int8 NOT NULL,
+    PRIMARY KEY (chat_id, user_id, seq)
+);
+CREATE INDEX mentions_message ON mentions (chat_id, seq);
+
 -- See 0001_chats.sql.
 ALTER TABLE entry_targets ALTER COLUMN chat_id SET (n_distinct = -0.02);
 ALTER TABLE message_state ALTER COLUMN chat_id SET (n_distinct = -0.02);
 ALTER TABLE reactions ALTER COLUMN chat_id SET (n_distinct = -0.02);
+ALTER TABLE mentions ALTER COLUMN chat_id SET (n_distinct = -0.02);
