@@ -17,7 +17,7 @@ pub mod unread;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tern_types::limits::MAX_TYPING_MEMBERS;
-use tern_types::{ChatId, DeviceId, IdMap, IdSet, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
+use tern_types::{ChatId, DeviceId, IdMap, IdSet, MediaId, Seq, Timestamp, TraceContext, UserId};
 
 use super::bytes::QueuedBytes;
 use super::group::Group;

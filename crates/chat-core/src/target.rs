@@ -130,7 +130,13 @@ mod tests {
 
     /// Asks for `kind` at the message with seq 10, as user `by`: 0 is the system, 1 the owner, 2 an admin, 3 and 4 are
     /// members, 5 joined after the message, 9 is no member.
-    fn asked(kind: EntryKind, chat: ChatKind, by: u128, at: i64, target: Option<Target>) -> Result<(), Refusal> {
+    fn asked(
+        kind: EntryKind,
+        chat: ChatKind,
+        by: u128,
+        at: i64,
+        target: Option<Target>,
+    ) -> Result<(), Refusal> {
         let role = match by {
             1 => Role::Owner,
             2 => Role::Admin,
@@ -194,7 +200,12 @@ mod tests {
                 ..MESSAGE
             },
         );
-        for kind in [EntryKind::Edit, EntryKind::Delete, EntryKind::Reaction, EntryKind::Pin] {
+        for kind in [
+            EntryKind::Edit,
+            EntryKind::Delete,
+            EntryKind::Reaction,
+            EntryKind::Pin,
+        ] {
             for target in [None, Some(reaction), Some(erased)] {
                 let actual = asked(kind, ChatKind::Direct, 3, 0, target);
                 assert_eq!(actual, Err(Refusal::TargetNotFound), "{kind:?} of {target:?}");
@@ -208,6 +219,9 @@ mod tests {
             sender: UserId::SYSTEM,
             ..MESSAGE
         };
-        assert_eq!(asked(EntryKind::Edit, ChatKind::Group, 0, 1_000 * HOUR, Some(own)), Ok(()));
+        assert_eq!(
+            asked(EntryKind::Edit, ChatKind::Group, 0, 1_000 * HOUR, Some(own)),
+            Ok(())
+        );
     }
 }

@@ -106,12 +106,9 @@ impl ApiError {
             R::UploadIncomplete | R::UploadMismatch => Code::FailedPrecondition,
             R::QuotaExceeded => Code::ResourceExhausted,
             R::RequestIdReused => Code::AlreadyExists,
-            R::GroupFull
-            | R::TooManyDevices
-            | R::NotAGroup
-            | R::LastOwner
-            | R::ListFull
-            | R::TooLate => Code::FailedPrecondition,
+            R::GroupFull | R::TooManyDevices | R::NotAGroup | R::LastOwner | R::ListFull | R::TooLate => {
+                Code::FailedPrecondition
+            }
             R::TooLarge | R::RateLimited | R::StrangersLimited => Code::ResourceExhausted,
             R::SessionReplaced => Code::Aborted,
             R::MethodUnknown => Code::Unimplemented,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use tern_local::{Shared, until};
 use tern_store::postgres::{self, PostgresArgs};
-use tern_store::schema::{self, CELL_TABLES, Wanted};
+use tern_store::schema::{self, Wanted};
 use tern_types::{Cells, ChatId, Slot, UserId};
 use uuid::Uuid;
 

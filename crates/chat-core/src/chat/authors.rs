@@ -50,11 +50,7 @@ impl Authors {
     /// An entry counts as unread if its ordinal is higher than that of the entry before. So the oldest entry is
     /// remembered only if it is the chat's first; otherwise nobody knows whether it counts. For example, of the entries
     /// 1, 3, 4 and 5 of a chat whose head is 5, only 4 and 5 are remembered.
-    pub fn load<'a>(
-        &mut self,
-        head: Seq,
-        entries: impl DoubleEndedIterator<Item = (UserId, &'a Placed)>,
-    ) {
+    pub fn load<'a>(&mut self, head: Seq, entries: impl DoubleEndedIterator<Item = (UserId, &'a Placed)>) {
         *self = Self {
             first: head.next(),
             entries: VecDeque::new(),

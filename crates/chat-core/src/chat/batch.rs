@@ -56,7 +56,11 @@ impl Batch {
             return false;
         };
         self.entries.iter().any(|entry| {
-            let same = entry.new.about.as_ref().is_some_and(|its| its.target == about.target);
+            let same = entry
+                .new
+                .about
+                .as_ref()
+                .is_some_and(|its| its.target == about.target);
             let reactions = entry.new.kind == EntryKind::Reaction && new.kind == EntryKind::Reaction;
             same && !(reactions && entry.new.sender != new.sender)
         })

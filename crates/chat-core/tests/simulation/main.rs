@@ -29,7 +29,12 @@ fn step() -> impl Strategy<Value = Step> {
     let lane = prop::sample::select(Lane::ALL.to_vec());
     let at = (node.clone(), lane.clone());
     let member = prop_oneof![Just(Member::Bob), Just(Member::Carol)];
-    let kinds = vec![EntryKind::Edit, EntryKind::Delete, EntryKind::Reaction, EntryKind::Pin];
+    let kinds = vec![
+        EntryKind::Edit,
+        EntryKind::Delete,
+        EntryKind::Reaction,
+        EntryKind::Pin,
+    ];
     let kind = prop::sample::select(kinds);
     prop_oneof![
         6 => (node.clone(), device.clone()).prop_map(|(node, device)| Step::Send { node, device }),

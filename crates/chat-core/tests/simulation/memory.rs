@@ -115,7 +115,10 @@ impl Memory {
 
     /// Returns whether an entry deletes the one at `seq`.
     fn is_erased(&self, seq: Seq) -> bool {
-        let mut deletions = self.log.iter().filter(|entry| entry.new.kind == EntryKind::Delete);
+        let mut deletions = self
+            .log
+            .iter()
+            .filter(|entry| entry.new.kind == EntryKind::Delete);
         deletions.any(|entry| entry.new.about.as_ref().is_some_and(|about| about.target == seq))
     }
 

@@ -61,9 +61,14 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
         counts: kind == EntryKind::Message && !read.uncounted,
         media,
         about: about(&read, kind, body),
-        thread_root: (kind == EntryKind::Message && read.thread_root_seq > 0).then_some(Seq(read.thread_root_seq)),
+        thread_root: (kind == EntryKind::Message && read.thread_root_seq > 0)
+            .then_some(Seq(read.thread_root_seq)),
         // Only messages are unread, so nothing else counts as a mention.
-        mentions: if kind == EntryKind::Message { mentions } else { Vec::new() },
+        mentions: if kind == EntryKind::Message {
+            mentions
+        } else {
+            Vec::new()
+        },
         sending,
         ..NewEntry::message(
             message.sender,
@@ -168,7 +173,10 @@ fn check_content(kind: EntryKind, body: &Bytes, has_media: bool) -> Result<(), R
             "is needed where there are no attachments"
         }
         EntryKind::Delete | EntryKind::Pin | EntryKind::Reaction if has_media => {
-            return Err(Refusal::Invalid("envelope.attachments", "must be empty with this kind"));
+            return Err(Refusal::Invalid(
+                "envelope.attachments",
+                "must be empty with this kind",
+            ));
         }
         _ => return Ok(()),
     };
@@ -289,14 +297,22 @@ mod tests {
             };
             entry(&message, None)
         };
-        for (kind, body) in [(K::Edit, &b"x"[..]), (K::Delete, b""), (K::Reaction, b"+"), (K::Pin, b"")] {
+        for (kind, body) in [
+            (K::Edit, &b"x"[..]),
+            (K::Delete, b""),
+            (K::Reaction, b"+"),
+            (K::Pin, b""),
+        ] {
             let made = of(kind, 7, body).unwrap();
             assert_eq!(i32::from(made.kind.number()), kind as i32, "one number for both");
             assert!(!made.counts);
             let about = made.about.unwrap();
             assert_eq!((about.target, about.take_back), (Seq(7), true));
             assert_eq!(about.reaction.is_empty(), kind != K::Reaction);
-            assert!(matches!(of(kind, 0, body), Err(Refusal::Invalid("envelope.target_seq", _))));
+            assert!(matches!(
+                of(kind, 0, body),
+                Err(Refusal::Invalid("envelope.target_seq", _))
+            ));
         }
         let wrong = [
             (K::Edit, vec![]),
@@ -306,9 +322,15 @@ mod tests {
             (K::Reaction, vec![b'x'; MAX_REACTION_BYTES + 1]),
         ];
         for (kind, body) in wrong {
-            assert!(matches!(of(kind, 7, &body), Err(Refusal::Invalid("body", _))), "{kind:?}");
+            assert!(
+                matches!(of(kind, 7, &body), Err(Refusal::Invalid("body", _))),
+                "{kind:?}"
+            );
         }
-        assert!(of(K::Message, 7, b"x").unwrap().about.is_none(), "a message stands alone");
+        assert!(
+            of(K::Message, 7, b"x").unwrap().about.is_none(),
+            "a message stands alone"
+        );
     }
 
     #[test]

@@ -126,7 +126,8 @@ mod tests {
             by_device: true,
         };
         let nothing = LookUp::default();
-        let loads = chats.map(|chat| loader.load(chat, (chat.0.as_u128() % 2 == 0).then_some(making), &nothing));
+        let loads =
+            chats.map(|chat| loader.load(chat, (chat.0.as_u128() % 2 == 0).then_some(making), &nothing));
         let results = join_all(loads).await;
         assert!(
             results

@@ -211,7 +211,9 @@ impl Reader<'_> {
     /// Reads one message; `None` if there is none at `seq` that the reader may have.
     pub async fn message(self, seq: Seq) -> Result<Option<v1::HistoryMessage>, ReadError> {
         let bounds = Bounds { limit: 1, bytes: 1 };
-        let rows = self.rows(Only::All, From::Below(seq.next()), (seq, seq), bounds).await?;
+        let rows = self
+            .rows(Only::All, From::Below(seq.next()), (seq, seq), bounds)
+            .await?;
         Ok(self.messages(&rows).await?.pop())
     }
 
@@ -277,7 +279,10 @@ impl Reader<'_> {
         sealer: &Sealer,
     ) -> Result<(), ReadError> {
         let seq_of = |message: &v1::HistoryMessage| message.entry.as_ref().map_or(0, |entry| entry.seq);
-        let seqs: Vec<i64> = messages.iter().map(|message| Seq(seq_of(message)).to_i64()).collect();
+        let seqs: Vec<i64> = messages
+            .iter()
+            .map(|message| Seq(seq_of(message)).to_i64())
+            .collect();
         let rows = sqlx::query(REACTIONS)
             .bind(self.chat.0)
             .bind(seqs)
@@ -290,7 +295,10 @@ impl Reader<'_> {
                 continue;
             };
             let body: Vec<u8> = row.try_get("body")?;
-            let sent_by = (UserId(row.try_get("sender_user")?), RequestId(row.try_get("request_id")?));
+            let sent_by = (
+                UserId(row.try_get("sender_user")?),
+                RequestId(row.try_get("request_id")?),
+            );
             let content = sealer.open(&body, self.chat, sent_by.0, sent_by.1);
             let content = content.map_err(|_| ReadError::Key(self.chat))?;
             message.reactions.push(v1::ReactionCount {
@@ -305,7 +313,11 @@ impl Reader<'_> {
 
 /// Returns the lowest and the highest seq that a page looks at.
 fn range(only: Only, from: From) -> (Seq, Seq) {
-    let reach = if only.is_searched() { REACH } else { i64::MAX as u64 };
+    let reach = if only.is_searched() {
+        REACH
+    } else {
+        i64::MAX as u64
+    };
     match from {
         From::Below(seq) => {
             let high = seq.previous();

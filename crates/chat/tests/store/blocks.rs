@@ -3,10 +3,9 @@
 use tern_chat::store::direct::{self, Made};
 use tern_chat::store::{commit, load, written};
 use tern_chat_core::EntryKind;
-use tern_chat_core::chat::LookUp;
 use tern_types::{Cell, ChatId, UserId};
 
-use crate::harness::{self, Store, new_entry};
+use crate::harness::{self, NOTHING, Store, new_entry};
 
 impl Store {
     async fn block(&self, user: UserId, blocked: UserId) {
@@ -66,7 +65,9 @@ async fn no_direct_chat_is_made_after_a_block() {
     store.block(a, b).await;
     assert!(matches!(make((a, b)).await, Made::Blocked));
     assert!(matches!(make((b, a)).await, Made::Blocked));
-    let none = load::chat(&store.pools, &store.master, chat, &LookUp::default()).await.unwrap();
+    let none = load::chat(&store.pools, &store.master, chat, &NOTHING)
+        .await
+        .unwrap();
     assert!(none.is_none());
     store.unblock_all().await;
     assert!(matches!(make((b, a)).await, Made::New(_)));

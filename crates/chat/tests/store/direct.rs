@@ -9,7 +9,7 @@ use tern_chat_core::chat::LookUp;
 use tern_chat_core::shard::LoadError;
 use tern_types::{Cell, ChatId, DeviceId, RequestId, UserId};
 
-use crate::harness::{Store, making, new_direct};
+use crate::harness::{NOTHING, Store, making, new_direct};
 
 /// The time after which a statement counts as one that waits for a lock. The test holds the lock to its end, so that
 /// such a statement never ends.
@@ -135,8 +135,8 @@ async fn a_lock_on_one_new_chat_fails_no_other_that_was_to_be_made_with_it() {
     begin_to_make(&store, &mut tx, theirs).await;
     let loader = Loader::new(store.pools.clone(), store.master.clone(), 100);
     let (locked, made) = tokio::join!(
-        loader.load(theirs.chat, making(theirs), &LookUp::default()),
-        loader.load(mine.chat, making(mine), &LookUp::default()),
+        loader.load(theirs.chat, making(theirs), &NOTHING),
+        loader.load(mine.chat, making(mine), &NOTHING),
     );
     assert!(matches!(locked, Err(LoadError::Locked)), "{locked:?}");
     assert!(made.unwrap().is_some());
@@ -196,7 +196,7 @@ async fn fine_print_11_a_device_linked_while_the_chat_is_made_belongs_to_it() {
     let loader = Loader::new(store.pools.clone(), store.master.clone(), 100);
     let made = make(&store, &[new]).await;
     assert!(matches!(made[..], [Made::Locked]), "{made:?}");
-    let load = loader.load(new.chat, making(new), &LookUp::default());
+    let load = loader.load(new.chat, making(new), &NOTHING);
     let end = async { tx.commit().await.unwrap() };
     let (made, ()) = tokio::join!(load, end);
     assert!(made.unwrap().is_some());
@@ -214,8 +214,8 @@ async fn linking_and_the_making_of_a_chat_exclude_each_other() {
         let other = new_direct(b, peer);
         let (linked, one, two) = tokio::join!(
             devices::link(&store.pools, peer, device),
-            loader.load(new.chat, making(new), &LookUp::default()),
-            loader.load(other.chat, making(other), &LookUp::default()),
+            loader.load(new.chat, making(new), &NOTHING),
+            loader.load(other.chat, making(other), &NOTHING),
         );
         assert!(linked.unwrap());
         for (made, chat) in [(one, new.chat), (two, other.chat)] {
@@ -250,7 +250,7 @@ async fn many_at_once_are_made_and_each_gets_its_own_answer() {
         if *new == nobody {
             assert!(matches!(result, Err(LoadError::PeerNotFound)), "{result:?}");
             assert!(
-                load::chat(&store.pools, &store.master, new.chat, &LookUp::default())
+                load::chat(&store.pools, &store.master, new.chat, &NOTHING)
                     .await
                     .unwrap()
                     .is_none()

@@ -29,6 +29,12 @@ pub struct Store {
     shared: Shared,
 }
 
+/// What a load looks up for a chat whose commands need nothing.
+pub static NOTHING: LookUp = LookUp {
+    requests: Vec::new(),
+    targets: Vec::new(),
+};
+
 /// A chat as a writer knows it: its key, and the head that the writer believes in.
 #[derive(Clone)]
 pub struct Known {
@@ -167,7 +173,7 @@ impl Store {
 
     /// Loads the chat, which must exist.
     pub async fn snapshot(&self, chat: ChatId) -> Snapshot {
-        load::chat(&self.pools, &self.master, chat, &LookUp::default())
+        load::chat(&self.pools, &self.master, chat, &NOTHING)
             .await
             .unwrap()
             .unwrap()

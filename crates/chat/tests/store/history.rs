@@ -126,7 +126,11 @@ async fn a_message_is_read_as_it_is_now() {
     let reply = two.put(reply).await;
 
     let page = two.page(Only::All, NEWEST, BOUNDS).await;
-    assert_eq!(seqs(&page), [reply.0, plain.0, first.0], "messages only, each once");
+    assert_eq!(
+        seqs(&page),
+        [reply.0, plain.0, first.0],
+        "messages only, each once"
+    );
     assert_eq!(page.next, None);
     let message = two.reader(1).message(first).await.unwrap().unwrap();
     assert_eq!(message, page.messages[2], "one is read as a page has it");
@@ -135,7 +139,9 @@ async fn a_message_is_read_as_it_is_now() {
     assert!(message.edited_at_ms > 0 && message.deleted_at_ms == 0);
     assert_eq!(message.reply_count, 1);
     let reactions = message.reactions.iter();
-    let reactions: Vec<_> = reactions.map(|one| (&one.reaction[..], one.count, one.own)).collect();
+    let reactions: Vec<_> = reactions
+        .map(|one| (&one.reaction[..], one.count, one.own))
+        .collect();
     assert_eq!(reactions, [(&b"+"[..], 2, true), (&b"-"[..], 1, false)]);
     let untouched = two.reader(1).message(plain).await.unwrap().unwrap();
     assert_eq!((untouched.edited_seq, untouched.reactions), (0, Vec::new()));
@@ -155,9 +161,14 @@ async fn of_a_deleted_message_only_who_deleted_it_is_left() {
     let deletion = two.put(about(a, EntryKind::Delete, message, "")).await;
     let left = two.reader(1).message(message).await.unwrap().unwrap();
     assert_eq!(text(&left), None);
-    assert_eq!((left.deleted_seq, left.deleted_by_user_id), (deletion.0, a.to_string()));
+    assert_eq!(
+        (left.deleted_seq, left.deleted_by_user_id),
+        (deletion.0, a.to_string())
+    );
     assert_eq!(left.reactions, []);
-    let edits = two.page(Only::EditsOf(message), From::Above(Seq(0)), BOUNDS).await;
+    let edits = two
+        .page(Only::EditsOf(message), From::Above(Seq(0)), BOUNDS)
+        .await;
     assert_eq!(edits, Page::default());
 }
 
@@ -250,5 +261,9 @@ async fn a_request_leads_to_its_message() {
     let request = new.request;
     let seq = two.put(new).await;
     assert_eq!(two.reader(0).seq_of(request).await.unwrap(), Some(seq));
-    assert_eq!(two.reader(1).seq_of(request).await.unwrap(), None, "it is not theirs");
+    assert_eq!(
+        two.reader(1).seq_of(request).await.unwrap(),
+        None,
+        "it is not theirs"
+    );
 }

@@ -22,13 +22,7 @@ async fn a_mark_of_the_owners_is_shown_with_what_is_unread_after_it() {
         store.say(&mut db, &mut chat, a, "x").await;
     }
     let reaction = chat.batch(vec![new_entry(b, EntryKind::Reaction, b"+1")]);
-    assert_eq!(
-        commit::commit(&mut db, &[reaction])
-            .await
-            .unwrap()
-            .len(),
-        1
-    );
+    assert_eq!(commit::commit(&mut db, &[reaction]).await.unwrap().len(), 1);
     let cases = [
         (vec![], (0, 3)),
         (vec![2], (2, 1)),

@@ -4,6 +4,7 @@
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use tern_chat::shard_loop::loader::Loader;
 use tern_chat_core::change::Action;
+use tern_chat_core::chat::LookUp;
 use tern_chat_core::shard::{AckWrite, Committed, Job, JobDone, ReadMark, SettleChat};
 use tern_chat_core::{EntryKind, NewEntry, Origin, Outcome, Place, Refusal};
 use tern_store::Pools;
@@ -303,11 +304,11 @@ async fn a_first_message_to_somebody_who_is_locked_waits_without_a_connection() 
     let loader = Loader::new(pools, store.master.clone(), 100);
     let load = |one, other| {
         let (loader, new) = (loader.clone(), new_direct(one, other));
-        async move {
-            loader
-                .load(new.chat, making(new), &[(one, RequestId::random())])
-                .await
-        }
+        let look_up = LookUp {
+            requests: vec![(one, RequestId::random())],
+            ..LookUp::default()
+        };
+        async move { loader.load(new.chat, making(new), &look_up).await }
     };
     let waits = tokio::spawn(load(a, locked));
     for person in [a, b] {

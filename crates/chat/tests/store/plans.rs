@@ -3,8 +3,8 @@
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
-    ack, change, commit, devices, direct, entries, heads, history, inboxes, joining, listing, load, people, settle,
-    strangers, written,
+    ack, change, commit, devices, direct, entries, heads, history, inboxes, joining, listing, load, people,
+    settle, strangers, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
 use tern_types::Seq;

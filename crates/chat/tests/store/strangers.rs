@@ -8,12 +8,11 @@ use tern_chat::store::group::{self, Created, NewGroup};
 use tern_chat::store::load;
 use tern_chat::store::{joining, strangers};
 use tern_chat_core::change::Action;
-use tern_chat_core::chat::LookUp;
 use tern_chat_core::shard::LoadError;
 use tern_chat_core::{EntryKind, Making, NewEntry};
 use tern_types::{ChatId, Clock, RequestId, UserId};
 
-use crate::harness::{Store, making, new_direct, new_entry};
+use crate::harness::{NOTHING, Store, making, new_direct, new_entry};
 
 /// The number of new strangers that a user may meet within a day.
 const LIMIT: usize = 3;
@@ -66,7 +65,7 @@ async fn of_many_first_messages_at_once_only_as_many_as_may_be_find_their_strang
         let loader = if n % 2 == 0 { &one } else { &other };
         async move {
             let new = new_direct(me, peer);
-            (peer, loader.load(new.chat, making(new), &LookUp::default()).await)
+            (peer, loader.load(new.chat, making(new), &NOTHING).await)
         }
     });
     let results = futures::future::join_all(loads).await;
@@ -81,7 +80,7 @@ async fn of_many_first_messages_at_once_only_as_many_as_may_be_find_their_strang
                 assert_ne!(peer, friend, "a friend is no stranger");
                 assert!(retry_after <= DAY && retry_after > DAY / 2, "{retry_after:?}");
                 let chat = ChatId::direct(me, peer);
-                let none = load::chat(&store.pools, &store.master, chat, &LookUp::default()).await;
+                let none = load::chat(&store.pools, &store.master, chat, &NOTHING).await;
                 assert!(none.unwrap().is_none(), "nothing was made");
             }
             Err(error) => panic!("{error:?}"),
@@ -104,7 +103,7 @@ async fn of_many_first_messages_at_once_only_as_many_as_may_be_find_their_strang
             ..by_back_end
         },
     ] {
-        let loaded = one.load(chat, Some(making), &LookUp::default()).await.unwrap();
+        let loaded = one.load(chat, Some(making), &NOTHING).await.unwrap();
         assert!(loaded.is_some(), "{making:?}");
     }
     sqlx::query("UPDATE met_strangers SET met_at = now() - interval '1 day'")
@@ -112,7 +111,7 @@ async fn of_many_first_messages_at_once_only_as_many_as_may_be_find_their_strang
         .await
         .unwrap();
     let new = new_direct(me, store.user().await);
-    assert!(one.load(new.chat, making(new), &LookUp::default()).await.unwrap().is_some());
+    assert!(one.load(new.chat, making(new), &NOTHING).await.unwrap().is_some());
     assert_eq!(store.met(me).await, 1, "those of the day before are forgotten");
 }
 

@@ -67,7 +67,11 @@ async fn the_state_of_a_message_follows_its_edits_pins_and_replies() {
     let mut chat = store.direct(a, b).await;
     let mut db = store.shard().await;
     store.say(&mut db, &mut chat, a, "hello").await;
-    assert_eq!(state(&store, &chat, 1).await, None, "an ordinary message has no row");
+    assert_eq!(
+        state(&store, &chat, 1).await,
+        None,
+        "an ordinary message has no row"
+    );
     let edit = about(a, EntryKind::Edit, 1, "hallo");
     let pin = about(b, EntryKind::Pin, 1, "");
     commit(&mut db, &mut chat, vec![edit]).await;
@@ -141,7 +145,11 @@ async fn a_deletion_leaves_nothing_of_the_message_its_edits_and_its_reactions() 
     assert_eq!(blank(&store, &chat).await, [1, 3, 6]);
     assert_eq!(store.refs(chat.id).await, []);
     assert_eq!(reactions(&store, &chat, 1).await, (0, 0));
-    assert_eq!(reactions(&store, &chat, 2).await, (1, 1), "the other message's stays");
+    assert_eq!(
+        reactions(&store, &chat, 2).await,
+        (1, 1),
+        "the other message's stays"
+    );
     assert_eq!(state(&store, &chat, 1).await, Some((3, 7, 0, 0)));
 
     // Who catches up gets an entry in each place, which says what was there.
@@ -168,7 +176,9 @@ async fn a_commit_that_conflicts_does_nothing_to_the_message() {
     let stale = chat.clone();
     commit(&mut db, &mut chat, vec![about(a, EntryKind::Edit, 1, "hallo")]).await;
     let late = stale.batch(vec![about(a, EntryKind::Delete, 1, "")]);
-    let stored = commit::commit(&mut db, std::slice::from_ref(&late)).await.unwrap();
+    let stored = commit::commit(&mut db, std::slice::from_ref(&late))
+        .await
+        .unwrap();
     assert!(stored.is_empty());
     assert_eq!(blank(&store, &chat).await, [] as [i64; 0]);
     assert_eq!(state(&store, &chat, 1).await, Some((2, 0, 0, 0)));
@@ -182,7 +192,12 @@ async fn a_load_finds_what_decides_about_an_old_message() {
     let mut db = store.shard().await;
     for seq in 0..300 {
         let sender = if seq == 1 { b } else { a };
-        commit(&mut db, &mut chat, vec![new_entry(sender, EntryKind::Message, b"x")]).await;
+        commit(
+            &mut db,
+            &mut chat,
+            vec![new_entry(sender, EntryKind::Message, b"x")],
+        )
+        .await;
     }
     commit(&mut db, &mut chat, vec![about(a, EntryKind::Delete, 3, "")]).await;
     let look_up = LookUp {
@@ -192,7 +207,10 @@ async fn a_load_finds_what_decides_about_an_old_message() {
     let loaded = load::chat(&store.pools, &store.master, chat.id, &look_up).await;
     let targets = loaded.unwrap().unwrap().targets;
     let facts = |target: &Target| (target.sender, target.is_message, target.erased);
-    let found: Vec<_> = targets.iter().map(|(seq, target)| (seq.0, facts(target))).collect();
+    let found: Vec<_> = targets
+        .iter()
+        .map(|(seq, target)| (seq.0, facts(target)))
+        .collect();
     let expected = [
         (2, (b, true, false)),
         (3, (a, true, true)),

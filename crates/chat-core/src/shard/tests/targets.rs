@@ -21,7 +21,7 @@ impl Shard {
             }),
             ..NewEntry::message(sender, DeviceId(sender.0), request, [0; 16], Bytes::new())
         };
-        let (origin, chat, entry) = (CALL, self.chat, Arc::new(entry));
+        let (origin, chat) = (CALL, self.chat);
         let send = Event::Send {
             origin,
             chat,
@@ -34,7 +34,9 @@ impl Shard {
     /// Returns the load that the state asks for in place of a commit.
     fn asks_for(&mut self) -> (u64, LookUp) {
         let mut effects = Vec::new();
-        let job = self.state.next_job(Lane::Commit, self.now, self.now, &mut effects);
+        let job = self
+            .state
+            .next_job(Lane::Commit, self.now, self.now, &mut effects);
         assert!(job.is_none(), "{job:?}");
         match effects.pop() {
             Some(Effect::Load { number, look_up, .. }) => (number, look_up),
@@ -43,7 +45,12 @@ impl Shard {
     }
 
     /// Ends the load with a log of `head` entries, of which only `targets` are found. Returns the outcomes.
-    fn finds(&mut self, (number, look_up): (u64, LookUp), head: u64, targets: Vec<(Seq, Target)>) -> Vec<Outcome> {
+    fn finds(
+        &mut self,
+        (number, look_up): (u64, LookUp),
+        head: u64,
+        targets: Vec<(Seq, Target)>,
+    ) -> Vec<Outcome> {
         let snapshot = Snapshot {
             head: Seq(head),
             looked_up: look_up.requests,
@@ -54,7 +61,9 @@ impl Shard {
         let effects = self.tell(Event::Loaded { chat, number, result });
         assert!(effects.is_empty(), "{effects:?}");
         let mut effects = Vec::new();
-        let job = self.state.next_job(Lane::Commit, self.now, self.now, &mut effects);
+        let job = self
+            .state
+            .next_job(Lane::Commit, self.now, self.now, &mut effects);
         assert!(job.is_none() != effects.is_empty(), "{job:?}");
         effects.into_iter().filter_map(outcome).collect()
     }
@@ -136,7 +145,7 @@ fn a_deletion_that_comes_again_is_answered_before_its_target_is_looked_at() {
         kind: EntryKind::Delete,
         ..NewEntry::message(sender, DeviceId(sender.0), request, [0; 16], Bytes::new())
     };
-    let (origin, chat, entry) = (CALL, shard.chat, Arc::new(entry));
+    let (origin, chat) = (CALL, shard.chat);
     let again = Event::Send {
         origin,
         chat,

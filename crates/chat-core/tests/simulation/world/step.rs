@@ -18,7 +18,12 @@ pub enum Step {
     /// Sends a new message from a device.
     Send { node: usize, device: Index },
     /// Does something to an entry of the log on behalf of a device.
-    Do { node: usize, device: Index, kind: EntryKind, target: Index },
+    Do {
+        node: usize,
+        device: Index,
+        kind: EntryKind,
+        target: Index,
+    },
     /// Sends any request once more, answered or not.
     AskAgain { node: usize, which: Index },
     /// Adds a member on behalf of the system.

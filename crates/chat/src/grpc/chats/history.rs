@@ -103,7 +103,9 @@ impl History {
         let only = Only::EditsOf(Seq(request.seq));
         let bounds = bounds(parse::page_size(request.page_size, 50, MAX_ENTRIES));
         let reader = self.reader(chat, call.caller.user);
-        let page = reader.page(only, From::Above(Seq(request.after_seq)), bounds).await;
+        let page = reader
+            .page(only, From::Above(Seq(request.after_seq)), bounds)
+            .await;
         let page = page.map_err(store_failed)?;
         Ok(v1::ListEditsResponse {
             edits: page.messages.into_iter().filter_map(|edit| edit.entry).collect(),
