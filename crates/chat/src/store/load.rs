@@ -107,7 +107,7 @@ pub async fn chat(
             .unwrap_or_default(),
         targets: placed
             .iter()
-            .filter(|(.., placed)| look_up.targets.contains(&placed.seq))
+            .filter(|(.., placed)| look_up.targets.binary_search(&placed.seq).is_ok())
             .map(|(sender, _, placed)| (placed.seq, placed.target(*sender)))
             .collect(),
         placed,
