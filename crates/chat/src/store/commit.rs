@@ -89,7 +89,8 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
     FROM t WHERE kind <> 4 GROUP BY chat_id, target_seq
     ON CONFLICT (chat_id, seq) DO UPDATE SET
         edited_seq = greatest(s.edited_seq, excluded.edited_seq), deleted_seq = greatest(s.deleted_seq, excluded.deleted_seq),
-        pinned_seq = CASE WHEN excluded.pinned_seq = 0 THEN s.pinned_seq ELSE excluded.pinned_seq END,
+        pinned_seq = CASE WHEN excluded.deleted_seq > 0 AND s.pinned_seq > 0 THEN -excluded.deleted_seq
+                          WHEN excluded.pinned_seq = 0 THEN s.pinned_seq ELSE excluded.pinned_seq END,
         replies = s.replies + excluded.replies
 ), reacted AS (
     INSERT INTO reactions (chat_id, target_seq, user_id, key, seq)
