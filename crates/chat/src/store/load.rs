@@ -48,7 +48,7 @@ SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, oct
     millis!("m.sent_at"),
     "
 FROM unnest($5::int8[]) AS t(seq)
-CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = $1 AND m.seq = t.seq LIMIT 1) AS m
+CROSS JOIN LATERAL (SELECT * FROM messages o WHERE o.chat_id = $1 AND o.seq = t.seq LIMIT 1) AS m
 ORDER BY seq"
 );
 
