@@ -60,7 +60,7 @@ const HOT: &[(&str, &str)] = &[
     ("edits upwards", history::EDITS[1]),
     ("reactions", history::REACTIONS),
     ("seq of a request", history::SEQ_OF_REQUEST),
-    ("head", history::HEAD),
+    ("readable", history::READABLE),
     ("last", entries::LAST),
     ("place", entries::PLACE),
     ("between", entries::BETWEEN),
