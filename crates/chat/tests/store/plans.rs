@@ -82,6 +82,16 @@ const HOT: &[(&str, &str)] = &[
     ("forget", devices::FORGET),
 ];
 
+/// The statements of pages of history.
+const HISTORY: [[&str; 2]; 6] = [
+    history::ALL,
+    history::OF_SENDER,
+    history::IN_THREAD,
+    history::WITH_ATTACHMENTS,
+    history::PINNED,
+    history::EDITS,
+];
+
 /// Returns the generic plan of a statement, line by line.
 async fn plan(db: &mut PgConnection, name: &str, sql: &'static str) -> Vec<String> {
     db.execute("SET plan_cache_mode = force_generic_plan")
@@ -128,6 +138,32 @@ async fn assert_plans(db: &mut PgConnection, tables: &str) {
     }
     for (name, sql) in [("commit", commit::COMMIT), ("load placed", load::PLACED)] {
         assert_probes(&plan(db, name, sql).await, &format!("{name} on {tables} tables"));
+    }
+    // Of a table that was empty when it was analysed, any index is as good as another.
+    if tables != "empty, analysed" {
+        let pages = HISTORY.iter().flatten().chain([&history::REACTIONS]);
+        for &sql in pages {
+            let plan = plan(db, "history", sql).await;
+            assert_bounded(&plan, &format!("history on {tables} tables: {sql}"));
+        }
+    }
+}
+
+/// Asserts that a statement reads what belongs to a chat by seqs. Otherwise each message of a page would cost as much as
+/// the chat is long.
+fn assert_bounded(plan: &[String], what: &str) {
+    let of_chats = [
+        " on messages ",
+        " on message_state ",
+        " on entry_targets ",
+        " on media_refs ",
+        " on reactions ",
+    ];
+    for (scan, condition) in plan.iter().zip(&plan[1..]) {
+        if scan.contains("Index") && of_chats.iter().any(|table| scan.contains(table)) {
+            let bounded = condition.contains("Index Cond") && condition.contains("seq ");
+            assert!(bounded, "{what}\n{scan}\n{condition}");
+        }
     }
 }
 
