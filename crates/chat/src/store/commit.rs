@@ -143,12 +143,11 @@ pub async fn commit(
         .map(|batch| Slot::of_chat(batch.chat).number() as i16)
         .collect();
     let (refs, targets) = (rows.refs, rows.targets);
-    let sql = if !targets.is_empty() {
-        COMMIT_WITH_TARGETS
-    } else if !refs.chat.is_empty() {
-        COMMIT_WITH_MEDIA
-    } else {
-        COMMIT
+    let (has_refs, has_targets) = (!refs.chat.is_empty(), !targets.is_empty());
+    let sql = match (has_refs, has_targets) {
+        (_, true) => COMMIT_WITH_TARGETS,
+        (true, false) => COMMIT_WITH_MEDIA,
+        (false, false) => COMMIT,
     };
     let mut query = sqlx::query_scalar(sql)
         .bind(chats)
@@ -166,10 +165,10 @@ pub async fn commit(
         .bind(rows.fingerprint)
         .bind(rows.body)
         .bind(rows.sent_at);
-    if sql != COMMIT {
+    if has_refs || has_targets {
         query = query.bind(refs.chat).bind(refs.media).bind(refs.seq);
     }
-    if sql == COMMIT_WITH_TARGETS {
+    if has_targets {
         query = targets.bind(query);
     }
     let stored: Vec<Uuid> = query.fetch_all(db).await?;
