@@ -294,7 +294,9 @@ impl Chat {
     /// replaces what is known, and another owner may have committed so much that it does not reach back to them.
     pub fn look_up(&self) -> LookUp {
         let commands = || self.queue.iter().map(|waiting| &waiting.command);
-        let targets: BTreeSet<Seq> = commands().filter_map(|command| Some(command.about()?.target)).collect();
+        let targets: BTreeSet<Seq> = commands()
+            .filter_map(|command| Some(command.about()?.target))
+            .collect();
         LookUp {
             requests: commands().map(Command::request).collect(),
             targets: targets.into_iter().collect(),

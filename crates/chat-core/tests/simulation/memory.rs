@@ -115,7 +115,10 @@ impl Memory {
 
     /// Returns the entries that were deleted.
     fn erased(&self) -> BTreeSet<Seq> {
-        let deletions = self.log.iter().filter(|entry| entry.new.kind == EntryKind::Delete);
+        let deletions = self
+            .log
+            .iter()
+            .filter(|entry| entry.new.kind == EntryKind::Delete);
         deletions
             .filter_map(|entry| Some(entry.new.about.as_ref()?.target))
             .collect()

@@ -237,7 +237,9 @@ impl Reader<'_> {
     /// Reads one message; `None` if there is none at `seq` that the reader may have.
     pub async fn message(self, seq: Seq) -> Result<Option<v1::HistoryMessage>, ReadError> {
         let bounds = Bounds { limit: 1, bytes: 1 };
-        let rows = self.rows(Only::All, From::Below(seq.next()), (seq, seq), bounds).await?;
+        let rows = self
+            .rows(Only::All, From::Below(seq.next()), (seq, seq), bounds)
+            .await?;
         Ok(self.messages(&rows).await?.pop())
     }
 
@@ -259,7 +261,9 @@ impl Reader<'_> {
             .bind(self.user.0)
             .fetch_one(self.pools.of(self.chat))
             .await?;
-        Ok(first.zip(last).map(|(first, last)| (Seq::from_i64(first), Seq::from_i64(last))))
+        Ok(first
+            .zip(last)
+            .map(|(first, last)| (Seq::from_i64(first), Seq::from_i64(last))))
     }
 
     async fn rows(
@@ -308,7 +312,10 @@ impl Reader<'_> {
         sealer: &Sealer,
     ) -> Result<(), ReadError> {
         let seq_of = |message: &v1::HistoryMessage| message.entry.as_ref().map_or(0, |entry| entry.seq);
-        let seqs: Vec<i64> = messages.iter().map(|message| Seq(seq_of(message)).to_i64()).collect();
+        let seqs: Vec<i64> = messages
+            .iter()
+            .map(|message| Seq(seq_of(message)).to_i64())
+            .collect();
         let rows = sqlx::query(REACTIONS)
             .bind(self.chat.0)
             .bind(seqs)
@@ -322,7 +329,10 @@ impl Reader<'_> {
                 continue;
             };
             let body: Vec<u8> = row.try_get("body")?;
-            let sent_by = (UserId(row.try_get("sender_user")?), RequestId(row.try_get("request_id")?));
+            let sent_by = (
+                UserId(row.try_get("sender_user")?),
+                RequestId(row.try_get("request_id")?),
+            );
             let content = sealer.open(&body, self.chat, sent_by.0, sent_by.1);
             let content = content.map_err(|_| ReadError::Key(self.chat))?;
             turn.worked(content.len()).await;
@@ -394,7 +404,11 @@ mod tests {
         assert_eq!(all(From::Below(Seq(5_905))), (Seq(1_809), Seq(5_904)));
         assert_eq!(all(From::Below(Seq(100))), (Seq(20), Seq(99)));
         assert_eq!(all(From::Above(Seq(100))), (Seq(101), Seq(4_196)));
-        assert_eq!(all(From::Above(Seq(0))), (Seq(20), Seq(4_115)), "not before the reader joined");
+        assert_eq!(
+            all(From::Above(Seq(0))),
+            (Seq(20), Seq(4_115)),
+            "not before the reader joined"
+        );
         let pinned = |from| range(Only::Pinned, from, (Seq(20), Seq(10_000)));
         assert_eq!(pinned(newest), (Seq(20), Seq(10_000)));
         assert_eq!(pinned(From::Above(Seq(0))), (Seq(20), Seq(10_000)));

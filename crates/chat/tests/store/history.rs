@@ -275,15 +275,23 @@ async fn what_was_done_to_a_message_while_somebody_was_no_member_is_not_shown_to
         .change(&mut db, &mut two.chat, a, Action::Add(vec![b]))
         .await;
     let shown = |found: v1::HistoryMessage| {
-        let reactions = found.reactions.iter().map(|one| (one.reaction.to_vec(), one.count));
+        let reactions = found
+            .reactions
+            .iter()
+            .map(|one| (one.reaction.to_vec(), one.count));
         (text(&found), found.edited_seq, reactions.collect::<Vec<_>>())
     };
     let of_b = shown(two.reader(1).message(message).await.unwrap().unwrap());
     let expected = (Some("hello, both".to_owned()), seen.0, vec![(b"+".to_vec(), 1)]);
     assert_eq!(of_b, expected);
     let of_a = shown(two.reader(0).message(message).await.unwrap().unwrap());
-    assert_eq!((of_a.0.as_deref(), of_a.1, of_a.2.len()), (Some("about b"), hidden.0, 2));
-    let edits = two.page(Only::EditsOf(message), From::Above(Seq(0)), BOUNDS).await;
+    assert_eq!(
+        (of_a.0.as_deref(), of_a.1, of_a.2.len()),
+        (Some("about b"), hidden.0, 2)
+    );
+    let edits = two
+        .page(Only::EditsOf(message), From::Above(Seq(0)), BOUNDS)
+        .await;
     assert_eq!(seqs(&edits), [seen.0]);
 }
 
@@ -302,7 +310,9 @@ async fn a_page_that_found_nothing_in_its_part_of_the_log_says_where_the_next_be
     let newest = two.page(Only::All, NEWEST, BOUNDS).await;
     assert_eq!(seqs(&newest), [0; 0]);
     assert_eq!(newest.next, Some(Seq(head - 4_095)));
-    let next = two.page(Only::All, From::Below(newest.next.unwrap()), BOUNDS).await;
+    let next = two
+        .page(Only::All, From::Below(newest.next.unwrap()), BOUNDS)
+        .await;
     assert_eq!((seqs(&next), next.next), (vec![first.0], None));
     let up = two.page(Only::All, From::Above(first), BOUNDS).await;
     assert_eq!((seqs(&up), up.next), (vec![], Some(Seq(first.0 + 4_096))));

@@ -33,7 +33,10 @@ impl History {
             .open_chat(request, Who::Person, Scope::ChatsRead, Needs::Visible)
             .await?;
         let (request, user) = (&call.request, call.caller.user);
-        let (size, only) = (parse::page_size(request.page_size, 50, MAX_ENTRIES), only(request)?);
+        let (size, only) = (
+            parse::page_size(request.page_size, 50, MAX_ENTRIES),
+            only(request)?,
+        );
         if !request.folded {
             return self.as_sent(chat, user, below(request.before_seq), size).await;
         }
