@@ -114,7 +114,7 @@ impl Memory {
     }
 
     /// Returns the entries that were deleted.
-    fn erased(&self) -> BTreeSet<Seq> {
+    pub fn erased(&self) -> BTreeSet<Seq> {
         let deletions = self
             .log
             .iter()
