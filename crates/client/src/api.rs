@@ -114,6 +114,9 @@ calls! {
     chats_client::ChatsClient.list_entries(ListEntriesRequest) -> ListEntriesResponse;
     /// Returns one page of messages.
     chats_client::ChatsClient.list_messages(ListMessagesRequest) -> ListMessagesResponse;
+    chats_client::ChatsClient.get_message(GetMessageRequest) -> GetMessageResponse;
+    /// Returns one page of edits.
+    chats_client::ChatsClient.list_edits(ListEditsRequest) -> ListEditsResponse;
     chats_client::ChatsClient.get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
     /// Returns one page of receipts.
     chats_client::ChatsClient.get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;

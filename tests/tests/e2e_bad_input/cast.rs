@@ -175,11 +175,18 @@ impl Cast {
                 "user_id",
             ) => text(&self.owner.id),
             (_, "blocked_user_id") => text(&self.member.id),
-            // The trace names the message by its seq, not by its sender; GetUser names the user by id.
-            ("TraceMessageRequest", "request_id") | ("GetUserRequest", "external_id") => None,
+            // These name the message by its seq, not by its sender; GetUser names the user by id.
+            ("TraceMessageRequest" | "GetMessageRequest", "request_id")
+            | ("GetUserRequest", "external_id") => None,
             // The request is about a file in a chat, not about a person's picture.
             ("GetDownloadRequest", "user_id") => None,
-            ("GetMessageReceiptsRequest" | "TraceMessageRequest", "seq") => Some(Value::U64(self.message)),
+            (
+                "GetMessageRequest"
+                | "ListEditsRequest"
+                | "GetMessageReceiptsRequest"
+                | "TraceMessageRequest",
+                "seq",
+            ) => Some(Value::U64(self.message)),
             (_, "user_id") => text(&self.member.id),
             (_, "user_ids" | "member_user_ids" | "add_user_ids" | "remove_user_ids") => {
                 text(&self.member.id).map(|member| Value::List(vec![member]))

@@ -32,6 +32,7 @@ const NOT_STORED: &[&str] = &[
     "add_user_ids",
     "remove_user_ids",
     "acting_user_id",
+    "sender_user_id",
     "request_id",
     "page_token",
     "external_ids",

@@ -18,7 +18,7 @@ const IDLE: Duration = Duration::from_secs(300);
 /// The most events that wait for chats to be loaded, as many as callers that wait ([`MAX_WAITING`]).
 const MAX_AWAITING_LOAD: usize = 16_384;
 /// The number of chats in memory beyond which idle ones are forgotten early. A chat without entries takes
-/// about 2 KiB. The newest 256 requests and their senders, which a chat remembers, take about 65 KiB more,
+/// about 2 KiB. The newest 256 requests and their senders, which a chat remembers, take about 73 KiB more,
 /// and members add to it.
 const MAX_CHATS: usize = 100_000;
 

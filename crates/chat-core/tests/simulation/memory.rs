@@ -1,6 +1,6 @@
 //! A store in memory for one chat. It does on maps and lists what `store/*.rs` of the chat crate does in SQL.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tern_chat_core::change::Action;
@@ -113,13 +113,15 @@ impl Memory {
         of_user.map(|(_, device)| *device).collect()
     }
 
-    /// Returns whether an entry deletes the one at `seq`.
-    fn is_erased(&self, seq: Seq) -> bool {
-        let mut deletions = self
+    /// Returns the entries that were deleted.
+    pub fn erased(&self) -> BTreeSet<Seq> {
+        let deletions = self
             .log
             .iter()
             .filter(|entry| entry.new.kind == EntryKind::Delete);
-        deletions.any(|entry| entry.new.about.as_ref().is_some_and(|about| about.target == seq))
+        deletions
+            .filter_map(|entry| Some(entry.new.about.as_ref()?.target))
+            .collect()
     }
 
     /// Reads the chat in one snapshot, and looks up what it is told to.
@@ -132,7 +134,7 @@ impl Memory {
             };
             (interval.user, member, Watermark::default())
         });
-        let newest = self.head().0.saturating_sub(RECENT);
+        let (newest, erased) = (self.head().0.saturating_sub(RECENT), self.erased());
         let placed = self.log.iter().filter(|entry| {
             entry.seq.0 > newest || look_up.requests.contains(&(entry.new.sender, entry.new.request))
         });
@@ -143,7 +145,7 @@ impl Memory {
                 sent_at: entry.sent_at,
                 fingerprint: entry.new.fingerprint,
                 is_message: entry.new.kind == EntryKind::Message,
-                erased: self.is_erased(entry.seq),
+                erased: erased.contains(&entry.seq),
             };
             (entry.new.sender, entry.new.request, placed)
         });
@@ -153,19 +155,19 @@ impl Memory {
             unsettled: self.unsettled.iter().min().copied(),
             placed: placed.collect(),
             looked_up: look_up.requests.clone(),
-            targets: self.targets(&look_up.targets),
+            targets: self.targets(&look_up.targets, &erased),
             ..Snapshot::of_new_chat(ChatKind::Group, [], ChatKey(Arc::new([0; 32])))
         }
     }
 
-    fn targets(&self, seqs: &[Seq]) -> Vec<(Seq, Target)> {
+    fn targets(&self, seqs: &[Seq], erased: &BTreeSet<Seq>) -> Vec<(Seq, Target)> {
         let found = self.log.iter().filter(|entry| seqs.contains(&entry.seq));
         let targets = found.map(|entry| {
             let target = Target {
                 sender: entry.new.sender,
                 sent_at: entry.sent_at,
                 is_message: entry.new.kind == EntryKind::Message,
-                erased: self.is_erased(entry.seq),
+                erased: erased.contains(&entry.seq),
             };
             (entry.seq, target)
         });

@@ -322,6 +322,9 @@ impl World {
             Request::Change(_) => matches!(outcome, Outcome::Changed(_) | Outcome::NotOwner),
         };
         assert!(is_of_its_kind, "{outcome:?}");
+        if outcome == Outcome::Sent(Err(Refusal::TargetNotFound)) {
+            self.check_is_not_there(&self.requests[request]);
+        }
         match outcome {
             Outcome::Sent(Ok(place)) | Outcome::Changed(Ok(Some(place))) => {
                 let seq = place.seq;

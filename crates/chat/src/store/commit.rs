@@ -89,7 +89,8 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
     FROM t WHERE kind <> 4 GROUP BY chat_id, target_seq
     ON CONFLICT (chat_id, seq) DO UPDATE SET
         edited_seq = greatest(s.edited_seq, excluded.edited_seq), deleted_seq = greatest(s.deleted_seq, excluded.deleted_seq),
-        pinned_seq = CASE WHEN excluded.pinned_seq = 0 THEN s.pinned_seq ELSE excluded.pinned_seq END,
+        pinned_seq = CASE WHEN excluded.deleted_seq > 0 AND s.pinned_seq > 0 THEN -excluded.deleted_seq
+                          WHEN excluded.pinned_seq = 0 THEN s.pinned_seq ELSE excluded.pinned_seq END,
         replies = s.replies + excluded.replies
 ), reacted AS (
     INSERT INTO reactions (chat_id, target_seq, user_id, key, seq)
@@ -142,12 +143,11 @@ pub async fn commit(
         .map(|batch| Slot::of_chat(batch.chat).number() as i16)
         .collect();
     let (refs, targets) = (rows.refs, rows.targets);
-    let sql = if !targets.is_empty() {
-        COMMIT_WITH_TARGETS
-    } else if !refs.chat.is_empty() {
-        COMMIT_WITH_MEDIA
-    } else {
-        COMMIT
+    let (has_refs, has_targets) = (!refs.chat.is_empty(), !targets.is_empty());
+    let sql = match (has_refs, has_targets) {
+        (_, true) => COMMIT_WITH_TARGETS,
+        (true, false) => COMMIT_WITH_MEDIA,
+        (false, false) => COMMIT,
     };
     let mut query = sqlx::query_scalar(sql)
         .bind(chats)
@@ -165,10 +165,10 @@ pub async fn commit(
         .bind(rows.fingerprint)
         .bind(rows.body)
         .bind(rows.sent_at);
-    if sql != COMMIT {
+    if has_refs || has_targets {
         query = query.bind(refs.chat).bind(refs.media).bind(refs.seq);
     }
-    if sql == COMMIT_WITH_TARGETS {
+    if has_targets {
         query = targets.bind(query);
     }
     let stored: Vec<Uuid> = query.fetch_all(db).await?;

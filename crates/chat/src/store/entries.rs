@@ -12,8 +12,8 @@ use tern_store::{Pools, millis};
 use super::ReadError;
 use super::seal::{MasterKey, Sealer, Turn};
 
-/// Names two further columns of the table `messages` under this alias: the kind of an entry, and for an entry whose body
-/// was erased the seq that it is about, if it is about another. [`entry`] reads them.
+/// Names two further columns of the table `messages` under this alias: the kind of an entry, and for an edit or reaction
+/// whose body was erased the seq of the message that it is about. [`entry`] reads them.
 macro_rules! erased {
     ($messages:literal) => {
         concat!(
@@ -24,7 +24,7 @@ macro_rules! erased {
             $messages,
             ".chat_id AND t.seq = ",
             $messages,
-            ".seq) END AS target_seq"
+            ".seq AND t.kind <> 1) END AS target_seq"
         )
     };
 }

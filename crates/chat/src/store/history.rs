@@ -17,8 +17,12 @@ use super::seal::{MasterKey, Sealer, Turn};
 const REACH: u64 = 4096;
 
 /// Builds the statement of a page of messages of a chat ($1) that a user ($2) may read, with seqs from $3 to $4, at most
-/// $5, in this order. `$source` is where they come from, with the messages as `m`; `$only` are further conditions, which
-/// may use $7. The bodies are bounded by $6 bytes as in [`super::entries::UPWARDS`].
+/// $5, in this order. `$source` is the table that has their seqs; `$only` are further conditions on its rows `x`, which
+/// may use $7. The bodies are bounded by $6 bytes as in [`super::entries::UPWARDS`]. The edit is the last one that the
+/// user may read, not one of a time when they were no member (rule 7).
+///
+/// Each row is probed by `LATERAL … LIMIT`. As joins the planner would read a whole chat, or all that was ever done to
+/// messages, for each message of the page.
 macro_rules! page {
     ($source:literal, $only:literal, $order:literal) => {
         concat!(
@@ -33,28 +37,41 @@ SELECT * FROM (
             erased!("m"),
             ", ",
             millis!("m.sent_at"),
-            " AS sent_at, s.edited_seq, s.deleted_seq, s.pinned_seq, s.replies,
-            ed.request_id AS edit_request, ed.body AS edit_body, ",
+            " AS sent_at, s.deleted_seq, s.pinned_seq, s.replies,
+            ed.seq AS edited_seq, ed.request_id AS edit_request, ed.body AS edit_body, ",
             millis!("ed.sent_at"),
             " AS edited_at, d.sender_user AS deleted_by, ",
             millis!("d.sent_at"),
             " AS deleted_at
         FROM (
-            SELECT p.* FROM members i CROSS JOIN LATERAL (
-                SELECT m.* FROM ",
+            SELECT p.seq FROM members i CROSS JOIN LATERAL (
+                SELECT x.seq FROM ",
             $source,
-            " WHERE m.chat_id = $1 AND m.seq BETWEEN greatest($3, i.joined_seq) AND least($4, coalesce(i.left_seq, $4))",
+            " x WHERE x.chat_id = $1
+                    AND x.seq BETWEEN greatest($3, i.joined_seq) AND least($4, coalesce(i.left_seq, $4))",
             $only,
-            " ORDER BY m.seq ",
+            " ORDER BY x.seq ",
             $order,
             " LIMIT $5
             ) p WHERE i.chat_id = $1 AND i.user_id = $2 ORDER BY p.seq ",
             $order,
             " LIMIT $5
-        ) m
-        LEFT JOIN message_state s ON s.chat_id = m.chat_id AND s.seq = m.seq
-        LEFT JOIN messages ed ON ed.chat_id = m.chat_id AND ed.seq = s.edited_seq
-        LEFT JOIN messages d ON d.chat_id = m.chat_id AND d.seq = s.deleted_seq
+        ) p
+        CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = $1 AND m.seq = p.seq LIMIT 1) m
+        LEFT JOIN LATERAL (
+            SELECT * FROM message_state s WHERE s.chat_id = $1 AND s.seq = m.seq LIMIT 1
+        ) s ON true
+        LEFT JOIN LATERAL (
+            SELECT e.* FROM entry_targets t
+            CROSS JOIN LATERAL (SELECT * FROM messages e WHERE e.chat_id = $1 AND e.seq = t.seq LIMIT 1) e
+            WHERE s.edited_seq > 0 AND t.chat_id = $1 AND t.target_seq = m.seq AND t.kind = 2
+                AND EXISTS (SELECT FROM members i WHERE i.chat_id = $1 AND i.user_id = $2
+                                AND t.seq BETWEEN i.joined_seq AND coalesce(i.left_seq, t.seq))
+            ORDER BY t.seq DESC LIMIT 1
+        ) ed ON true
+        LEFT JOIN LATERAL (
+            SELECT * FROM messages d WHERE d.chat_id = $1 AND d.seq = s.deleted_seq LIMIT 1
+        ) d ON true
     ) e
 ) w WHERE w.bytes_before < $6 ORDER BY w.seq ",
             $order
@@ -70,48 +87,51 @@ macro_rules! pages {
 }
 
 /// Selects messages.
-pub const ALL: [&str; 2] = pages!("messages m", " AND m.kind = 1");
+pub const ALL: [&str; 2] = pages!("messages", " AND x.kind = 1");
 /// Selects the messages of a user ($7).
-pub const OF_SENDER: [&str; 2] = pages!("messages m", " AND m.kind = 1 AND m.sender_user = $7");
+pub const OF_SENDER: [&str; 2] = pages!("messages", " AND x.kind = 1 AND x.sender_user = $7");
 /// Selects the messages of the thread that begins with a message ($7).
-pub const IN_THREAD: [&str; 2] = pages!(
-    "entry_targets x JOIN messages m ON m.chat_id = x.chat_id AND m.seq = x.seq",
-    " AND x.chat_id = $1 AND x.target_seq = $7 AND x.kind = 1"
-);
+pub const IN_THREAD: [&str; 2] = pages!("entry_targets", " AND x.target_seq = $7 AND x.kind = 1");
 /// Selects the messages with attachments.
 pub const WITH_ATTACHMENTS: [&str; 2] = pages!(
-    "(SELECT DISTINCT r.seq FROM media_refs r WHERE r.chat_id = $1 AND r.seq BETWEEN $3 AND $4) x
-                JOIN messages m ON m.seq = x.seq",
-    " AND m.kind = 1"
+    "media_refs",
+    " AND (SELECT m.kind FROM messages m WHERE m.chat_id = $1 AND m.seq = x.seq) = 1 GROUP BY x.seq"
 );
 /// Selects the messages that are pinned.
-pub const PINNED: [&str; 2] = pages!(
-    "message_state x JOIN messages m ON m.chat_id = x.chat_id AND m.seq = x.seq",
-    " AND x.chat_id = $1 AND x.pinned_seq > 0"
-);
-/// Selects the edits of a message ($7).
+pub const PINNED: [&str; 2] = pages!("message_state", " AND x.pinned_seq > 0");
+/// Selects the edits of a message ($7) that have a content still.
 pub const EDITS: [&str; 2] = pages!(
-    "entry_targets x JOIN messages m ON m.chat_id = x.chat_id AND m.seq = x.seq",
-    " AND x.chat_id = $1 AND x.target_seq = $7 AND x.kind = 2 AND octet_length(m.body) > 0"
+    "entry_targets",
+    " AND x.target_seq = $7 AND x.kind = 2
+                    AND (SELECT octet_length(m.body) FROM messages m WHERE m.chat_id = $1 AND m.seq = x.seq) > 0"
 );
 
 /// Counts the reactions to messages ($2) of a chat ($1) by their kind, and selects an entry of each kind. Those that a user
-/// ($3) shares and those of others only are at most 32 each, the most frequent first.
+/// ($3) shares and those of others only are at most 32 each, the most frequent first. Reactions of a time when the user
+/// was no member are left out (rule 7).
 pub const REACTIONS: &str = "
-SELECT r.target_seq, r.people, r.own, m.sender_user, m.request_id, m.body FROM (
-    SELECT target_seq, count(*) AS people, bool_or(user_id = $3) AS own, min(seq) AS seq,
-           row_number() OVER (PARTITION BY target_seq, bool_or(user_id = $3) ORDER BY count(*) DESC, min(seq)) AS place
-    FROM reactions WHERE chat_id = $1 AND target_seq = ANY ($2) GROUP BY target_seq, key
-) r
+SELECT t.seq AS target_seq, r.people, r.own, m.sender_user, m.request_id, m.body
+FROM unnest($2::int8[]) AS t(seq)
+CROSS JOIN LATERAL (
+    SELECT count(*) AS people, bool_or(r.user_id = $3) AS own, min(r.seq) AS seq,
+           row_number() OVER (PARTITION BY bool_or(r.user_id = $3) ORDER BY count(*) DESC, min(r.seq)) AS place
+    FROM reactions r
+    WHERE r.chat_id = $1 AND r.target_seq = t.seq
+        AND EXISTS (SELECT FROM members i WHERE i.chat_id = $1 AND i.user_id = $3
+                        AND r.seq BETWEEN i.joined_seq AND coalesce(i.left_seq, r.seq))
+    GROUP BY r.key
+) AS r
 CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = $1 AND m.seq = r.seq LIMIT 1) AS m
-WHERE r.place <= 32 ORDER BY r.target_seq, r.people DESC, r.seq";
+WHERE r.place <= 32 ORDER BY t.seq, r.people DESC, r.seq";
 
 /// Selects the seq of the entry that a request ($3) of a user ($2) became in a chat ($1).
 pub const SEQ_OF_REQUEST: &str =
     "SELECT seq FROM messages WHERE chat_id = $1 AND sender_user = $2 AND request_id = $3";
 
-/// Selects the head of a chat ($1).
-pub const HEAD: &str = "SELECT head_seq FROM chat_heads WHERE chat_id = $1";
+/// Selects the lowest and the highest seq of a chat ($1) that a user ($2) may read; null if they never were a member.
+pub const READABLE: &str = "
+SELECT min(m.joined_seq), max(coalesce(m.left_seq, h.head_seq)) FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
+WHERE m.chat_id = $1 AND m.user_id = $2";
 
 /// The messages that a page has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -191,16 +211,22 @@ pub struct Reader<'a> {
 impl Reader<'_> {
     /// Reads a page.
     pub async fn page(self, only: Only, from: From, bounds: Bounds) -> Result<Page, ReadError> {
-        let (low, high) = range(only, from);
+        let Some((first, last)) = self.readable().await? else {
+            return Ok(Page::default());
+        };
+        let (low, high) = range(only, from, (first, last));
+        if low > high {
+            return Ok(Page::default());
+        }
         let rows = self.rows(only, from, (low, high), bounds).await?;
-        let last = match rows.last() {
+        let reached = match rows.last() {
             Some(row) if more(&rows, bounds.limit)? => Some(Seq::from_i64(row.try_get("seq")?)),
             _ => None,
         };
-        let next = match (last, from) {
-            (Some(last), _) => Some(last),
-            (None, From::Below(_)) => (low > Seq(1)).then_some(low),
-            (None, From::Above(_)) => (only.is_searched() && self.head().await? > high).then_some(high),
+        let next = match (reached, from) {
+            (Some(reached), _) => Some(reached),
+            (None, From::Below(_)) => (low > first).then_some(low),
+            (None, From::Above(_)) => (high < last).then_some(high),
         };
         Ok(Page {
             messages: self.messages(&rows).await?,
@@ -228,9 +254,16 @@ impl Reader<'_> {
         Ok(seq.map(Seq::from_i64))
     }
 
-    async fn head(self) -> sqlx::Result<Seq> {
-        let head = sqlx::query_scalar(HEAD).bind(self.chat.0);
-        head.fetch_one(self.pools.of(self.chat)).await.map(Seq::from_i64)
+    /// Returns the lowest and the highest seq that the reader may have; `None` if they never were a member.
+    async fn readable(self) -> sqlx::Result<Option<(Seq, Seq)>> {
+        let (first, last): (Option<i64>, Option<i64>) = sqlx::query_as(READABLE)
+            .bind(self.chat.0)
+            .bind(self.user.0)
+            .fetch_one(self.pools.of(self.chat))
+            .await?;
+        Ok(first
+            .zip(last)
+            .map(|(first, last)| (Seq::from_i64(first), Seq::from_i64(last))))
     }
 
     async fn rows(
@@ -289,6 +322,7 @@ impl Reader<'_> {
             .bind(self.user.0)
             .fetch_all(self.pools.of(self.chat))
             .await?;
+        let mut turn = Turn::default();
         for row in rows {
             let target = Seq::from_i64(row.try_get("target_seq")?);
             let Some(message) = messages.iter_mut().find(|message| seq_of(message) == target.0) else {
@@ -301,6 +335,7 @@ impl Reader<'_> {
             );
             let content = sealer.open(&body, self.chat, sent_by.0, sent_by.1);
             let content = content.map_err(|_| ReadError::Key(self.chat))?;
+            turn.worked(content.len()).await;
             message.reactions.push(v1::ReactionCount {
                 reaction: tern_proto::raw::message_body(&content),
                 count: u32::try_from(row.try_get::<i64, _>("people")?).unwrap_or(u32::MAX),
@@ -311,19 +346,19 @@ impl Reader<'_> {
     }
 }
 
-/// Returns the lowest and the highest seq that a page looks at.
-fn range(only: Only, from: From) -> (Seq, Seq) {
-    let reach = if only.is_searched() {
-        REACH
-    } else {
-        i64::MAX as u64
-    };
+/// Returns the lowest and the highest seq that a page looks at, of those from `first` to `last`. The lowest is above the
+/// highest if there is nothing to look at.
+fn range(only: Only, from: From, (first, last): (Seq, Seq)) -> (Seq, Seq) {
+    let further = if only.is_searched() { REACH - 1 } else { u64::MAX };
     match from {
         From::Below(seq) => {
-            let high = seq.previous();
-            (Seq(high.0.saturating_sub(reach - 1).max(1)), high)
+            let high = seq.previous().min(last);
+            (Seq(high.0.saturating_sub(further)).max(first), high)
         }
-        From::Above(seq) => (seq.next(), Seq(seq.0.saturating_add(reach).min(i64::MAX as u64))),
+        From::Above(seq) => {
+            let low = seq.next().max(first);
+            (low, Seq(low.0.saturating_add(further)).min(last))
+        }
     }
 }
 
@@ -362,13 +397,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_looks_through_so_many_seqs_and_no_more() {
-        let last = i64::MAX as u64;
-        let all = |from| range(Only::All, from);
-        assert_eq!(all(From::Below(Seq(10_000))), (Seq(5_904), Seq(9_999)));
-        assert_eq!(all(From::Below(Seq(100))), (Seq(1), Seq(99)));
+    fn a_page_looks_through_so_many_seqs_and_only_those_that_are_there() {
+        let newest = From::Below(Seq(i64::MAX as u64));
+        let all = |from| range(Only::All, from, (Seq(20), Seq(10_000)));
+        assert_eq!(all(newest), (Seq(5_905), Seq(10_000)), "not above the head");
+        assert_eq!(all(From::Below(Seq(5_905))), (Seq(1_809), Seq(5_904)));
+        assert_eq!(all(From::Below(Seq(100))), (Seq(20), Seq(99)));
         assert_eq!(all(From::Above(Seq(100))), (Seq(101), Seq(4_196)));
-        assert_eq!(range(Only::Pinned, From::Below(Seq(100))), (Seq(1), Seq(99)));
-        assert_eq!(range(Only::Pinned, From::Above(Seq(0))), (Seq(1), Seq(last)));
+        assert_eq!(
+            all(From::Above(Seq(0))),
+            (Seq(20), Seq(4_115)),
+            "not before the reader joined"
+        );
+        let pinned = |from| range(Only::Pinned, from, (Seq(20), Seq(10_000)));
+        assert_eq!(pinned(newest), (Seq(20), Seq(10_000)));
+        assert_eq!(pinned(From::Above(Seq(0))), (Seq(20), Seq(10_000)));
+        let beyond = [
+            From::Below(Seq(20)),
+            From::Below(Seq(1)),
+            From::Above(Seq(10_000)),
+            From::Above(Seq(u64::MAX)),
+        ];
+        for from in beyond {
+            let (low, high) = all(from);
+            assert!(low > high, "{from:?}: {low} to {high}");
+        }
     }
 }

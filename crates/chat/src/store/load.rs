@@ -48,7 +48,7 @@ SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, oct
     millis!("m.sent_at"),
     "
 FROM unnest($5::int8[]) AS t(seq)
-CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = $1 AND m.seq = t.seq LIMIT 1) AS m
+CROSS JOIN LATERAL (SELECT * FROM messages o WHERE o.chat_id = $1 AND o.seq = t.seq LIMIT 1) AS m
 ORDER BY seq"
 );
 
@@ -107,7 +107,7 @@ pub async fn chat(
             .unwrap_or_default(),
         targets: placed
             .iter()
-            .filter(|(.., placed)| look_up.targets.contains(&placed.seq))
+            .filter(|(.., placed)| look_up.targets.binary_search(&placed.seq).is_ok())
             .map(|(sender, _, placed)| (placed.seq, placed.target(*sender)))
             .collect(),
         placed,

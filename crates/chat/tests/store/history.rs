@@ -158,7 +158,10 @@ async fn of_a_deleted_message_only_who_deleted_it_is_left() {
     let message = two.say(1, "hello").await;
     two.put(about(b, EntryKind::Edit, message, "hallo")).await;
     two.put(about(a, EntryKind::Reaction, message, "+")).await;
+    two.put(about(a, EntryKind::Pin, message, "")).await;
+    assert_eq!(two.seqs(Only::Pinned).await, [message.0]);
     let deletion = two.put(about(a, EntryKind::Delete, message, "")).await;
+    assert_eq!(two.seqs(Only::Pinned).await, [0; 0]);
     let left = two.reader(1).message(message).await.unwrap().unwrap();
     assert_eq!(text(&left), None);
     assert_eq!(
@@ -252,6 +255,67 @@ async fn nobody_reads_messages_of_a_time_when_they_were_no_member() {
     assert_eq!(two.reader(1).message(hidden).await.unwrap(), None);
     let found = two.reader(0).message(hidden).await.unwrap();
     assert_eq!(found.as_ref().and_then(text).as_deref(), Some("without"));
+}
+
+#[tokio::test]
+async fn what_was_done_to_a_message_while_somebody_was_no_member_is_not_shown_to_them() {
+    let mut two = Two::new().await;
+    let [a, b] = two.people;
+    let mut db = two.store.shard().await;
+    let message = two.say(0, "hello").await;
+    let seen = two.put(about(a, EntryKind::Edit, message, "hello, both")).await;
+    two.put(about(b, EntryKind::Reaction, message, "+")).await;
+    two.store
+        .change(&mut db, &mut two.chat, a, Action::Remove(b))
+        .await;
+    let hidden = two.put(about(a, EntryKind::Edit, message, "about b")).await;
+    two.put(about(a, EntryKind::Reaction, message, "+")).await;
+    two.put(about(a, EntryKind::Reaction, message, "-")).await;
+    two.store
+        .change(&mut db, &mut two.chat, a, Action::Add(vec![b]))
+        .await;
+    let shown = |found: v1::HistoryMessage| {
+        let reactions = found
+            .reactions
+            .iter()
+            .map(|one| (one.reaction.to_vec(), one.count));
+        (text(&found), found.edited_seq, reactions.collect::<Vec<_>>())
+    };
+    let of_b = shown(two.reader(1).message(message).await.unwrap().unwrap());
+    let expected = (Some("hello, both".to_owned()), seen.0, vec![(b"+".to_vec(), 1)]);
+    assert_eq!(of_b, expected);
+    let of_a = shown(two.reader(0).message(message).await.unwrap().unwrap());
+    assert_eq!(
+        (of_a.0.as_deref(), of_a.1, of_a.2.len()),
+        (Some("about b"), hidden.0, 2)
+    );
+    let edits = two
+        .page(Only::EditsOf(message), From::Above(Seq(0)), BOUNDS)
+        .await;
+    assert_eq!(seqs(&edits), [seen.0]);
+}
+
+#[tokio::test]
+async fn a_page_that_found_nothing_in_its_part_of_the_log_says_where_the_next_begins() {
+    let mut two = Two::new().await;
+    let first = two.say(0, "first").await;
+    // As if so many reactions had followed.
+    let head = first.0 + 5_000;
+    sqlx::query("UPDATE chat_heads SET head_seq = $2 WHERE chat_id = $1")
+        .bind(two.chat.id.0)
+        .bind(Seq(head).to_i64())
+        .execute(two.store.pools.of(two.chat.id))
+        .await
+        .unwrap();
+    let newest = two.page(Only::All, NEWEST, BOUNDS).await;
+    assert_eq!(seqs(&newest), [0; 0]);
+    assert_eq!(newest.next, Some(Seq(head - 4_095)));
+    let next = two
+        .page(Only::All, From::Below(newest.next.unwrap()), BOUNDS)
+        .await;
+    assert_eq!((seqs(&next), next.next), (vec![first.0], None));
+    let up = two.page(Only::All, From::Above(first), BOUNDS).await;
+    assert_eq!((seqs(&up), up.next), (vec![], Some(Seq(first.0 + 4_096))));
 }
 
 #[tokio::test]

@@ -94,6 +94,10 @@ async fn the_state_of_a_message_follows_its_edits_pins_and_replies() {
     };
     commit(&mut db, &mut chat, vec![unpin]).await;
     assert_eq!(state(&store, &chat, 1).await, Some((5, 0, -8, 2)));
+    commit(&mut db, &mut chat, vec![about(b, EntryKind::Pin, 1, "")]).await;
+    commit(&mut db, &mut chat, vec![about(a, EntryKind::Delete, 1, "")]).await;
+    // Nobody could unpin it any more.
+    assert_eq!(state(&store, &chat, 1).await, Some((5, 10, -10, 2)));
 }
 
 #[tokio::test]

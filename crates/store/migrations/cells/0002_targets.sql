@@ -21,7 +21,7 @@ CREATE TABLE message_state (
     replies     int4 NOT NULL DEFAULT 0,     -- messages in the thread that begins here
     PRIMARY KEY (chat_id, seq)
 ) WITH (fillfactor = 80);
-CREATE INDEX message_state_pinned ON message_state (chat_id, pinned_seq) WHERE pinned_seq > 0;
+CREATE INDEX message_state_pinned ON message_state (chat_id, seq) WHERE pinned_seq > 0;
 
 -- "This user has reacted to this message in this way." The body of entry seq says how.
 CREATE TABLE reactions (

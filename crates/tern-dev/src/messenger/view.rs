@@ -398,6 +398,8 @@ impl View {
                     ..line(entry.sender, text)
                 })
             }
+            // The messages are shown as they were sent.
+            Ok(MessageKind::Edit | MessageKind::Delete | MessageKind::Pin) => Folded::Nothing,
             // This version does not know the kind of the message.
             Err(_) => Folded::Nothing,
         }
@@ -458,9 +460,18 @@ impl View {
                 format!("{who} removed the group's picture")
             }
             Content::ChatPictureChanged(_) => format!("{who} set a new picture of the group"),
-            Content::Message(_) => return None,
+            Content::Erased(erased) if is_message(erased.kind) => format!("a message of {who} was deleted"),
+            Content::Erased(_) | Content::Message(_) => return None,
         })
     }
+}
+
+/// Returns whether an entry of this kind is a message, and does nothing to another.
+fn is_message(kind: i32) -> bool {
+    matches!(
+        MessageKind::try_from(kind),
+        Ok(MessageKind::Message | MessageKind::Unspecified)
+    )
 }
 
 /// Returns a message's text followed by its files, each file with the command that saves it.

@@ -117,6 +117,26 @@ fn an_older_message_is_looked_up_with_the_request() {
     assert_eq!(outcomes, []);
 }
 
+/// Each load replaces what is known. A message that no load was asked for would count as one that does not exist.
+#[test]
+fn a_message_that_is_known_is_looked_up_again_by_the_load_after_a_conflict() {
+    let mut shard = Shard::new();
+    let sender = shard.people[0];
+    shard.act(0, EntryKind::Delete, 3);
+    let asked = shard.asks_for();
+    let outcomes = shard.finds(asked, 900, vec![(Seq(3), message(sender))]);
+    assert_eq!(outcomes, []);
+
+    let conflict = vec![(shard.chat, Committed::Conflict)];
+    let effects = shard.tell(Event::JobDone(JobDone::Commit(conflict)));
+    let Some(Effect::Load { number, look_up, .. }) = effects.into_iter().next() else {
+        panic!("no load")
+    };
+    assert_eq!(look_up.targets, [Seq(3)]);
+    let outcomes = shard.finds((number, look_up), 901, vec![(Seq(3), message(sender))]);
+    assert_eq!(outcomes, [], "it is committed");
+}
+
 #[test]
 fn what_is_not_there_or_of_somebody_else_is_refused_once_the_log_was_asked() {
     let mut shard = Shard::new();

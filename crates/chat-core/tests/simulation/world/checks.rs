@@ -6,6 +6,7 @@ use tern_chat_core::EntryKind;
 use tern_types::{DeviceId, Seq, UserId};
 
 use super::device::Device;
+use super::step::Request;
 use super::{HISTORY, OLD, World};
 
 impl World {
@@ -23,6 +24,20 @@ impl World {
             );
         }
         self.check_targets();
+    }
+
+    /// Checks that the message that a request is about is none for its sender, as the sender was told: it is no message,
+    /// it was deleted, or it is older than the sender's membership. None of these ends, so it does not matter when the
+    /// node that says so has read the store.
+    pub(super) fn check_is_not_there(&self, request: &Request) {
+        let Request::Send(entry) = request else { return };
+        let about = entry.about.as_ref().expect("a request about an entry");
+        let target = &self.store.log[about.target.0 as usize - 1];
+        let sees = self.store.members.iter().any(|interval| {
+            interval.user == entry.sender && interval.left.is_none() && interval.joined <= about.target
+        });
+        let is_there = target.new.kind == EntryKind::Message && !self.store.erased().contains(&about.target);
+        assert!(!(sees && is_there), "{entry:?} is about an entry that is there");
     }
 
     /// Checks that nothing was done to an entry that is no message or was deleted before, or by somebody who may not.

@@ -33,11 +33,14 @@ impl History {
             .open_chat(request, Who::Person, Scope::ChatsRead, Needs::Visible)
             .await?;
         let (request, user) = (&call.request, call.caller.user);
-        let size = parse::page_size(request.page_size, 50, MAX_ENTRIES);
+        let (size, only) = (
+            parse::page_size(request.page_size, 50, MAX_ENTRIES),
+            only(request)?,
+        );
         if !request.folded {
             return self.as_sent(chat, user, below(request.before_seq), size).await;
         }
-        let (reader, only) = (self.reader(chat, user), only(request)?);
+        let reader = self.reader(chat, user);
         let bounds = bounds(size);
         match (request.before_seq, request.after_seq, request.around_seq) {
             (before, 0, 0) => {
