@@ -290,14 +290,16 @@ impl Chat {
         counts.map(|place| self.loads.swap_remove(place)).is_some()
     }
 
-    /// Returns what a load looks up for the commands in the queue.
+    /// Returns what a load looks up for the commands in the queue. It names what is known too, because what is known
+    /// before a load is known no longer after it.
     pub fn look_up(&self) -> LookUp {
         let commands = || self.queue.iter().map(|waiting| &waiting.command);
-        let targets = commands().filter_map(|command| Some(command.about()?.target));
-        let unknown: BTreeSet<Seq> = targets.filter(|seq| self.target(*seq).is_none()).collect();
+        let targets: BTreeSet<Seq> = commands()
+            .filter_map(|command| Some(command.about()?.target))
+            .collect();
         LookUp {
             requests: commands().map(Command::request).collect(),
-            targets: unknown.into_iter().collect(),
+            targets: targets.into_iter().collect(),
         }
     }
 

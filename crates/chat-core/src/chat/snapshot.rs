@@ -25,7 +25,7 @@ impl fmt::Debug for ChatKey {
 pub struct LookUp {
     /// The requests of the commands that wait.
     pub requests: Vec<(UserId, RequestId)>,
-    /// The entries that these commands are about, and of which nothing is known.
+    /// The entries that these commands are about.
     pub targets: Vec<Seq>,
 }
 
