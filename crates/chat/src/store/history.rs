@@ -191,6 +191,11 @@ pub struct Reader<'a> {
 impl Reader<'_> {
     /// Reads a page.
     pub async fn page(self, only: Only, from: From, bounds: Bounds) -> Result<Page, ReadError> {
+        let from = match from {
+            // Above the head there is nothing to look through.
+            From::Below(seq) if only.is_searched() => From::Below(seq.min(self.head().await?.next())),
+            from => from,
+        };
         let (low, high) = range(only, from);
         let rows = self.rows(only, from, (low, high), bounds).await?;
         let last = match rows.last() {
