@@ -69,7 +69,7 @@ pub const COMMIT_WITH_MEDIA: &str = commit!(
 /// Commits batches as [`COMMIT_WITH_MEDIA`] does, with what their entries do to earlier messages, and whom they mention. A
 /// deletion takes the
 /// bodies of the message, of its edits and of the reactions to it out of the log, which also ends what they refer to
-/// (`release_entry`). Batches without such entries use the other statements.
+/// (`release_entry`), and ends that the message is pinned. Batches without such entries use the other statements.
 pub const COMMIT_WITH_TARGETS: &str = commit!(
     ", refs AS (
     INSERT INTO media_refs (chat_id, media_id, seq)
@@ -89,7 +89,8 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
     FROM t WHERE kind <> 4 GROUP BY chat_id, target_seq
     ON CONFLICT (chat_id, seq) DO UPDATE SET
         edited_seq = greatest(s.edited_seq, excluded.edited_seq), deleted_seq = greatest(s.deleted_seq, excluded.deleted_seq),
-        pinned_seq = CASE WHEN excluded.pinned_seq = 0 THEN s.pinned_seq ELSE excluded.pinned_seq END,
+        pinned_seq = CASE WHEN excluded.deleted_seq > 0 THEN 0 WHEN excluded.pinned_seq = 0 THEN s.pinned_seq
+                          ELSE excluded.pinned_seq END,
         replies = s.replies + excluded.replies
 ), reacted AS (
     INSERT INTO reactions (chat_id, target_seq, user_id, key, seq)
