@@ -333,6 +333,8 @@ chats! {
     set_role(SetRoleRequest) -> SetRoleResponse;
     list_members(ListMembersRequest) -> ListMembersResponse;
     list_entries(ListEntriesRequest) -> ListEntriesResponse;
+    get_message(GetMessageRequest) -> GetMessageResponse;
+    list_edits(ListEditsRequest) -> ListEditsResponse;
     get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
     get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;
     mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;
