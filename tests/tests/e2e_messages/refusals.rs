@@ -1,4 +1,4 @@
-//! What a person may not do is refused alike on the stream and by a call, and leaves nothing in the log.
+//! The stream and a call refuse alike what a person may not do, and it leaves nothing in the log.
 
 use tern_local::until;
 use tern_proto::error::reason_of;
