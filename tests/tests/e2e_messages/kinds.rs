@@ -5,7 +5,7 @@ use tern_tests::{Phone, World};
 use tern_types::{ChatId, RequestId};
 
 use crate::acts::{
-    BOTH, By, act, call, delete, done, edit, pin, promote, react, read, reply, take_back, text,
+    Act, BOTH, By, act, call, delete, done, edit, pin, promote, react, read, reply, say, take_back, text,
 };
 
 #[tokio::test]
@@ -65,22 +65,60 @@ async fn only_messages_count_as_unread() {
     let second = hers.say(group, "two").await.seq;
     let log = his.has(group, second).await;
     assert_eq!(log.entries[&second].ordinal, 2);
-    assert_eq!(unread(&his, group).await, 2);
+    assert_eq!(view(&his, group).await.unread_count, 2);
     // A deleted message keeps its place in the count.
     let deletion = done(&hers, By::Stream, group, &delete(first)).await;
     let log = his.has(group, deletion.seq).await;
     assert_eq!(log.entries[&deletion.seq].ordinal, 2);
-    assert_eq!(unread(&his, group).await, 2);
+    assert_eq!(view(&his, group).await.unread_count, 2);
     world.end().await;
 }
 
-async fn unread(phone: &Phone, chat: ChatId) -> u64 {
+async fn view(phone: &Phone, chat: ChatId) -> v1::Chat {
     let get = v1::GetChatRequest {
         chat_id: chat.to_string(),
         ..Default::default()
     };
     let view = phone.api().chats().get_chat(get).await.unwrap();
-    view.into_inner().chat.unwrap().unread_count
+    view.into_inner().chat.unwrap()
+}
+
+#[tokio::test]
+async fn a_mention_is_unread_until_the_message_is_read_or_deleted() {
+    let world = World::start().await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    let group = hers.create_group(&[&bob]).await;
+    let mention = |mut act: Act| {
+        // The second is no member, and the third mentions herself.
+        act.envelope.mentioned_user_ids = [&bob, &carol, &alice].map(|user| user.id.to_string()).to_vec();
+        act
+    };
+    let mut seqs = Vec::new();
+    for by in BOTH {
+        let sent = done(&hers, by, group, &mention(say("bob, look"))).await;
+        hers.say(group, "not for him").await;
+        seqs.push(sent.seq);
+    }
+    // An edit is not unread, so it mentions nobody anew.
+    let last = done(&hers, By::Stream, group, &mention(edit(seqs[0], "bob!"))).await;
+    his.has(group, last.seq).await;
+    let unread = async |phone: &Phone| {
+        let view: v1::Chat = view(phone, group).await;
+        (view.unread_mention_count, view.first_unread_mention_seq)
+    };
+    assert_eq!(unread(&his).await, (2, seqs[0]));
+    assert_eq!(unread(&hers).await, (0, 0));
+    done(&hers, By::Stream, group, &delete(seqs[0])).await;
+    assert_eq!(unread(&his).await, (1, seqs[1]));
+    let mark = v1::MarkChatReadRequest {
+        chat_id: group.to_string(),
+        seq: seqs[1],
+        ..Default::default()
+    };
+    his.api().chats().mark_chat_read(mark).await.unwrap();
+    assert_eq!(unread(&his).await, (0, 0));
+    world.end().await;
 }
 
 #[tokio::test]
