@@ -90,7 +90,7 @@ schema-n-1: setup ## Run the version before (the tag schema-n-1) on the schema o
 instructions: tools ## Hold the instruction counts of the hot pure parts to what was recorded (the first time 3 min)
 	scripts/check-instructions
 
-python: build ## Hold a conversation with the Python client by the README's own commands, then one with gaps
+python: build ## Run the Python client by the README's own commands: a conversation, what is done to messages, one with gaps
 	examples/python/run
 
 browser: tools ## Run the code of docs/browser.md, as it stands there, against a server that sends with gaps

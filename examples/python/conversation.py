@@ -9,6 +9,7 @@ Exits with 1 if anything expected does not happen.
 
 import asyncio
 import collections
+import contextlib
 import os
 import pathlib
 import sys
@@ -59,6 +60,7 @@ class Device:
         self.user_id = linked.device.user_id
         self.device_id = linked.device.device_id
         self.access_token = linked.tokens.access_token
+        self.metadata = [("authorization", f"Bearer {self.access_token}")]
         self.chats = chats_pb2_grpc.ChatsStub(channel)
         self.call = messaging_pb2_grpc.MessagingStub(channel).Stream()
         self.events = self.read()
@@ -112,9 +114,9 @@ class Device:
         return self.cursors[chat_id]
 
     async def resume_seq(self, chat_id: str, seq: int) -> int:
-        metadata = [("authorization", f"Bearer {self.access_token}")]
+        request = chats_pb2.GetChatRequest(chat_id=chat_id)
         try:
-            return (await self.chats.GetChat(chats_pb2.GetChatRequest(chat_id=chat_id), metadata=metadata)).chat.resume_seq
+            return (await self.chats.GetChat(request, metadata=self.metadata)).chat.resume_seq
         except grpc.aio.AioRpcError as error:
             if error.code() != grpc.StatusCode.NOT_FOUND:
                 raise
@@ -129,6 +131,7 @@ class Device:
             chat_id=result.sent.chat_id,
             seq=result.sent.seq,
             sent_at_ms=result.sent.sent_at_ms,
+            sender_user_id=self.user_id,
             sender_device_id=self.device_id,
             request_id=result.request_id,
             content=entry_pb2.EntryContent(message=content),
@@ -184,6 +187,15 @@ class Device:
             assert result.error.code in RETRY, f"{self.name}: {result.error}"
             await asyncio.sleep(result.error.retry_after_ms / 1000)
 
+    async def has(self, chat_id: str, seq: int) -> None:
+        """Waits until everything up to `seq` of a chat is stored."""
+
+        def stored(event=None):
+            return chat_id in self.cursors and self.cursors[chat_id].seq >= seq
+
+        if not stored():
+            await self.until(f"no. {seq}", stored)
+
     async def receive(self, text: str) -> entry_pb2.Entry:
         """Waits for a message. It is stored and acknowledged when this returns."""
         if not self.news:
@@ -195,7 +207,9 @@ class Device:
         return entry
 
 
-async def converse(directory: pathlib.Path) -> None:
+@contextlib.asynccontextmanager
+async def two_people(directory: pathlib.Path):
+    """Makes Alice and Bob, and yields a device of each, online on different gateways."""
     gateways = (directory / "gateways").read_text().split()
     api_key = (directory / "api-key").read_text().strip()
     credentials = grpc.ssl_channel_credentials((directory / "ca.pem").read_bytes())
@@ -204,14 +218,19 @@ async def converse(directory: pathlib.Path) -> None:
         address = gateways[number % len(gateways)].removeprefix("https://")
         return grpc.aio.secure_channel(address, credentials)
 
-    # The two are on different gateways.
     async with channel(0) as first, channel(1) as second:
         back_end = BackEnd(first, api_key)
         alice = Device("Alice", first, await back_end.new_device("Alice"))
         bob = Device("Bob", second, await back_end.new_device("Bob"))
         await alice.open()
         await bob.open()
+        yield alice, bob
+        await alice.close()
+        await bob.close()
 
+
+async def converse(directory: pathlib.Path) -> None:
+    async with two_people(directory) as (alice, bob):
         # The first message to a person needs no chat: the result names it.
         sent = await alice.send("Hello Bob, this is Python.", peer_user_id=bob.user_id)
         await bob.receive("Hello Bob, this is Python.")
@@ -222,26 +241,25 @@ async def converse(directory: pathlib.Path) -> None:
         print("        … read")
         await bob.send("Hello Alice, I can read you.", chat_id=sent.chat_id)
         await alice.receive("Hello Alice, I can read you.")
-        await alice.close()
-        await bob.close()
 
 
-def main() -> int:
+def main(play, done: str) -> int:
+    """Plays something on the platform, and prints `done`. Returns the exit code."""
     default = os.environ.get("TERN_DEV_DIR", ".tern/dev")
     directory = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else default)
     if not (directory / "gateways").exists():
         print(f"There is no platform in {directory}. Start one with `make run`, and run this again beside it.", file=sys.stderr)
         return 1
     try:
-        asyncio.run(converse(directory))
+        asyncio.run(play(directory))
     except grpc.aio.AioRpcError as error:
         if error.code() != grpc.StatusCode.UNAVAILABLE:
             raise
         print(f"The platform of {directory} does not answer ({error.details()}). Is `make run` still up?", file=sys.stderr)
         return 1
-    print("A conversation was held.")
+    print(done)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(converse, "A conversation was held."))

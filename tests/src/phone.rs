@@ -9,7 +9,7 @@
 mod run;
 mod state;
 
-use tern_proto::v1::{CreateGroupRequest, Entry, Receipt, Sent, entry_content::Content};
+use tern_proto::v1::{CreateGroupRequest, Entry, Envelope, Receipt, Sent, entry_content::Content};
 use tern_types::{ChatId, RequestId, UserId};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
@@ -17,7 +17,7 @@ use tonic::transport::Channel;
 pub use state::{Log, State};
 
 use crate::bounds::BOUND;
-use crate::{Api, Device, User, World};
+use crate::{Api, Device, User, World, wire};
 
 /// The address of a message.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +44,7 @@ enum Command {
     Send {
         request: RequestId,
         to: To,
+        envelope: Envelope,
         body: Vec<u8>,
     },
     /// Sends a message of the outbox again, after the server could not take it.
@@ -158,9 +159,21 @@ impl Phone {
 
     /// Sends as [`Phone::send`] does, with a request_id of the test's choice.
     pub async fn send_as(&self, request: RequestId, to: impl Into<To>, body: impl Into<Vec<u8>>) {
+        self.send_with(request, to, wire::plain(), body).await;
+    }
+
+    /// Sends as [`Phone::send_as`] does, with this envelope.
+    pub async fn send_with(
+        &self,
+        request: RequestId,
+        to: impl Into<To>,
+        envelope: Envelope,
+        body: impl Into<Vec<u8>>,
+    ) {
         self.command(Command::Send {
             request,
             to: to.into(),
+            envelope,
             body: body.into(),
         })
         .await;

@@ -209,23 +209,27 @@ pub fn ack(chat: ChatId, seq: u64) -> Item {
 
 /// Returns the item that sends a message to a chat.
 pub fn message(request: RequestId, chat: ChatId, body: impl Into<Vec<u8>>) -> Item {
-    item(request, send_message::To::ChatId(chat.to_string()), body.into())
+    message_with(request, chat, &plain(), body)
+}
+
+/// Returns the item that sends a message with this envelope to a chat.
+pub fn message_with(request: RequestId, chat: ChatId, envelope: &Envelope, body: impl Into<Vec<u8>>) -> Item {
+    let to = send_message::To::ChatId(chat.to_string());
+    item(request, to, envelope, body.into())
 }
 
 /// Returns the item that sends a message to a person.
 pub fn message_to(request: RequestId, peer: UserId, body: impl Into<Vec<u8>>) -> Item {
-    item(
-        request,
-        send_message::To::PeerUserId(peer.to_string()),
-        body.into(),
-    )
+    let to = send_message::To::PeerUserId(peer.to_string());
+    item(request, to, &plain(), body.into())
 }
 
-fn item(request: RequestId, to: send_message::To, body: Vec<u8>) -> Item {
+/// Returns the item that sends a message with this envelope.
+pub(crate) fn item(request: RequestId, to: send_message::To, envelope: &Envelope, body: Vec<u8>) -> Item {
     Item::Send(SendMessage {
         request_id: request.to_string(),
         to: Some(to),
-        envelope: plain().encoded(),
+        envelope: envelope.encoded(),
         body: body.into(),
     })
 }

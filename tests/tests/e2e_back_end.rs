@@ -322,6 +322,40 @@ fn wrongly_filled(good: &Good) -> Vec<Case> {
     ]
 }
 
+/// Returns messages that would do something to an earlier message, and do not say what or to which.
+fn wrongly_done(good: &Good) -> Vec<Case> {
+    use v1::MessageKind as K;
+    let about = |kind: K, target_seq, body: &'static str| {
+        good.with(|m| {
+            m.body = body.into();
+            m.envelope = v1::Envelope {
+                kind: kind.into(),
+                target_seq,
+                ..wire::plain()
+            }
+            .encoded();
+        })
+    };
+    let cases = [
+        (
+            "an edit of nothing",
+            about(K::Edit, 0, "x"),
+            "envelope.target_seq",
+        ),
+        (
+            "a deletion of nothing",
+            about(K::Delete, 0, ""),
+            "envelope.target_seq",
+        ),
+        ("a pin on nothing", about(K::Pin, 0, ""), "envelope.target_seq"),
+        ("an edit to nothing", about(K::Edit, 1, ""), "body"),
+        ("a deletion that says something", about(K::Delete, 1, "x"), "body"),
+        ("a pin that says something", about(K::Pin, 1, "x"), "body"),
+    ];
+    let case = |(what, message, field)| (what, message, ErrorReason::InvalidField, Some(field));
+    cases.map(case).into()
+}
+
 #[tokio::test]
 async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
     let world = World::start().await;
@@ -337,7 +371,12 @@ async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
         acting_user_id: alice.id.to_string(),
         ..message(group, "hello")
     });
-    let cases = [wrongly_addressed(&good, &bob, &carol), wrongly_filled(&good)].concat();
+    let cases = [
+        wrongly_addressed(&good, &bob, &carol),
+        wrongly_filled(&good),
+        wrongly_done(&good),
+    ]
+    .concat();
     for (what, message, reason, field) in cases {
         let status = send(world.back_end().await, &message).await.expect_err(what);
         assert_eq!(reason_of(&status), Some(reason), "{what}: {status:?}");
@@ -390,7 +429,7 @@ async fn an_acting_user_who_is_not_there_is_named_as_such_by_every_call() {
         list_members(ListMembersRequest { chat_id: group.clone() });
         list_entries(ListEntriesRequest { chat_id: group.clone() });
         list_messages(ListMessagesRequest { chat_id: group.clone() });
-        get_message(GetMessageRequest { chat_id: group.clone() });
+        get_message(GetMessageRequest { chat_id: group.clone(), by: Some(v1::get_message_request::By::Seq(1)) });
         list_edits(ListEditsRequest { chat_id: group.clone(), seq: 1 });
         get_receipts(GetReceiptsRequest { chat_id: group.clone() });
         get_message_receipts(GetMessageReceiptsRequest { chat_id: group.clone(), seq: 1 });

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
-use super::target::About;
-
 /// A hash of a request's content: the first 16 bytes of a SHA-256. It tells a repetition of a request from another
 /// request with the same request_id (rule 5).
 pub type Fingerprint = [u8; 16];
@@ -57,6 +55,17 @@ pub struct MediaRef {
     /// The time at which the ticket expires, by the wall clock. From then on the media may be deleted, and an entry
     /// that has no seq yet is refused.
     pub expires_at: Timestamp,
+}
+
+/// The part of an entry that is about an earlier message. The kind of the entry says what is done to the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    /// The seq of the message.
+    pub target: Seq,
+    /// True if a reaction or a pin is taken back.
+    pub take_back: bool,
+    /// The body of a reaction, by which equal reactions are counted together. Empty for other kinds.
+    pub reaction: Bytes,
 }
 
 /// An entry that has no seq yet.

@@ -3,23 +3,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tern_types::{Seq, Timestamp, UserId};
 
 use super::Refusal;
 use super::entry::EntryKind;
 use super::group::{ChatKind, Member, Role};
 
-/// What an entry says about an earlier message. The kind of the entry says what is done to the message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct About {
-    /// The seq of the message.
-    pub target: Seq,
-    /// True if a reaction or a pin is taken back.
-    pub take_back: bool,
-    /// The body of a reaction, by which equal reactions are counted together. Empty for other kinds.
-    pub reaction: Bytes,
-}
+pub use super::entry::About;
 
 /// The facts about an entry that decide what may be done to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

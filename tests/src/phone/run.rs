@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tern_proto::v1::{
-    CloseCode, GetChatRequest, GetReceiptsRequest, MarkRead, Receipt, SendErrorCode, SendResult, Typing,
-    client_item::Item, send_result::Outcome, server_event::Event,
+    CloseCode, Envelope, GetChatRequest, GetReceiptsRequest, MarkRead, Message, Receipt, SendErrorCode,
+    SendResult, Typing, client_item::Item, send_message, send_result::Outcome, server_event::Event,
 };
 use tern_types::{ChatId, RequestId};
 use tokio::sync::{mpsc, watch};
@@ -35,6 +35,7 @@ const IN_FLIGHT: usize = 64;
 struct Outgoing {
     request: RequestId,
     to: To,
+    envelope: Envelope,
     body: Vec<u8>,
     /// True if the message was written to the present stream, or has to wait before it is written again.
     busy: bool,
@@ -118,7 +119,12 @@ impl Run {
     /// Carries out a command while there is no stream.
     fn offline(&mut self, command: Command) {
         match command {
-            Command::Send { request, to, body } => self.outgoing(request, to, body),
+            Command::Send {
+                request,
+                to,
+                envelope,
+                body,
+            } => self.outgoing(request, to, envelope, body),
             Command::Retry(_) | Command::Read { .. } | Command::Typing { .. } => {}
             Command::Online { wanted, gateway } => (self.wanted, self.pinned) = (wanted, gateway),
             Command::Acknowledge(on) => self.acknowledging = on,
@@ -164,8 +170,13 @@ impl Run {
 
     async fn online(&mut self, command: Command, wire: &Wire) -> ControlFlow<()> {
         match command {
-            Command::Send { request, to, body } => {
-                self.outgoing(request, to, body);
+            Command::Send {
+                request,
+                to,
+                envelope,
+                body,
+            } => {
+                self.outgoing(request, to, envelope, body);
                 self.write_out(wire).await;
             }
             Command::Retry(request) => {
@@ -199,10 +210,11 @@ impl Run {
         ControlFlow::Continue(())
     }
 
-    fn outgoing(&mut self, request: RequestId, to: To, body: Vec<u8>) {
+    fn outgoing(&mut self, request: RequestId, to: To, envelope: Envelope, body: Vec<u8>) {
         self.outbox.push_back(Outgoing {
             request,
             to,
+            envelope,
             body,
             busy: false,
         });
@@ -345,7 +357,8 @@ impl Run {
         let place = self.outbox.iter().position(|waiting| waiting.request == request);
         match result.outcome {
             Some(Outcome::Sent(sent)) => {
-                let Some(Outgoing { body, .. }) = place.and_then(|place| self.outbox.remove(place)) else {
+                let Some(Outgoing { envelope, body, .. }) = place.and_then(|place| self.outbox.remove(place))
+                else {
                     return;
                 };
                 if let Ok(chat) = sent.chat_id.parse::<ChatId>() {
@@ -358,7 +371,11 @@ impl Run {
                     }
                     self.unacknowledged.insert(chat);
                 }
-                self.state.send_modify(|state| state.own(request, sent, &body));
+                let message = Message {
+                    envelope: Some(envelope),
+                    body: body.into(),
+                };
+                self.state.send_modify(|state| state.own(request, sent, message));
             }
             Some(Outcome::Error(error)) if again_later(error.code()) => {
                 let after = Duration::from_millis(error.retry_after_ms.into());
@@ -406,8 +423,9 @@ fn again_later(code: SendErrorCode) -> bool {
 }
 
 fn item(message: &Outgoing) -> Item {
-    match message.to {
-        To::Chat(chat) => wire::message(message.request, chat, message.body.clone()),
-        To::Person(peer) => wire::message_to(message.request, peer, message.body.clone()),
-    }
+    let to = match message.to {
+        To::Chat(chat) => send_message::To::ChatId(chat.to_string()),
+        To::Person(peer) => send_message::To::PeerUserId(peer.to_string()),
+    };
+    wire::item(message.request, to, &message.envelope, message.body.clone())
 }

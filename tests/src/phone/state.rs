@@ -133,11 +133,7 @@ impl State {
     }
 
     /// Takes the result of an own send, which stands for its entry.
-    pub fn own(&mut self, request: RequestId, sent: Sent, body: &[u8]) {
-        let message = Message {
-            envelope: None,
-            body: body.to_vec().into(),
-        };
+    pub fn own(&mut self, request: RequestId, sent: Sent, message: Message) {
         let entry = Entry {
             chat_id: sent.chat_id.clone(),
             seq: sent.seq,
@@ -201,14 +197,21 @@ impl Log {
 }
 
 /// Decides whether two entries at one seq are the same message. An entry that was made from the result of an own send
-/// has no device and no envelope, so these are not compared.
+/// has no device, so that is not compared, and neither is the envelope. A message that was deleted meanwhile comes again
+/// without its content.
 fn same(a: &Entry, b: &Entry) -> bool {
-    a.request_id == b.request_id && a.sender_user_id == b.sender_user_id && super::text(a) == super::text(b)
+    let content = super::text(a) == super::text(b) || is_erased(a) || is_erased(b);
+    a.request_id == b.request_id && a.sender_user_id == b.sender_user_id && content
+}
+
+fn is_erased(entry: &Entry) -> bool {
+    let content = entry.decoded_content().ok().and_then(|content| content.content);
+    matches!(content, Some(Content::Erased(_)))
 }
 
 #[cfg(test)]
 mod tests {
-    use tern_proto::v1::SkipReason;
+    use tern_proto::v1::{Erased, SkipReason};
     use uuid::Uuid;
 
     use super::*;
@@ -261,6 +264,20 @@ mod tests {
     }
 
     #[test]
+    fn a_message_may_come_again_without_its_content_after_it_was_deleted() {
+        let mut state = phone();
+        state.entry(entry(1, "a"));
+        let erased = EntryContent {
+            content: Some(Content::Erased(Erased::default())),
+        };
+        state.entry(Entry {
+            content: erased.encoded(),
+            ..entry(1, "")
+        });
+        assert_eq!(state.broken, None);
+    }
+
+    #[test]
     fn one_request_with_two_places_breaks_the_protocol() {
         let mut state = phone();
         let request = RequestId(Uuid::from_u128(7));
@@ -272,7 +289,7 @@ mod tests {
                     seq,
                     sent_at_ms: 0,
                 },
-                b"x",
+                Message::default(),
             );
         }
         assert!(state.broken.is_some());

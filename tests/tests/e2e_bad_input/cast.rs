@@ -175,18 +175,20 @@ impl Cast {
                 "user_id",
             ) => text(&self.owner.id),
             (_, "blocked_user_id") => text(&self.member.id),
-            // These name the message by its seq, not by its sender; GetUser names the user by id.
+            // A message is named by its seq, not by its sender's request; GetUser names the user by id.
             ("TraceMessageRequest" | "GetMessageRequest", "request_id")
             | ("GetUserRequest", "external_id") => None,
             // The request is about a file in a chat, not about a person's picture.
             ("GetDownloadRequest", "user_id") => None,
             (
-                "GetMessageRequest"
-                | "ListEditsRequest"
-                | "GetMessageReceiptsRequest"
-                | "TraceMessageRequest",
+                "GetMessageReceiptsRequest"
+                | "TraceMessageRequest"
+                | "GetMessageRequest"
+                | "ListEditsRequest",
                 "seq",
             ) => Some(Value::U64(self.message)),
+            // Without it most of the request's fields have no effect.
+            ("ListMessagesRequest", "folded") => Some(Value::Bool(true)),
             (_, "user_id") => text(&self.member.id),
             (_, "user_ids" | "member_user_ids" | "add_user_ids" | "remove_user_ids") => {
                 text(&self.member.id).map(|member| Value::List(vec![member]))

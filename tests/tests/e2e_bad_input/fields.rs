@@ -31,6 +31,7 @@ const NOT_STORED: &[&str] = &[
     "user_ids",
     "add_user_ids",
     "remove_user_ids",
+    "sender_user_id",
     "acting_user_id",
     "sender_user_id",
     "request_id",

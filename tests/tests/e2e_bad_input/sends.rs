@@ -23,6 +23,7 @@ async fn a_bad_send_fails_alone() {
         without_ids(bob.id),
         wrongly_addressed(strangers, &nobody),
         wrongly_enveloped(bob.id),
+        wrongly_filled(bob.id),
     ]
     .concat()
     {
@@ -131,6 +132,11 @@ fn wrongly_enveloped(peer: UserId) -> Vec<Case> {
             E::Invalid,
         ),
         (
+            "an edit of nothing",
+            with(|envelope| envelope.kind = v1::MessageKind::Edit.into()),
+            E::Invalid,
+        ),
+        (
             "65 mentions",
             with(|envelope| envelope.mentioned_user_ids = vec![RequestId::random().to_string(); 65]),
             E::Invalid,
@@ -146,6 +152,32 @@ fn wrongly_enveloped(peer: UserId) -> Vec<Case> {
             E::TooLarge,
         ),
     ]
+}
+
+/// Returns messages to `peer` whose body does not fit their kind.
+fn wrongly_filled(peer: UserId) -> Vec<Case> {
+    use v1::MessageKind as K;
+    let cases = [
+        ("a message of nothing", K::Message, String::new()),
+        ("an edit to nothing", K::Edit, String::new()),
+        ("a deletion that says something", K::Delete, "x".to_owned()),
+        ("a reaction that says nothing", K::Reaction, String::new()),
+        ("a reaction of 65 bytes", K::Reaction, "x".repeat(65)),
+        ("a pin that says something", K::Pin, "x".to_owned()),
+    ];
+    let case = |(what, kind, body): (&'static str, K, String)| {
+        let envelope = v1::Envelope {
+            kind: kind.into(),
+            target_seq: 1,
+            ..wire::plain()
+        };
+        let message = v1::SendMessage {
+            body: body.into(),
+            ..message(&fresh(), to_peer(&peer.to_string()), envelope)
+        };
+        (what, message, E::Invalid)
+    };
+    cases.map(case).into()
 }
 
 #[tokio::test]

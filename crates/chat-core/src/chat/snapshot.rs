@@ -20,7 +20,7 @@ impl fmt::Debug for ChatKey {
     }
 }
 
-/// What a load looks up in the chat's log, however old it is.
+/// The requests and entries that a load looks up in the chat's log, however old they are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LookUp {
     /// The requests of the commands that wait.

@@ -198,7 +198,7 @@ pub enum Effect {
         number: u64,
         /// The direct chat to make if it does not exist.
         create: Option<Making>,
-        /// What to look up in the log.
+        /// The requests and entries to look up in the log.
         look_up: LookUp,
     },
     /// Answer a caller.

@@ -166,12 +166,8 @@ impl World {
                 kind,
                 target,
             } => {
-                let from = &self.devices[device.index(self.devices.len())];
-                // The newest entries, which a node remembers, or the oldest, which it has to look up.
-                let (place, head) = (target.index(24) as u64, self.store.head().0);
-                let target = if place < 12 { head - place } else { place - 11 };
-                let target = Seq(target);
-                self.ask_for(*node, Request::Send(about(from, *kind, target)));
+                let (from, target) = (device.index(self.devices.len()), self.target(target.index(24)));
+                self.ask_for(*node, Request::Send(about(&self.devices[from], *kind, target)));
             }
             Step::AskAgain { node, which } => self.ask(*node, which.index(self.requests.len())),
             Step::Add { node, member } => {
@@ -222,10 +218,7 @@ impl World {
             Step::Time { ms } => self.pass(Duration::from_millis(*ms)),
             Step::Crash { node } => self.crash(*node),
             Step::Recover { node } => self.recover(*node),
-            Step::Disconnect { device } => {
-                let n = device.index(self.devices.len());
-                (self.devices[n].online, self.devices[n].row) = (false, false);
-            }
+            Step::Disconnect { device } => self.disconnect(device.index(self.devices.len())),
             Step::Connect { device } => self.connect(device.index(self.devices.len())),
         }
     }
@@ -289,6 +282,20 @@ impl World {
             sending: Sending::default(),
         };
         self.ask_for(node, Request::Change(change));
+    }
+
+    fn disconnect(&mut self, device: usize) {
+        let device = &mut self.devices[device];
+        (device.online, device.row) = (false, false);
+    }
+
+    /// Returns one of the newest 12 entries, which a node remembers, or of the oldest 12, which it has to look up.
+    fn target(&self, place: usize) -> Seq {
+        let place = place as u64;
+        match place {
+            0..12 => Seq(self.store.head().0 - place),
+            _ => Seq(place - 11),
+        }
     }
 
     fn ask_for(&mut self, node: usize, request: Request) {

@@ -66,10 +66,10 @@ pub const COMMIT_WITH_MEDIA: &str = commit!(
 )"
 );
 
-/// Commits batches as [`COMMIT_WITH_MEDIA`] does, with what their entries do to earlier messages, and whom they mention. A
-/// deletion takes the
-/// bodies of the message, of its edits and of the reactions to it out of the log, which also ends what they refer to
-/// (`release_entry`). Batches without such entries use the other statements.
+/// Commits batches as [`COMMIT_WITH_MEDIA`] does, with what their entries do to earlier messages, and whom they
+/// mention. A deletion takes the bodies of the message, of its edits and of the reactions to it out of the log, which
+/// also ends what they refer to (`release_entry`), and ends that the message is pinned. Batches without such entries use
+/// the other statements.
 pub const COMMIT_WITH_TARGETS: &str = commit!(
     ", refs AS (
     INSERT INTO media_refs (chat_id, media_id, seq)

@@ -170,7 +170,7 @@ impl Only {
 
 /// The place in the log at which a page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum Begin {
     /// Downwards from below this seq.
     Below(Seq),
     /// Upwards from above this seq.
@@ -210,7 +210,7 @@ pub struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads a page.
-    pub async fn page(self, only: Only, from: From, bounds: Bounds) -> Result<Page, ReadError> {
+    pub async fn page(self, only: Only, from: Begin, bounds: Bounds) -> Result<Page, ReadError> {
         let Some((first, last)) = self.readable().await? else {
             return Ok(Page::default());
         };
@@ -225,8 +225,8 @@ impl Reader<'_> {
         };
         let next = match (reached, from) {
             (Some(reached), _) => Some(reached),
-            (None, From::Below(_)) => (low > first).then_some(low),
-            (None, From::Above(_)) => (high < last).then_some(high),
+            (None, Begin::Below(_)) => (low > first).then_some(low),
+            (None, Begin::Above(_)) => (high < last).then_some(high),
         };
         Ok(Page {
             messages: self.messages(&rows).await?,
@@ -238,7 +238,7 @@ impl Reader<'_> {
     pub async fn message(self, seq: Seq) -> Result<Option<v1::HistoryMessage>, ReadError> {
         let bounds = Bounds { limit: 1, bytes: 1 };
         let rows = self
-            .rows(Only::All, From::Below(seq.next()), (seq, seq), bounds)
+            .rows(Only::All, Begin::Below(seq.next()), (seq, seq), bounds)
             .await?;
         Ok(self.messages(&rows).await?.pop())
     }
@@ -269,12 +269,12 @@ impl Reader<'_> {
     async fn rows(
         self,
         only: Only,
-        from: From,
+        from: Begin,
         (low, high): (Seq, Seq),
         bounds: Bounds,
     ) -> sqlx::Result<Vec<PgRow>> {
         let [down, up] = only.statements();
-        let query = sqlx::query(if matches!(from, From::Below(_)) { down } else { up })
+        let query = sqlx::query(if matches!(from, Begin::Below(_)) { down } else { up })
             .bind(self.chat.0)
             .bind(self.user.0)
             .bind(low.to_i64())
@@ -348,14 +348,14 @@ impl Reader<'_> {
 
 /// Returns the lowest and the highest seq that a page looks at, of those from `first` to `last`. The lowest is above the
 /// highest if there is nothing to look at.
-fn range(only: Only, from: From, (first, last): (Seq, Seq)) -> (Seq, Seq) {
+fn range(only: Only, from: Begin, (first, last): (Seq, Seq)) -> (Seq, Seq) {
     let further = if only.is_searched() { REACH - 1 } else { u64::MAX };
     match from {
-        From::Below(seq) => {
+        Begin::Below(seq) => {
             let high = seq.previous().min(last);
             (Seq(high.0.saturating_sub(further)).max(first), high)
         }
-        From::Above(seq) => {
+        Begin::Above(seq) => {
             let low = seq.next().max(first);
             (low, Seq(low.0.saturating_add(further)).min(last))
         }
@@ -398,25 +398,25 @@ mod tests {
 
     #[test]
     fn a_page_looks_through_so_many_seqs_and_only_those_that_are_there() {
-        let newest = From::Below(Seq(i64::MAX as u64));
+        let newest = Begin::Below(Seq(i64::MAX as u64));
         let all = |from| range(Only::All, from, (Seq(20), Seq(10_000)));
         assert_eq!(all(newest), (Seq(5_905), Seq(10_000)), "not above the head");
-        assert_eq!(all(From::Below(Seq(5_905))), (Seq(1_809), Seq(5_904)));
-        assert_eq!(all(From::Below(Seq(100))), (Seq(20), Seq(99)));
-        assert_eq!(all(From::Above(Seq(100))), (Seq(101), Seq(4_196)));
+        assert_eq!(all(Begin::Below(Seq(5_905))), (Seq(1_809), Seq(5_904)));
+        assert_eq!(all(Begin::Below(Seq(100))), (Seq(20), Seq(99)));
+        assert_eq!(all(Begin::Above(Seq(100))), (Seq(101), Seq(4_196)));
         assert_eq!(
-            all(From::Above(Seq(0))),
+            all(Begin::Above(Seq(0))),
             (Seq(20), Seq(4_115)),
             "not before the reader joined"
         );
         let pinned = |from| range(Only::Pinned, from, (Seq(20), Seq(10_000)));
         assert_eq!(pinned(newest), (Seq(20), Seq(10_000)));
-        assert_eq!(pinned(From::Above(Seq(0))), (Seq(20), Seq(10_000)));
+        assert_eq!(pinned(Begin::Above(Seq(0))), (Seq(20), Seq(10_000)));
         let beyond = [
-            From::Below(Seq(20)),
-            From::Below(Seq(1)),
-            From::Above(Seq(10_000)),
-            From::Above(Seq(u64::MAX)),
+            Begin::Below(Seq(20)),
+            Begin::Below(Seq(1)),
+            Begin::Above(Seq(10_000)),
+            Begin::Above(Seq(u64::MAX)),
         ];
         for from in beyond {
             let (low, high) = all(from);

@@ -1,4 +1,4 @@
-//! What entries do to earlier messages, and whom they mention, as rows for the commit.
+//! The rows of a commit that say what its entries do to earlier messages, and whom they mention.
 
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;

@@ -29,7 +29,7 @@ pub struct Store {
     shared: Shared,
 }
 
-/// What a load looks up for a chat whose commands need nothing.
+/// The look-up for a chat whose commands need none.
 pub static NOTHING: LookUp = LookUp {
     requests: Vec::new(),
     targets: Vec::new(),

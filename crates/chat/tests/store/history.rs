@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sqlx::PgConnection;
 use tern_chat::store::commit;
-use tern_chat::store::history::{Bounds, From, Only, Page, Reader};
+use tern_chat::store::history::{Bounds, Begin, Only, Page, Reader};
 use tern_chat_core::change::Action;
 use tern_chat_core::target::About;
 use tern_chat_core::{EntryKind, MediaRef, NewEntry};
@@ -16,7 +16,7 @@ const BOUNDS: Bounds = Bounds {
     limit: 100,
     bytes: 1 << 20,
 };
-const NEWEST: From = From::Below(Seq(i64::MAX as u64));
+const NEWEST: Begin = Begin::Below(Seq(i64::MAX as u64));
 
 /// Makes an entry with a real content.
 fn entry(sender: UserId, kind: EntryKind, body: &str) -> NewEntry {
@@ -85,7 +85,7 @@ impl Two {
         }
     }
 
-    async fn page(&self, only: Only, from: From, bounds: Bounds) -> Page {
+    async fn page(&self, only: Only, from: Begin, bounds: Bounds) -> Page {
         self.reader(1).page(only, from, bounds).await.unwrap()
     }
 
@@ -146,7 +146,7 @@ async fn a_message_is_read_as_it_is_now() {
     let untouched = two.reader(1).message(plain).await.unwrap().unwrap();
     assert_eq!((untouched.edited_seq, untouched.reactions), (0, Vec::new()));
 
-    let edits = two.page(Only::EditsOf(first), From::Above(Seq(0)), BOUNDS).await;
+    let edits = two.page(Only::EditsOf(first), Begin::Above(Seq(0)), BOUNDS).await;
     let texts: Vec<_> = edits.messages.iter().filter_map(text).collect();
     assert_eq!(texts, ["hello", "hello!"]);
 }
@@ -170,7 +170,7 @@ async fn of_a_deleted_message_only_who_deleted_it_is_left() {
     );
     assert_eq!(left.reactions, []);
     let edits = two
-        .page(Only::EditsOf(message), From::Above(Seq(0)), BOUNDS)
+        .page(Only::EditsOf(message), Begin::Above(Seq(0)), BOUNDS)
         .await;
     assert_eq!(edits, Page::default());
 }
@@ -190,13 +190,13 @@ async fn pages_go_both_ways_and_miss_nothing() {
     while let Some(at) = from {
         let page = two.page(Only::All, at, bounds).await;
         down.extend(seqs(&page));
-        from = page.next.map(From::Below);
+        from = page.next.map(Begin::Below);
     }
-    let (mut up, mut from) = (Vec::new(), Some(From::Above(Seq(0))));
+    let (mut up, mut from) = (Vec::new(), Some(Begin::Above(Seq(0))));
     while let Some(at) = from {
         let page = two.page(Only::All, at, bounds).await;
         up.extend(seqs(&page));
-        from = page.next.map(From::Above);
+        from = page.next.map(Begin::Above);
     }
     assert_eq!(up, said);
     down.reverse();
@@ -233,7 +233,7 @@ async fn a_page_has_only_what_was_asked_for() {
     assert_eq!(two.seqs(Only::OfSender(b)).await, [replies[1], other.0]);
     assert_eq!(two.seqs(Only::WithAttachments).await, [picture.0]);
     assert_eq!(two.seqs(Only::Pinned).await, [other.0]);
-    let up = two.page(Only::InThread(root), From::Above(Seq(0)), BOUNDS).await;
+    let up = two.page(Only::InThread(root), Begin::Above(Seq(0)), BOUNDS).await;
     assert_eq!(seqs(&up), replies);
 }
 
@@ -290,7 +290,7 @@ async fn what_was_done_to_a_message_while_somebody_was_no_member_is_not_shown_to
         (Some("about b"), hidden.0, 2)
     );
     let edits = two
-        .page(Only::EditsOf(message), From::Above(Seq(0)), BOUNDS)
+        .page(Only::EditsOf(message), Begin::Above(Seq(0)), BOUNDS)
         .await;
     assert_eq!(seqs(&edits), [seen.0]);
 }
@@ -311,10 +311,10 @@ async fn a_page_that_found_nothing_in_its_part_of_the_log_says_where_the_next_be
     assert_eq!(seqs(&newest), [0; 0]);
     assert_eq!(newest.next, Some(Seq(head - 4_095)));
     let next = two
-        .page(Only::All, From::Below(newest.next.unwrap()), BOUNDS)
+        .page(Only::All, Begin::Below(newest.next.unwrap()), BOUNDS)
         .await;
     assert_eq!((seqs(&next), next.next), (vec![first.0], None));
-    let up = two.page(Only::All, From::Above(first), BOUNDS).await;
+    let up = two.page(Only::All, Begin::Above(first), BOUNDS).await;
     assert_eq!((seqs(&up), up.next), (vec![], Some(Seq(first.0 + 4_096))));
 }
 

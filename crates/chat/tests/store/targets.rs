@@ -170,6 +170,19 @@ async fn a_deletion_leaves_nothing_of_the_message_its_edits_and_its_reactions() 
     assert_eq!(window.next, Seq(8), "no seq is missing");
 }
 
+/// Nobody could end it later: nothing is done to a message that was deleted.
+#[tokio::test]
+async fn a_deletion_ends_that_the_message_is_pinned() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    store.say(&mut db, &mut chat, a, "hello").await;
+    commit(&mut db, &mut chat, vec![about(b, EntryKind::Pin, 1, "")]).await;
+    commit(&mut db, &mut chat, vec![about(a, EntryKind::Delete, 1, "")]).await;
+    assert_eq!(state(&store, &chat, 1).await, Some((0, 3, 0, 0)));
+}
+
 #[tokio::test]
 async fn a_commit_that_conflicts_does_nothing_to_the_message() {
     let store = Store::new().await;

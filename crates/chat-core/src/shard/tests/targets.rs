@@ -152,6 +152,25 @@ fn what_is_not_there_or_of_somebody_else_is_refused_once_the_log_was_asked() {
     assert_eq!(outcomes, [Outcome::Sent(Err(Refusal::NotAllowed))]);
 }
 
+/// A load for another command would otherwise take away what was known of the message, and the command would be told
+/// that it is not there.
+#[test]
+fn what_is_known_of_a_message_is_read_again_with_the_chat() {
+    let mut shard = Shard::new();
+    let sender = shard.people[0];
+    shard.act(0, EntryKind::Reaction, 3);
+    let asked = shard.asks_for();
+    assert_eq!(shard.finds(asked, 900, vec![(Seq(3), message(sender))]), []);
+    let conflict = vec![(shard.chat, Committed::Conflict)];
+    let effects = shard.tell(Event::JobDone(JobDone::Commit(conflict)));
+    let [Effect::Load { number, look_up, .. }] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(look_up.targets, [Seq(3)]);
+    let asked = (*number, look_up.clone());
+    assert_eq!(shard.finds(asked, 901, vec![(Seq(3), message(sender))]), []);
+}
+
 /// Otherwise a retry whose first attempt succeeded would be told that the message is gone.
 #[test]
 fn a_deletion_that_comes_again_is_answered_before_its_target_is_looked_at() {

@@ -12,7 +12,7 @@ use super::call::{Calls, Needs, Who};
 use super::reading::{MAX_ENTRIES, MAX_PAGE_BYTES};
 use crate::grpc::store_failed;
 use crate::store::entries;
-use crate::store::history::{Bounds, From, Only, Page, Reader};
+use crate::store::history::{Bounds, Begin, Only, Page, Reader};
 use crate::store::seal::MasterKey;
 
 /// The handlers of the calls that read history.
@@ -44,11 +44,11 @@ impl History {
         let bounds = bounds(size);
         match (request.before_seq, request.after_seq, request.around_seq) {
             (before, 0, 0) => {
-                let page = reader.page(only, From::Below(below(before)), bounds).await;
+                let page = reader.page(only, Begin::Below(below(before)), bounds).await;
                 Ok(downwards(page.map_err(store_failed)?))
             }
             (0, after, 0) => {
-                let page = reader.page(only, From::Above(Seq(after)), bounds).await;
+                let page = reader.page(only, Begin::Above(Seq(after)), bounds).await;
                 let page = page.map_err(store_failed)?;
                 Ok(v1::ListMessagesResponse {
                     messages: page.messages,
@@ -107,7 +107,7 @@ impl History {
         let bounds = bounds(parse::page_size(request.page_size, 50, MAX_ENTRIES));
         let reader = self.reader(chat, call.caller.user);
         let page = reader
-            .page(only, From::Above(Seq(request.after_seq)), bounds)
+            .page(only, Begin::Above(Seq(request.after_seq)), bounds)
             .await;
         let page = page.map_err(store_failed)?;
         Ok(v1::ListEditsResponse {
@@ -135,8 +135,8 @@ impl History {
     ) -> Result<v1::ListMessagesResponse, Status> {
         let (older, newer) = (bounds((size / 2).max(1)), bounds((size - size / 2).max(1)));
         let (older, newer) = tokio::try_join!(
-            reader.page(only, From::Below(around), older),
-            reader.page(only, From::Above(around.previous()), newer),
+            reader.page(only, Begin::Below(around), older),
+            reader.page(only, Begin::Above(around.previous()), newer),
         )
         .map_err(store_failed)?;
         let newest_first = newer.messages.into_iter().rev().chain(older.messages);

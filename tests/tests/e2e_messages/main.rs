@@ -1,0 +1,23 @@
+//! Members edit, delete, react to and pin messages, and read history as it is now.
+//!
+//! - [`kinds`]: every kind arrives, whichever way it is sent, and only messages count as unread
+//! - [`refusals`]: what a person may not do is refused alike on the stream and by a call
+//! - [`deletions`]: nothing of a deleted message is left, and nobody misses its place
+//! - [`races`]: nothing is done to a message after its deletion, however the two meet
+//! - [`history`]: pages of messages, single messages and edits
+//! - [`acts`], [`files`]: what the people of these tests do, and with which files
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::large_futures,
+    reason = "all of this is test code: what is not there fails the test"
+)]
+
+mod acts;
+mod deletions;
+mod files;
+mod history;
+mod kinds;
+mod races;
+mod refusals;
