@@ -112,3 +112,64 @@ impl Client {
             .ok_or(ClientError::NoSuchMessage)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tern_client_core::engine::Change;
+    use tern_client_core::testing::{credentials, entry};
+    use tern_proto::v1::MessageKind as Kind;
+
+    use super::*;
+    use crate::config::{ClientConfig, StoreLocation};
+
+    #[tokio::test]
+    async fn what_is_done_to_a_message_waits_in_the_outbox() {
+        // Nothing listens at this address, and nothing has to.
+        let config = ClientConfig::new(vec!["http://127.0.0.1:1".into()], StoreLocation::Memory);
+        let (client, _events) = Client::start(config.credentials(credentials())).await.unwrap();
+        let chat = |number| ChatId(uuid::Uuid::from_u128(number));
+        let (here, there, seq) = (chat(1), chat(2), Seq(7));
+        let known = Change::Entry(entry(here, 7));
+        client.read(move |store| store.commit(&[known])).await.unwrap();
+
+        client.edit(here, seq, "new").await.unwrap();
+        client.react(here, seq, "👍", true).await.unwrap();
+        client.pin(here, seq, false).await.unwrap();
+        client.delete(here, seq).await.unwrap();
+        client.reply(here, seq, "yes").await.unwrap();
+        client.send_in_thread(here, seq, "and so").await.unwrap();
+        client.forward_message(here, seq, there).await.unwrap();
+        let outbox = client.outbox().await.unwrap();
+        let said: Vec<_> = outbox
+            .iter()
+            .map(|queued| {
+                let envelope = &queued.message.envelope;
+                let seqs = (
+                    envelope.target_seq,
+                    envelope.reply_to_seq,
+                    envelope.thread_root_seq,
+                );
+                (envelope.kind(), seqs, &queued.message.body[..])
+            })
+            .collect();
+        let expected: [(Kind, (u64, u64, u64), &[u8]); 7] = [
+            (Kind::Edit, (7, 0, 0), b"new"),
+            (Kind::Reaction, (7, 0, 0), "👍".as_bytes()),
+            (Kind::Pin, (7, 0, 0), b""),
+            (Kind::Delete, (7, 0, 0), b""),
+            (Kind::Message, (0, 7, 0), b"yes"),
+            (Kind::Message, (0, 0, 7), b"and so"),
+            (Kind::Message, (0, 0, 0), b"message 7"),
+        ];
+        assert_eq!(said, expected);
+        assert!(outbox[1].message.envelope.take_back && !outbox[2].message.envelope.take_back);
+        assert_eq!(outbox[6].message.envelope.times_forwarded, 1);
+
+        for missing in [
+            client.edit(here, Seq(8), "new").await,
+            client.forward_message(here, Seq(8), there).await,
+        ] {
+            assert!(matches!(missing, Err(ClientError::NoSuchMessage)), "{missing:?}");
+        }
+    }
+}
