@@ -106,10 +106,7 @@ impl Message {
     }
 
     fn envelope_seq(&self, seq: impl Fn(&v1::Envelope) -> u64) -> Option<Seq> {
-        self.envelope()
-            .map(seq)
-            .filter(|seq| *seq > 0)
-            .map(Seq)
+        self.envelope().map(seq).filter(|seq| *seq > 0).map(Seq)
     }
 
     /// Applies what the person `who` did to the message at the time `at`. Acts come in the order of their seqs.

@@ -232,7 +232,7 @@ impl Screen {
                 state: SendState::Failed { code, message },
                 ..
             } => say(&format!(
-                "! not sent: {} (/retry sends it again, /delete forgets it)",
+                "! not sent: {} (/retry sends it again, /discard forgets it)",
                 refusal(*code, message)
             )),
             Event::Connected { .. } | Event::Disconnected { .. } => self.connection(view),
@@ -289,20 +289,28 @@ impl Screen {
         let who = line
             .who
             .map_or("*".to_owned(), |who| format!("{}:", view.name(who)));
+        let number = line.seq.map_or(String::new(), |seq| format!(" #{seq}"));
+        let quote = line.quote.as_ref();
+        let quote = quote.map_or(String::new(), |quote| format!("(to {quote}) "));
         // Indent the further lines of a message, so that they do not look like messages of somebody else.
-        let text = line.text.replace('\n', "\n        ");
-        say(&format!("[{}] {place}{who} {text}", clock::time(line.at)));
+        let text = line.shown().replace('\n', "\n        ");
+        let time = clock::time(line.at);
+        say(&format!("[{time}{number}] {place}{who} {quote}{text}"));
     }
 
     fn entry(&mut self, view: &View, entry: &Entry) {
-        let lines = view.lines(entry.chat);
-        let Some(line) = lines.iter().rev().find(|line| line.seq == Some(entry.seq)) else {
-            return;
-        };
         let place = if view.open == Some(entry.chat) {
             String::new()
         } else {
             format!("({}) ", view.title(entry.chat))
+        };
+        let lines = view.lines(entry.chat);
+        let Some(line) = lines.iter().rev().find(|line| line.seq == Some(entry.seq)) else {
+            if let Some(deed) = view.deed(entry) {
+                let (time, deed) = (clock::time(entry.sent_at), deed.replace('\n', "\n        "));
+                say(&format!("[{time}] {place}* {deed}"));
+            }
+            return;
         };
         self.line(view, line, &place);
         if line.tick.is_some() && view.open == Some(entry.chat) {

@@ -12,9 +12,11 @@ pub fn refusal(code: FailureCode, message: &str) -> String {
         FailureCode::TooLarge => "it is too long",
         FailureCode::RateLimited => "too many at once",
         FailureCode::Unavailable => "the server cannot take it now",
-        FailureCode::NotAllowed => "your role here does not allow it",
+        FailureCode::NotAllowed => "that is not for you to do here",
         FailureCode::NotAccepted => "no messages pass between the two of you",
         FailureCode::StrangersLimited => "you have written to as many new people today as one may",
+        FailureCode::TargetNotFound => "there is no such message any more",
+        FailureCode::TooLate => "it is too late for that",
         FailureCode::MediaTicket => "the file has to be sent anew",
         FailureCode::RequestIdReused => "it was sent before, with another text",
         FailureCode::Invalid | FailureCode::Unspecified => return clean(message),
@@ -26,6 +28,9 @@ pub fn refusal(code: FailureCode, message: &str) -> String {
 pub fn call(error: &CallError) -> String {
     let words = match (error.reason, error.code) {
         (ErrorReason::RoleTooLow, _) => "your role here does not allow it",
+        (ErrorReason::NotAllowed, _) => "that is not for you to do here",
+        (ErrorReason::TargetNotFound, _) => "there is no such message any more",
+        (ErrorReason::TooLate, _) => "it is too late for that",
         (ErrorReason::ChatNotFound, _) => "you are not in this chat, or nobody wrote in it yet",
         (ErrorReason::UserNotFound, _) => "there is no such person",
         (ErrorReason::GroupFull, _) => "the group is full",
