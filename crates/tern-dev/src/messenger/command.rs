@@ -184,6 +184,19 @@ impl Command {
         Self::of_word(word, rest.trim()).unwrap_or_else(|| Self::wrong(word))
     }
 
+    /// Returns whether the command is about a message that it does not name by its number.
+    pub fn is_about_a_message(&self) -> bool {
+        matches!(
+            self,
+            Self::Reply { message: None, .. }
+                | Self::Edit { message: None, .. }
+                | Self::React { message: None, .. }
+                | Self::Pin(None)
+                | Self::Unpin(None)
+                | Self::Delete(None)
+        )
+    }
+
     /// Returns the command that begins with `word` and goes on with `rest`. `None` if there is no such command, or if
     /// `rest` does not fit it.
     fn of_word(word: &str, rest: &str) -> Option<Self> {

@@ -62,6 +62,11 @@ impl Desk {
     /// why there is none, and returns `None`.
     fn target(&self, typed: Option<u64>, own: bool) -> Option<(ChatId, Message)> {
         let chat = self.writable()?;
+        let newest = typed.is_none() && self.view.selected.is_none();
+        if own && newest && self.view.is_sending() {
+            self.notice("your last message is not sent yet".to_owned());
+            return None;
+        }
         let message = self.view.target(typed, own);
         if message.is_none() {
             self.notice(match typed {
@@ -121,7 +126,6 @@ mod tests {
         for (seq, sender) in [(1, me), (2, bob), (3, me), (4, bob)] {
             show(&mut desk, bob, seq, sender);
         }
-        desk.submit("/reply yes").await;
         desk.submit("/edit new").await;
         desk.submit("/react #2 👍").await;
         desk.view.selected = Some(Seq(1));
@@ -130,13 +134,16 @@ mod tests {
         desk.view.selected = None;
         desk.submit("/delete").await;
         desk.submit("/delete #99").await;
+        desk.submit("/reply yes").await;
+        // The answer is not sent yet, and the message before it is not meant.
+        desk.submit("/edit no").await;
         let expected = [
-            (None, 4, "yes"),
             (Some(3), 0, "new"),
             (Some(2), 0, "👍"),
             (Some(1), 0, "newer"),
             (Some(1), 0, ""),
             (Some(3), 0, ""),
+            (None, 4, "yes"),
         ];
         let expected = expected.map(|(target, answers, body)| (target, answers, body.to_owned()));
         assert_eq!(outbox(&desk).await, expected);

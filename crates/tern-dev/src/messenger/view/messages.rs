@@ -34,6 +34,13 @@ impl View {
         newest.find(|message| !own || message.entry.sender == Some(self.me))
     }
 
+    /// Returns whether messages of the user to the open chat have no place in it yet.
+    pub fn is_sending(&self) -> bool {
+        let room = self.open.and_then(|chat| self.rooms.get(&chat));
+        let waits = |queued: &QueuedMessage| queued.message.act() == Act::Message && !was_refused(queued);
+        room.is_some_and(|room| room.queued.iter().any(waits))
+    }
+
     /// Selects the message above the selected one, or with `down` the one below. Without a selection it begins with
     /// the newest message, and below that the selection ends. Returns false if there is no message above.
     pub fn select(&mut self, down: bool) -> bool {
