@@ -1,7 +1,7 @@
-//! What a person does with messages: answers, edits and deletes them, reacts to them, pins them, passes them on; and
-//! messages as they are after that. Each deed is a send like any other: it waits in the outbox until the server has
-//! taken it, [`crate::Event::Send`] tells its state, and an entry of the log tells it to all devices. An app that has a
-//! form of its own for its bodies makes such sends itself, by the functions of [`Outgoing`].
+//! Lets a person answer, edit, delete and pin messages, react to them and pass them on, and gives an app the messages
+//! as they are after that. Each deed is a send like any other: it waits in the outbox until the server has taken it,
+//! [`crate::Event::Send`] tells its state, and an entry of the log tells it to all devices. An app that has a form of
+//! its own for its bodies makes such sends itself, by the functions of [`Outgoing`].
 
 use bytes::Bytes;
 use prost::Message as _;

@@ -7,7 +7,7 @@ use tern_types::Seq;
 
 use super::{Entry, Outgoing};
 
-/// What an entry does to the messages of its chat.
+/// The effect of an entry on the messages of its chat.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Act<'a> {
     /// It is a message.

@@ -12,7 +12,7 @@ use crate::error::ClientError;
 
 /// The number of entries that are in memory at once.
 const PAGE: i64 = 1000;
-/// What version 2 has and version 1 has not.
+/// The statements that add what version 1 lacks.
 const ADD_TARGETS: &str = "ALTER TABLE entries ADD COLUMN kind INTEGER NOT NULL DEFAULT 0; \
      ALTER TABLE entries ADD COLUMN target INTEGER; \
      CREATE INDEX entries_about ON entries (chat, target) WHERE target NOT NULL;";

@@ -243,7 +243,7 @@ struct Device {
     chats: Vec<(ChatId, To)>,
     /// The place of each chat in `chats`, by its id as text.
     places: HashMap<Bytes, usize>,
-    /// What the device may do to the messages of each chat, in the order of `chats`.
+    /// The messages of each chat to which the device may do something, in the order of `chats`.
     known: Vec<Known>,
     /// The device's cursors, kept over reconnects as a phone keeps them.
     cursors: Cursors,

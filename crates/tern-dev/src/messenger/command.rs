@@ -125,7 +125,7 @@ pub const HELP: &[(&str, &str)] = &[
     ),
     (
         "/react 👍",
-        "react to the selected or last message; once more takes it back (/react #12 👍)",
+        "react to the selected or last message; once more takes it back",
     ),
     (
         "/delete",
