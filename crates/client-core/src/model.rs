@@ -1,6 +1,9 @@
 //! This module has the types that the app sees: entries, chats, messages to send, events.
 
+mod act;
 mod attached;
+mod message;
+mod outgoing;
 
 use std::time::Duration;
 
@@ -10,6 +13,9 @@ use tern_proto::v1;
 use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES};
 use tern_types::{ChatId, DeviceId, IdError, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
+
+pub use act::{Act, erased};
+pub use message::{Deletion, Message, Messages, Reaction};
 
 /// One item of a chat's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,12 +36,14 @@ pub struct Entry {
     /// The number of the chat's entries up to and with this one that count as unread for those who did not send them.
     /// It is 0 in an entry that was made from the result of an own send, which does not say it.
     pub ordinal: u64,
-    /// The content: a message, a reaction, or a change of the chat. It is empty if this version does not know the kind.
+    /// The content: a message, something that is done to an earlier one, or a change of the chat. It is empty if this
+    /// version does not know the kind. [`Entry::act`] says what it does to messages.
     pub content: v1::EntryContent,
 }
 
 impl Entry {
-    /// Returns the message, or `None` if the entry is something else (a member was added, a title was changed …).
+    /// Returns the message, or `None` if the entry is something else (a member was added, a title was changed …), or if
+    /// its content was erased.
     pub fn message(&self) -> Option<&v1::Message> {
         match &self.content.content {
             Some(v1::entry_content::Content::Message(message)) => Some(message),
@@ -44,26 +52,14 @@ impl Entry {
     }
 
     /// Returns the message's text: the body, or the text beside the attachments. Bytes of a body that are no UTF-8 are
-    /// replaced. Returns `None` if the entry is no message.
+    /// replaced. Of a reaction the text is the reaction, and of an edit the new text. Returns `None` if the entry is no
+    /// message.
     pub fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
         if let Some(body) = self.attached() {
             return Some(body.text.into());
         }
         self.message()
             .map(|message| String::from_utf8_lossy(&message.body))
-    }
-
-    /// Returns whether the entry raises the chat's unread count.
-    pub fn counts_as_unread(&self) -> bool {
-        use v1::MessageKind as Kind;
-        // A message without an envelope is an ordinary one.
-        self.message().is_some_and(|message| {
-            let (kind, uncounted) = message
-                .envelope
-                .as_ref()
-                .map_or((0, false), |envelope| (envelope.kind, envelope.uncounted));
-            !uncounted && matches!(Kind::try_from(kind), Ok(Kind::Unspecified | Kind::Message))
-        })
     }
 }
 
@@ -329,7 +325,8 @@ impl std::fmt::Debug for Credentials {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// An entry of a chat. Each entry that the cursor reaches comes exactly once and in the chat's order, including own
-    /// messages. Entries over which the cursor was set or raised do not come.
+    /// messages. Entries over which the cursor was set or raised do not come. If [`Entry::target`] is a seq, the
+    /// message with that seq has changed.
     Entry(Entry),
     /// The new state of a send of this device.
     Send {

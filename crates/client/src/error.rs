@@ -38,6 +38,9 @@ pub enum ClientError {
     /// The outbox has no room for the message. Nothing of it was stored.
     #[error("the outbox is full")]
     OutboxFull,
+    /// This device does not have the message, or the message was deleted.
+    #[error("there is no such message on this device")]
+    NoSuchMessage,
     /// The client has ended.
     #[error("the client has stopped")]
     Stopped,

@@ -10,6 +10,7 @@
 //!
 //! - [`client`]: the handle that an app holds; start here: [`Client::start`], send, mark as read
 //! - [`chats`]: what an app shows: chats, histories, receipts, names
+//! - [`messages`]: edits, deletions, reactions, pins, and messages as they are after that
 //! - [`privacy`]: blocks, contacts, and the audience of the person's presence
 //! - [`tern_client_core`]: what is decided, as pure functions: the protocol, the types that the app sees, the delays
 //!   between attempts
@@ -35,6 +36,7 @@ mod error;
 mod events;
 mod http;
 pub mod media;
+mod messages;
 mod privacy;
 #[cfg(test)]
 mod simulation;
@@ -50,6 +52,6 @@ pub use events::EventStream;
 pub use media::{Attachment, MediaError, PictureOf, Progress};
 pub use privacy::{Audience, Privacy};
 pub use tern_client_core::model::{
-    Chat, Credentials, Entry, Event, FailureCode, Mark, MessageReceipts, Outgoing, Presence, QueuedMessage,
-    SendState, StopReason, To,
+    Act, Chat, Credentials, Deletion, Entry, Event, FailureCode, Mark, Message, MessageReceipts, Messages,
+    Outgoing, Presence, QueuedMessage, Reaction, SendState, StopReason, To,
 };

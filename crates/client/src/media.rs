@@ -146,15 +146,28 @@ impl Client {
             return Ok(());
         };
         let mut message = queued.message;
-        for attachment in &mut message.envelope.attachments {
-            let forward = v1::ForwardMediaRequest {
+        self.renew_tickets(None, &mut message.envelope).await?;
+        self.send_again(request, message).await?;
+        Ok(())
+    }
+
+    /// Gets new tickets for the attachments of an envelope. `chat` is a chat with a message that has them; `None` says
+    /// that they are this user's own uploads.
+    pub(crate) async fn renew_tickets(
+        &self,
+        chat: Option<ChatId>,
+        envelope: &mut v1::Envelope,
+    ) -> Result<(), CallError> {
+        let chat_id = chat.map(|chat| chat.to_string()).unwrap_or_default();
+        for attachment in &mut envelope.attachments {
+            let request = v1::ForwardMediaRequest {
+                chat_id: chat_id.clone(),
                 media_id: attachment.media_id.clone(),
                 ..Default::default()
             };
-            let ticket = self.api().forward_media(forward).await?.ticket;
+            let ticket = self.api().forward_media(request).await?.ticket;
             attachment.ticket = ticket.unwrap_or_default().ticket;
         }
-        self.send_again(request, message).await?;
         Ok(())
     }
 

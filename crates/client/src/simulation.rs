@@ -1,20 +1,23 @@
 //! Tests the engine and the local store against a simulated server and network. These lose, repeat, delay and reorder
 //! frames as far as the protocol allows.
 
+mod acts;
 mod properties;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use prost::Message as _;
 use tern_proto::v1::client_item::Item;
+use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::server_event::Event as Wire;
-use tern_proto::v1::{self, ErrorReason, send_message, send_result::Outcome};
+use tern_proto::v1::{self, SendErrorCode, send_message, send_result::Outcome};
 use tern_types::{ChatId, RequestId, Seq, Timestamp};
 
 use tern_client_core::CallError;
 use tern_client_core::engine::{Call, Effects, Engine, Input, StreamOrder};
 use tern_client_core::model::{Chat, ChatList, Entry, Event, ListedChat, Outgoing, SendState};
-use tern_client_core::testing::{NOW, credentials, entry, frame, message_content, opened, settings, wire};
+use tern_client_core::testing::{NOW, credentials, entry, frame, opened, settings, wire};
 
 use crate::config::StoreLocation;
 use crate::store::Store;
@@ -52,6 +55,8 @@ pub struct World {
     pub written: Vec<(ChatId, RequestId)>,
     /// The messages of which the app was told that they are sent.
     pub sent_told: Vec<RequestId>,
+    /// A page of history on its way to the device.
+    page: Vec<Entry>,
 }
 
 impl World {
@@ -87,6 +92,7 @@ impl World {
             told: Vec::new(),
             written: Vec::new(),
             sent_told: Vec::new(),
+            page: Vec::new(),
         };
         world.apply(Input::Start);
         world
@@ -243,7 +249,7 @@ impl World {
             }
             Some(Item::Send(send)) => {
                 let result = if unavailable {
-                    unavailable_now(&send)
+                    refused(&send, SendErrorCode::Unavailable)
                 } else {
                     self.commit(&send)
                 };
@@ -270,15 +276,24 @@ impl World {
             .entries
             .iter()
             .position(|entry| entry.request == Some(request));
+        let content = v1::Message {
+            envelope: Some(v1::Envelope::decode(send.envelope.clone()).unwrap()),
+            body: send.body.clone(),
+        };
+        let entry = Entry {
+            sender: Some(me.user),
+            device: Some(me.device),
+            request: Some(request),
+            content: v1::EntryContent {
+                content: Some(Content::Message(content)),
+            },
+            ..entry(chat, log.entries.len() as u64 + 1)
+        };
+        if known.is_none() && !log.takes(entry.act(), me.user) {
+            return refused(send, SendErrorCode::TargetNotFound);
+        }
         let index = known.unwrap_or_else(|| {
-            let seq = log.entries.len() as u64 + 1;
-            log.entries.push(Entry {
-                sender: Some(me.user),
-                device: Some(me.device),
-                request: Some(request),
-                content: message_content(&String::from_utf8_lossy(&send.body)),
-                ..entry(chat, seq)
-            });
+            log.put(entry);
             log.entries.len() - 1
         });
         let entry = &log.entries[index];
@@ -389,7 +404,7 @@ impl World {
                         self.pass(Duration::from_secs(6));
                         self.resend(chat);
                     }
-                    None if self.store.outbox().unwrap().is_empty() => return,
+                    None if self.nothing_waits() => return,
                     None => self.pass(Duration::from_secs(20)),
                 }
                 continue;
@@ -397,6 +412,14 @@ impl World {
             self.deliver(chat, false);
         }
         panic!("no end: {:?}", self.store.outbox());
+    }
+
+    /// Returns whether every message of the outbox was refused.
+    fn nothing_waits(&self) -> bool {
+        let outbox = self.store.outbox().unwrap();
+        outbox
+            .iter()
+            .all(|queued| matches!(queued.state, SendState::Failed { .. }))
     }
 
     /// Checks what must hold at the end: entries were told in order, and the store has exactly the server's log.
@@ -443,12 +466,11 @@ impl World {
     }
 }
 
-fn unavailable_now(send: &v1::SendMessage) -> v1::SendResult {
-    let code = v1::SendErrorCode::Unavailable.into();
+fn refused(send: &v1::SendMessage, code: SendErrorCode) -> v1::SendResult {
     let error = v1::SendError {
-        code,
+        code: code.into(),
         retry_after_ms: 500,
-        message: ErrorReason::Unavailable.as_str_name().into(),
+        message: code.as_str_name().into(),
     };
     v1::SendResult {
         request_id: send.request_id.clone(),

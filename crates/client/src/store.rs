@@ -3,7 +3,15 @@
 //! A commit is one transaction and is on the disk when it returns (WAL, synchronous = FULL). The driver acknowledges
 //! to the server only what was committed, and reports a send as taken only then. Calls block; the driver runs those
 //! on a file on a blocking thread.
+//!
+//! - `read`, `write`: what the engine and the app need, and the engine's changes; `rows`: the columns of both
+//! - `messages`: messages as they are now; `erase`: the contents of deleted messages
+//! - `uploads`: the uploads that have not ended
+//! - `migrate`: the stores of earlier versions; `private`: files that are their owner's alone
 
+mod erase;
+mod messages;
+mod migrate;
 mod private;
 mod read;
 mod rows;
@@ -25,7 +33,7 @@ use crate::error::ClientError;
 /// The statements that make the tables of a new store.
 const SCHEMA: &str = include_str!("store/schema.sql");
 /// The `PRAGMA user_version` of this schema.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// The time that a new owner of the file waits for the former one to end. The file has one owner at a time.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of prepared statements that are kept, which is enough for all of them.
@@ -74,16 +82,22 @@ impl Store {
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        Self::prepare(connection, false, keep_history)
+        // What is deleted is overwritten, so that a message that was deleted for everyone is gone from this disk too.
+        connection.pragma_update(None, "secure_delete", true)?;
+        let store = Self::prepare(connection, false, keep_history)?;
+        // The program may have been killed before it could empty the journal after a deletion.
+        store.empty_journal();
+        Ok(store)
     }
 
-    fn prepare(connection: Connection, in_memory: bool, keep_history: bool) -> Result<Self, ClientError> {
+    fn prepare(mut connection: Connection, in_memory: bool, keep_history: bool) -> Result<Self, ClientError> {
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         match version {
             0 => connection.execute_batch(&format!(
                 "BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
             ))?,
+            1 => migrate::from_1(&mut connection)?,
             VERSION => {}
             _ => return Err(ClientError::Corrupt("made by a newer version of this program")),
         }
@@ -109,6 +123,23 @@ impl Store {
         for change in changes {
             write::change(&transaction, change, self.keep_history)?;
         }
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        if changes.iter().any(erase::erases) {
+            self.empty_journal();
+        }
+        Ok(())
+    }
+
+    /// Moves everything from SQLite's journal (the WAL) to its place in the file, and empties the journal, because it
+    /// has former contents of the file's pages. If that fails, a later call does it: everything is committed all the
+    /// same.
+    fn empty_journal(&self) {
+        if self.in_memory {
+            return;
+        }
+        let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+        if let Err(error) = self.connection.query_row(checkpoint, [], |_| Ok(())) {
+            tracing::warn!(%error, "journal of the store not emptied");
+        }
     }
 }

@@ -205,7 +205,7 @@ async fn a_refused_message_is_sent_again_or_deleted() {
         .await;
     alice.asks("second", "! not sent").await;
     bob.asks("/unblock alice", "alice is not blocked").await;
-    alice.types("/delete").await;
+    alice.types("/discard").await;
     alice.types("/retry").await;
     bob.shows("Alice: first").await;
     alice
@@ -216,6 +216,29 @@ async fn a_refused_message_is_sent_again_or_deleted() {
         "{:?}",
         bob.seen
     );
+    place.end().await;
+}
+
+#[tokio::test]
+async fn messages_are_answered_changed_and_deleted_by_typing() {
+    let (place, mut alice, mut bob) = Place::with_two().await;
+    // Both lines are typed at once, as a script does.
+    alice.types("helo\n/edit hello").await;
+    bob.shows("Alice: helo").await;
+    bob.shows("Alice edited #1: hello").await;
+    bob.asks("/chat alice", "Alice: hello (edited)").await;
+    bob.types("/reply good morning").await;
+    alice.shows("Bob: (to you: hello) good morning").await;
+    alice.types("/react 👍").await;
+    bob.shows("Alice reacted 👍 to #3 “good morning”").await;
+    alice.types("/react 👍").await;
+    bob.shows("Alice took 👍 back from #3").await;
+    alice.types("/pin").await;
+    bob.shows("Alice pinned #3 “good morning”").await;
+    alice.types("/delete #1").await;
+    bob.shows("Alice deleted #1").await;
+    bob.asks("/react #1 👍", "there is no message 1 here").await;
+    bob.asks("/delete #3", "you deleted #3").await;
     place.end().await;
 }
 

@@ -138,7 +138,7 @@ impl ChatState {
         self.row.chat.head = self.row.chat.head.max(entry.seq);
         self.row.chat.active_at = self.row.chat.active_at.max(entry.sent_at);
         let own = entry.sender == Some(me);
-        if own && entry.message().is_some() {
+        if own && entry.is_message() {
             self.row.own = self.row.own.max(entry.seq);
             self.read_own(entry.seq);
         }
@@ -157,7 +157,7 @@ impl ChatState {
             );
             self.unread.push_back(entry.seq);
         }
-        if entry.message().is_none() {
+        if !entry.is_message() {
             self.changed = entry.seq;
         }
         self.absorb_content(entry, me);

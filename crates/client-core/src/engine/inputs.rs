@@ -111,7 +111,8 @@ impl Input {
 /// A change of the local store. All changes of one [`Effects`] are committed in one transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Stores the entry. If it is a send of this device, its message leaves the outbox.
+    /// Stores the entry. If it is a send of this device, its message leaves the outbox. If it deletes a message, what
+    /// the store has of that message's content is erased.
     Entry(Entry),
     /// Stores the chat in place of what is stored of it.
     Chat(ChatRow),
@@ -160,7 +161,9 @@ pub enum Change {
     /// Stores the epoch of the server's store, to which all cursors belong.
     Epoch(StoreEpoch),
     /// Deletes all cursors, chats, entries and receipts. Own messages that were sent at `since` or later go
-    /// back into the outbox; if there are very many, the newest of them.
+    /// back into the outbox; if there are very many, the newest of them. What was to be done to earlier messages is not
+    /// sent again, because in another store their seqs may stand for other messages: if it waits in the outbox, it has
+    /// failed.
     Reset {
         /// The epoch of the server's present store.
         epoch: StoreEpoch,

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tern_client_core::testing::credentials;
 
 use super::World;
+use super::acts::Deed;
 
 /// A random event in the [`World`].
 #[derive(Debug, Clone)]
@@ -20,6 +21,15 @@ enum Act {
     Pass(u64),
     LoseStream,
     Crash,
+    OtherActs {
+        chat: usize,
+        deed: Deed,
+        target: usize,
+        lost: bool,
+    },
+    DeviceActs { chat: usize, deed: Deed, target: usize },
+    ReadHistory(usize),
+    StoreHistory,
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -34,6 +44,28 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0u64..40_000).prop_map(Act::Pass),
         1 => Just(Act::LoseStream),
         1 => Just(Act::Crash),
+    ]
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        2 => Just(Deed::Edit),
+        2 => Just(Deed::Delete),
+        3 => any::<bool>().prop_map(|take_back| Deed::React { take_back }),
+        1 => any::<bool>().prop_map(|take_back| Deed::Pin { take_back }),
+    ]
+}
+
+/// Returns an event as [`act`] does, or one in which something is done to an earlier message.
+fn act_or_deed() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        8 => act(),
+        2 => (0usize..3, deed(), any::<usize>(), any::<bool>())
+            .prop_map(|(chat, deed, target, lost)| Act::OtherActs { chat, deed, target, lost }),
+        2 => (0usize..3, deed(), any::<usize>())
+            .prop_map(|(chat, deed, target)| Act::DeviceActs { chat, deed, target }),
+        1 => (0usize..3).prop_map(Act::ReadHistory),
+        1 => Just(Act::StoreHistory),
     ]
 }
 
@@ -52,6 +84,15 @@ fn play(world: &mut World, acts: &[Act]) {
             Act::Pass(millis) => world.pass(Duration::from_millis(millis)),
             Act::LoseStream => world.lose_stream(),
             Act::Crash => world.crash(),
+            Act::OtherActs {
+                chat,
+                deed,
+                target,
+                lost,
+            } => world.other_acts(world.chat(chat), deed, target, lost),
+            Act::DeviceActs { chat, deed, target } => world.device_acts(world.chat(chat), deed, target),
+            Act::ReadHistory(chat) => world.read_history(world.chat(chat)),
+            Act::StoreHistory => world.store_history(),
         }
     }
 }
@@ -66,6 +107,16 @@ proptest! {
         world.settle();
         world.check();
         world.check_sends();
+    }
+
+    #[test]
+    fn messages_are_what_the_log_makes_of_them_and_nothing_is_left_of_the_deleted(
+        acts in prop::collection::vec(act_or_deed(), 0..150),
+    ) {
+        let mut world = World::new(&[0, 3, 7]);
+        play(&mut world, &acts);
+        world.settle();
+        world.check_messages();
     }
 
     #[test]

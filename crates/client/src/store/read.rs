@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
+use tern_proto::v1::MessageKind;
 use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -184,13 +185,14 @@ pub(super) fn outbox(db: &Connection) -> Result<Vec<QueuedMessage>> {
 }
 
 /// Returns the newest `limit` messages that this device has sent since `since`, in the order of sending, made ready to
-/// be sent again.
+/// be sent again. What the device did to earlier messages is not among them.
 pub(super) fn own_recent(db: &Connection, since: Timestamp, limit: i64) -> Result<Vec<QueuedMessage>> {
     let mut statement = db.prepare(&format!(
         "SELECT {ENTRY_COLUMNS} FROM entries WHERE device = (SELECT value FROM meta WHERE key = 'device') \
-         AND request NOT NULL AND sent_at >= ?1 ORDER BY sent_at DESC, seq DESC LIMIT ?2"
+         AND request NOT NULL AND sent_at >= ?1 AND kind = ?3 ORDER BY sent_at DESC, seq DESC LIMIT ?2"
     ))?;
-    let rows = statement.query_map(params![since.0, limit], rows::entry)?;
+    let kind = i32::from(MessageKind::Message);
+    let rows = statement.query_map(params![since.0, limit, kind], rows::entry)?;
     let entries = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     let mut peer_of = db.prepare("SELECT peer FROM chats WHERE chat = ?1 AND peer NOT NULL")?;
     let mut recent = Vec::new();
@@ -203,8 +205,9 @@ pub(super) fn own_recent(db: &Connection, since: Timestamp, limit: i64) -> Resul
     Ok(recent)
 }
 
-/// Turns an entry into a message to be sent, or returns `None` if it is no message or has no request_id. In a direct
-/// chat the message is addressed to the other person, since the server's restored store may not have the chat yet.
+/// Turns an entry into a message to be sent, or returns `None` if it is no message, was erased, or has no request_id.
+/// In a direct chat the message is addressed to the other person, since the server's restored store may not have the
+/// chat yet.
 fn again(entry: Entry, peer: Option<UserId>) -> Option<QueuedMessage> {
     let message = entry.message()?.clone();
     Some(QueuedMessage {

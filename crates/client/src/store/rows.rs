@@ -12,6 +12,8 @@ use tern_client_core::model::{Chat, Entry, Outgoing, QueuedMessage, SendState, T
 
 /// The columns that [`entry`] reads, in its order.
 pub(super) const ENTRY_COLUMNS: &str = "chat, seq, sent_at, sender, device, request, ordinal, content";
+/// The number of columns that [`entry`] reads.
+pub(super) const ENTRY_COLUMN_COUNT: usize = 8;
 /// The columns that [`chat`] reads, in its order.
 pub(super) const CHAT_COLUMNS: &str = "chat, kind, title, peer, member_count, role, head, active_at, read, unread, \
      is_left, cursor, known, confirmed_read, listed_head, listed_unread, own";
@@ -37,6 +39,11 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         ordinal: seq(row, 6)?.0,
         content: message(row, 7)?,
     })
+}
+
+/// Returns the value of the column `kind`: the number of the entry's [`v1::MessageKind`], or 0 if it is no message.
+pub(super) fn kind(entry: &Entry) -> i32 {
+    entry.kind().unwrap_or_default().into()
 }
 
 pub(super) fn chat(row: &Row<'_>) -> rusqlite::Result<ChatRow> {

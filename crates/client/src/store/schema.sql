@@ -37,10 +37,18 @@ CREATE TABLE entries (
     ordinal INTEGER NOT NULL,
     -- 1 if the entry counts as unread for somebody who has not read it.
     counts INTEGER NOT NULL,
-    -- An encoded tern.v1.EntryContent.
+    -- An encoded tern.v1.EntryContent. The content of a deleted message, of its edits and of the reactions to it is an
+    -- Erased.
     content BLOB NOT NULL,
+    -- The number of the tern.v1.MessageKind that the entry is, or was before its content was erased. 0 means that it is
+    -- no message, or of a kind that this version does not know.
+    kind INTEGER NOT NULL DEFAULT 0,
+    -- The seq of the message that the entry edits, deletes, reacts to or pins.
+    target INTEGER,
     UNIQUE (chat, seq)
 );
+
+CREATE INDEX entries_about ON entries (chat, target) WHERE target NOT NULL;
 
 -- Own messages in the order of writing. A row is deleted when this device has the message's entry.
 CREATE TABLE outbox (

@@ -1,5 +1,7 @@
 //! Tests of the store: it keeps its content over a restart, and empties the outbox and the history when it has to.
 
+mod messages;
+
 use std::time::Duration;
 
 use tern_proto::v1::{ChatKind, Role};

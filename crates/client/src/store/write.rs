@@ -2,13 +2,13 @@
 
 use prost::Message;
 use rusqlite::{Connection, params};
-use tern_types::{RequestId, Timestamp, UserId};
+use tern_types::{RequestId, Seq, Timestamp, UserId};
 
 use tern_client_core::engine::{Change, ChatRow};
-use tern_client_core::model::{Credentials, Entry, QueuedMessage, SendState, StoreEpoch};
+use tern_client_core::model::{Act, Credentials, Entry, FailureCode, QueuedMessage, SendState, StoreEpoch};
 
-use super::Store;
 use super::rows::{self, FAILED, QUEUED, SENT};
+use super::{Store, erase};
 use crate::error::ClientError;
 
 /// The largest number of own messages that are sent again after the server's store was restored. Sending them takes
@@ -111,7 +111,8 @@ fn put_credentials(db: &Connection, credentials: &Credentials) -> Result {
 }
 
 /// Stores an entry, and deletes this device's message from the outbox if the entry is the one that it became. The
-/// server's version of an entry, which has an ordinal, replaces the one that was made from a send's result.
+/// server's version of an entry, which has an ordinal, replaces the one that was made from a send's result. If the
+/// entry deletes a message, that message's content is erased.
 fn put_entry(db: &Connection, entry: &Entry, keep_history: bool) -> Result {
     if let Some(request) = entry.request {
         let applied = "DELETE FROM outbox WHERE request = ?1 AND state <> ?2 \
@@ -125,10 +126,13 @@ fn put_entry(db: &Connection, entry: &Entry, keep_history: bool) -> Result {
     if !keep_history {
         return Ok(());
     }
+    let replacement = erase::replacement(db, entry)?;
+    let content = replacement.as_ref().unwrap_or(&entry.content);
     run(
         db,
-        "INSERT INTO entries (chat, seq, sent_at, sender, device, request, ordinal, counts, content) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+        "INSERT INTO entries \
+         (chat, seq, sent_at, sender, device, request, ordinal, counts, content, kind, target) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
          ON CONFLICT (chat, seq) DO UPDATE SET ordinal = excluded.ordinal, content = excluded.content \
          WHERE excluded.ordinal > 0",
         params![
@@ -140,9 +144,15 @@ fn put_entry(db: &Connection, entry: &Entry, keep_history: bool) -> Result {
             entry.request.map(|id| *id.as_bytes()),
             i64::try_from(entry.ordinal).unwrap_or(i64::MAX),
             entry.counts_as_unread(),
-            entry.content.encode_to_vec(),
+            content.encode_to_vec(),
+            rows::kind(entry),
+            entry.target().map(Seq::to_i64),
         ],
-    )
+    )?;
+    match entry.act() {
+        Act::Delete { target } => erase::erase(db, entry.chat, target),
+        _ => Ok(()),
+    }
 }
 
 fn put_chat(db: &Connection, row: &ChatRow) -> Result {
@@ -166,7 +176,7 @@ fn put_chat(db: &Connection, row: &ChatRow) -> Result {
             chat.read.to_i64(),
             chat.unread,
             chat.left,
-            row.cursor.map(tern_types::Seq::to_i64),
+            row.cursor.map(Seq::to_i64),
             row.known,
             row.confirmed_read.to_i64(),
             row.listed_head.to_i64(),
@@ -212,16 +222,31 @@ fn put_queued(db: &Connection, queued: &QueuedMessage) -> Result {
 }
 
 /// Deletes everything that came from the server's former store. Own messages since `since`, which the restored store
-/// may lack, go into the outbox again, before those that wait there, with their old request_ids.
+/// may lack, go into the outbox again, before those that wait there, with their old request_ids. What was to be done to
+/// an earlier message has failed, because its seq may stand for another message in the restored store.
 fn reset(db: &Connection, epoch: StoreEpoch, since: Timestamp) -> Result {
     let waiting = super::read::outbox(db)?;
     let recent = super::read::own_recent(db, since, MAX_RECENT)?;
     for table in ["outbox", "entries", "chats", "receipts"] {
         db.execute(&format!("DELETE FROM {table}"), [])?;
     }
-    for queued in recent.iter().chain(&waiting) {
-        put_queued(db, queued)?;
+    for queued in recent.into_iter().chain(waiting) {
+        put_queued(db, &without_target(queued))?;
     }
     run(db, "DELETE FROM meta WHERE key = 'listed'", [])?;
     put_meta(db, "epoch", epoch.as_bytes())
+}
+
+/// Returns the message as it is to wait for another store of the server. If it is about an earlier message, it has
+/// failed.
+fn without_target(queued: QueuedMessage) -> QueuedMessage {
+    let failed = matches!(queued.state, SendState::Failed { .. });
+    if failed || queued.message.act().target().is_none() {
+        return queued;
+    }
+    let state = SendState::Failed {
+        code: FailureCode::TargetNotFound,
+        message: "the server's store was replaced".to_owned(),
+    };
+    QueuedMessage { state, ..queued }
 }

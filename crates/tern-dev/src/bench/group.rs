@@ -251,7 +251,7 @@ impl Device {
 
     fn take(&mut self, heard: Heard) {
         match heard {
-            Heard::Entry { seq, content } => self.has(seq, &content),
+            Heard::Entry { seq, content, .. } => self.has(seq, &content),
             Heard::Sent { request, seq } => {
                 if let Some(began) = self.answered(&request) {
                     self.group

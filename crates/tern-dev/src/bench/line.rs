@@ -8,7 +8,7 @@ use tern_client::Credentials;
 use tern_client::connection::Gateways;
 use tern_proto::v1::client_item::Item;
 use tern_proto::v1::{
-    Ack, ClientFrame, ClientItem, MarkRead, Open, PresenceState, SendMessage, SetActive, Typing,
+    Ack, ClientFrame, ClientItem, Envelope, MarkRead, Open, PresenceState, SendMessage, SetActive, Typing,
     WatchErrorCode, WatchPresence, send_message,
 };
 use tern_types::{ChatId, RequestId, UserId};
@@ -56,7 +56,12 @@ pub struct Cursor {
 /// An event that matters to a load.
 pub enum Heard {
     /// An entry, when it comes for the first time.
-    Entry { seq: u64, content: Bytes },
+    Entry {
+        /// The chat's id as text.
+        chat: Bytes,
+        seq: u64,
+        content: Bytes,
+    },
     /// The result of a send that was accepted, by its request_id.
     Sent { request: Bytes, seq: u64 },
     /// The result of a send that was refused, by its request_id.
@@ -139,6 +144,7 @@ impl Line {
             Event::Entry(entry) => {
                 if self.advance(&entry.chat_id, entry.seq, false) {
                     heard.push(Heard::Entry {
+                        chat: entry.chat_id,
                         seq: entry.seq,
                         content: entry.content,
                     });
@@ -230,12 +236,17 @@ impl Line {
     /// Queues a message for the next [`Self::flush`], and returns its request_id. Its body has `body` bytes and
     /// contains the present time.
     pub fn say(&mut self, to: &send_message::To, body: u32, clock: &Clock) -> RequestId {
+        self.send(to, &Envelope::default(), clock.stamp(body))
+    }
+
+    /// Queues a message of any kind for the next [`Self::flush`], and returns its request_id.
+    pub fn send(&mut self, to: &send_message::To, envelope: &Envelope, body: Bytes) -> RequestId {
         let request = RequestId::random();
         self.push(Item::Send(SendMessage {
             request_id: request.to_string(),
             to: Some(to.clone()),
-            envelope: Bytes::new(),
-            body: clock.stamp(body),
+            envelope: envelope.encoded(),
+            body,
         }));
         request
     }

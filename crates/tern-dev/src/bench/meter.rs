@@ -44,7 +44,11 @@ impl Clock {
     /// Returns the time since the body at the end of `content` was made; `len` is the body's length in bytes. `None`
     /// if `content` is too short for such a body.
     pub fn age(&self, content: &Bytes, len: u32) -> Option<Duration> {
-        let body = content.get(content.len().checked_sub(len as usize)?..)?;
+        self.age_of(content.get(content.len().checked_sub(len as usize)?..)?)
+    }
+
+    /// Returns the time since this body was made, or `None` if it is too short to contain a time.
+    pub fn age_of(&self, body: &[u8]) -> Option<Duration> {
         let at = u64::from_le_bytes(body.get(..8)?.try_into().ok()?);
         Some(Duration::from_nanos(self.now().checked_sub(at)?))
     }

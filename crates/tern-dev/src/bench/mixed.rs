@@ -1,11 +1,17 @@
 //! Plays a day in small. People with one or two devices write to each other and in groups, in bursts, and in some chats
-//! much more than in others. Some devices are away for a while and come back.
+//! much more than in others. They react to messages, and edit or delete some of their own. Some devices are away for a
+//! while and come back.
+//!
+//! - [`deeds`]: what a device sends next
+
+mod deeds;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use rand::seq::IndexedRandom as _;
 use tern_client::Credentials;
 use tern_client::connection::Gateways;
@@ -14,6 +20,8 @@ use tern_types::ChatId;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+
+use deeds::{Counts, Deed, Delivered, Known};
 
 use super::line::{Cursors, Heard, Line, Sends};
 use super::meter::Meter;
@@ -49,7 +57,7 @@ pub struct Args {
     /// Groups
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1000))]
     groups: u32,
-    /// Messages a second in all
+    /// Messages a second in all, with reactions, edits and deletions
     #[arg(long, default_value_t = 500.0)]
     rate: f64,
 }
@@ -63,6 +71,8 @@ struct Scene {
     owed: AtomicU64,
     /// The number of deliveries that have come.
     got: AtomicU64,
+    /// The numbers of reactions, edits and deletions that were sent.
+    deeds: Counts,
     /// The number of devices of all members, by chat.
     devices: HashMap<ChatId, u64>,
     end: CancellationToken,
@@ -97,6 +107,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         body: common.body,
         owed: AtomicU64::new(0),
         got: AtomicU64::new(0),
+        deeds: Counts::default(),
         devices,
         end: CancellationToken::new(),
     });
@@ -136,11 +147,15 @@ fn set_going(
     let mut running = JoinSet::new();
     for ((number, person), mut chats) in people.iter().enumerate().zip(chats_of) {
         for (device, credentials) in person.devices.iter().enumerate() {
+            let chats = std::mem::take(&mut chats);
+            let names = chats.iter().map(|(chat, _)| Bytes::from(chat.to_string()));
             let device = Device {
                 scene: scene.clone(),
                 credentials: credentials.clone(),
                 number: number + device,
-                chats: std::mem::take(&mut chats),
+                places: names.zip(0..).collect(),
+                known: chats.iter().map(|_| Known::default()).collect(),
+                chats,
                 cursors: Cursors::new(),
                 sends: Sends::default(),
                 pause,
@@ -166,6 +181,9 @@ async fn report(target: &Target, args: &Args, scene: &Scene, spent: &Spent) -> a
         meter.deliveries.load(Ordering::Relaxed),
         spent,
     );
+    let sent = meter.sent.load(Ordering::Relaxed).max(1);
+    let share = scene.deeds.total() as f64 * 100.0 / sent as f64;
+    report.noted("about earlier messages", share, "%", scene.deeds.to_string());
     report.latency("send to result", &meter.to_result);
     report.latency("delivered while online", &meter.to_delivered);
     report.latency("reconnect to caught up", &meter.to_last);
@@ -223,12 +241,24 @@ struct Device {
     number: usize,
     /// The chats to which the device writes, the busiest first; empty if it does not write.
     chats: Vec<(ChatId, To)>,
+    /// The place of each chat in `chats`, by its id as text.
+    places: HashMap<Bytes, usize>,
+    /// The messages of each chat to which the device may do something, in the order of `chats`.
+    known: Vec<Known>,
     /// The device's cursors, kept over reconnects as a phone keeps them.
     cursors: Cursors,
-    /// The sends without a result, each with its time and the place of its chat in `chats`.
-    sends: Sends<(Instant, usize)>,
+    /// The sends without a result.
+    sends: Sends<Said>,
     /// The mean time between bursts, in seconds.
     pause: f64,
+}
+
+/// A send without a result.
+struct Said {
+    at: Instant,
+    /// The place of its chat in [`Device::chats`].
+    place: usize,
+    deed: Deed,
 }
 
 /// Returns an exponentially distributed duration with this mean in seconds, within 1 ms and 60 s.
@@ -283,8 +313,8 @@ impl Device {
         Ok(next)
     }
 
-    /// Sends a message to a chat that is chosen by Zipf's law: the first one is chosen twice as often as the second,
-    /// and three times as often as the third.
+    /// Sends a message, or something about an earlier one, to a chat that is chosen by Zipf's law: the first one is
+    /// chosen twice as often as the second, and three times as often as the third.
     fn say(&mut self, line: &mut Line) {
         let weight = |place: usize| 1.0 / (place + 1) as f64;
         let total: f64 = (0..self.chats.len()).map(weight).sum();
@@ -294,28 +324,39 @@ impl Device {
             at <= 0.0
         });
         let place = place.unwrap_or(0);
-        let request = line.say(&self.chats[place].1, self.scene.body, &self.scene.meter.clock);
-        self.scene.meter.sent.fetch_add(1, Ordering::Relaxed);
-        self.sends.sent(request, (Instant::now(), place));
+        let (scene, at) = (&self.scene, Instant::now());
+        let deed = self.known[place].choose(rand::random());
+        let (envelope, body) = deed.message(&scene.meter.clock, scene.body);
+        let request = line.send(&self.chats[place].1, &envelope, body);
+        scene.meter.sent.fetch_add(1, Ordering::Relaxed);
+        scene.deeds.add(deed);
+        self.sends.sent(request, Said { at, place, deed });
     }
 
     fn take(&mut self, heard: &mut Vec<Heard>, began: Instant, caught_up: &mut bool) {
         let (scene, meter) = (&self.scene, &self.scene.meter);
         for heard in heard.drain(..) {
             match heard {
-                Heard::Entry { content, .. } => {
-                    let Some(age) = meter.clock.age(&content, scene.body) else {
+                Heard::Entry { chat, seq, content } => {
+                    let Some(delivered) = Delivered::read(content) else {
                         continue;
                     };
                     scene.got.fetch_add(1, Ordering::Relaxed);
                     meter.count(&meter.deliveries);
+                    if let Some(place) = self.places.get(&chat).filter(|_| delivered.is_message) {
+                        self.known[*place].heard(seq);
+                    }
                     // The age of a message that waited while the device was away says nothing about the platform.
-                    if *caught_up && age < began.elapsed() {
+                    let age = meter.clock.age_of(&delivered.body);
+                    if let Some(age) = age.filter(|age| *caught_up && *age < began.elapsed()) {
                         meter.time(&meter.to_delivered, age);
                     }
                 }
-                Heard::Sent { request, .. } => {
-                    if let Some((at, place)) = self.sends.answered(&request) {
+                Heard::Sent { request, seq } => {
+                    if let Some(Said { at, place, deed }) = self.sends.answered(&request) {
+                        if deed == Deed::Say {
+                            self.known[place].sent(seq);
+                        }
                         meter.time(&meter.to_result, at.elapsed());
                         meter.count(&meter.messages);
                         let all = scene.devices.get(&self.chats[place].0).copied().unwrap_or(1);

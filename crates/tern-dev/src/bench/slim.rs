@@ -56,6 +56,32 @@ pub struct Entry {
     pub content: Bytes,
 }
 
+/// The fields of [`v1::EntryContent`] that are needed.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Content {
+    #[prost(message, tag = "1")]
+    pub message: Option<ContentMessage>,
+    #[prost(message, tag = "8")]
+    pub erased: Option<v1::Erased>,
+}
+
+/// The counterpart of [`v1::Message`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ContentMessage {
+    #[prost(message, tag = "1")]
+    pub envelope: Option<Envelope>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub body: Bytes,
+}
+
+/// The fields of [`v1::Envelope`] that are needed.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Envelope {
+    /// The value of a [`v1::MessageKind`].
+    #[prost(enumeration = "v1::MessageKind", tag = "1")]
+    pub kind: i32,
+}
+
 /// The fields of [`v1::SendResult`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SendResult {

@@ -1,5 +1,6 @@
 //! The scenes, one file each, in the order in which they are played.
 
+mod changes;
 mod crash;
 mod devices;
 mod direct;
@@ -18,6 +19,7 @@ pub async fn all(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     presence::play(stage, report).await?;
     group::play(stage, report).await?;
     devices::play(stage, report).await?;
+    changes::play(stage, report).await?;
     picture::play(stage, report).await?;
     offline::play(stage, report).await?;
     twice::play(stage, report).await?;

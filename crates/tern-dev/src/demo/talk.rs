@@ -73,6 +73,33 @@ pub async fn say(
     Ok(Said { request, chat, seq })
 }
 
+/// Waits until something that `from` did to an earlier message has its place in the log and has arrived at each device
+/// of `hearers`. `deed` is the time at which it was done, and its request_id. Prints it with all times.
+pub async fn did(
+    report: &mut Report,
+    from: &Phone,
+    deed: (Instant, RequestId),
+    what: &str,
+    hearers: &[&Phone],
+) -> anyhow::Result<()> {
+    let (began, request) = deed;
+    report.sent();
+    let (sent_at, _) = from.sent(request).await?;
+    let mut arrivals = Vec::new();
+    for hearer in hearers {
+        let (at, _) = hearer.hears(request).await?;
+        let latency = at.saturating_duration_since(began);
+        report.delivered(latency);
+        arrivals.push(format!("{} {}", hearer.name, millis(latency)));
+    }
+    // Wait for the sender's own entry too: then its device shows what was done.
+    from.hears(request).await?;
+    let tick = report.tick("✓", sent_at.saturating_duration_since(began));
+    let arrived = format!("→ {}", arrivals.join(" · "));
+    report.message(from.who, what, &tick, &arrived);
+    Ok(())
+}
+
 /// Marks the chat as read by `reader` up to this message, and waits until `watcher`, who wrote it, sees that. Returns
 /// how long that took.
 pub async fn read(

@@ -3,6 +3,9 @@
 use tern_client::Audience;
 use tern_proto::v1::Role;
 
+/// The largest number of bytes of a reaction that the server takes.
+const MAX_REACTION: usize = 64;
+
 /// The meaning of a typed line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -28,12 +31,25 @@ pub enum Command {
     Send(String),
     /// Saves the files of the message with this number, at the path `to` or in the directory for downloads.
     Save { message: u64, to: Option<String> },
-    /// Sends the files of the message with this number on to another chat.
+    /// Sends the message with this number, and its files, on to another chat.
     Forward { message: u64, to: String },
+    /// Answers a message. Here and below, `message` is the number that was typed, as in `/reply #12 yes`; without one
+    /// the command is about the selected message, or else about the newest one.
+    Reply { message: Option<u64>, text: String },
+    /// Changes the text of an own message.
+    Edit { message: Option<u64>, text: String },
+    /// Reacts to a message, or takes the same reaction back.
+    React { message: Option<u64>, reaction: String },
+    /// Pins a message.
+    Pin(Option<u64>),
+    /// Ends that a message is pinned.
+    Unpin(Option<u64>),
+    /// Deletes a message for everyone.
+    Delete(Option<u64>),
     /// Sends a refused message again: the last one is 1, the one before it 2.
     Retry(usize),
     /// Deletes a refused message, counted as for `Retry`.
-    Delete(usize),
+    Discard(usize),
     /// Connects again after the server has ended the connection.
     Connect,
     /// Shows the members of the open chat.
@@ -97,13 +113,31 @@ pub const HELP: &[(&str, &str)] = &[
     ),
     (
         "/forward 12 carol",
-        "send the file of message 12 on to another chat",
+        "send message 12, with its files, on to another chat",
     ),
+    (
+        "/reply hello",
+        "answer the selected message or the last one (/reply #12 hello: message 12)",
+    ),
+    (
+        "/edit hello",
+        "change the text of your selected or last message (/edit #12 hello)",
+    ),
+    (
+        "/react 👍",
+        "react to the selected or last message; once more takes it back",
+    ),
+    (
+        "/delete",
+        "delete your selected or last message for everyone (/delete #12)",
+    ),
+    ("/pin", "pin the selected or last message (/pin #12)"),
+    ("/unpin", "the opposite"),
     (
         "/retry",
         "send your last refused message again (/retry 2: the one before it)",
     ),
-    ("/delete", "delete it instead (/delete 2: the one before it)"),
+    ("/discard", "delete it instead (/discard 2: the one before it)"),
     ("/connect", "try again after the server has ended the connection"),
     ("/who", "who is in this chat"),
     (
@@ -128,10 +162,12 @@ pub const HELP: &[(&str, &str)] = &[
 ];
 
 impl Command {
-    /// Parses a line. A text with several lines (which only pasting makes) is a message, even if it begins with `/`.
+    /// Parses a line. A text with several lines (which only pasting makes) is a message, even if it begins with `/`,
+    /// unless it is the new text of a message or an answer to one.
     pub fn parse(line: &str) -> Self {
         let line = line.trim_end();
-        if line.contains('\n') {
+        let takes_lines = ["/edit ", "/reply "].iter().any(|command| line.starts_with(command));
+        if line.contains('\n') && !takes_lines {
             return Self::Say(line.to_owned());
         }
         let Some(rest) = line.strip_prefix('/') else {
@@ -146,6 +182,19 @@ impl Command {
         }
         let (word, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
         Self::of_word(word, rest.trim()).unwrap_or_else(|| Self::wrong(word))
+    }
+
+    /// Returns whether the command is about a message that it does not name by its number.
+    pub fn is_about_a_message(&self) -> bool {
+        matches!(
+            self,
+            Self::Reply { message: None, .. }
+                | Self::Edit { message: None, .. }
+                | Self::React { message: None, .. }
+                | Self::Pin(None)
+                | Self::Unpin(None)
+                | Self::Delete(None)
+        )
     }
 
     /// Returns the command that begins with `word` and goes on with `rest`. `None` if there is no such command, or if
@@ -165,8 +214,14 @@ impl Command {
             "forward" => Self::forward(rest)?,
             "role" => Self::role(&words)?,
             "leave" => Self::Leave(all()),
+            "reply" => Self::reply(rest)?,
+            "edit" => Self::edit(rest)?,
+            "react" => Self::react(rest)?,
+            "pin" => Self::Pin(number(rest)?),
+            "unpin" => Self::Unpin(number(rest)?),
+            "delete" => Self::Delete(number(rest)?),
             "retry" => Self::Retry(nth(rest)?),
-            "delete" => Self::Delete(nth(rest)?),
+            "discard" => Self::Discard(nth(rest)?),
             "connect" => Self::Connect,
             "block" => Self::Block(all()?),
             "unblock" => Self::Unblock(all()?),
@@ -203,6 +258,21 @@ impl Command {
             message,
             to: unquote(to),
         })
+    }
+
+    fn reply(rest: &str) -> Option<Self> {
+        let (message, text) = about(rest)?;
+        Some(Self::Reply { message, text })
+    }
+
+    fn edit(rest: &str) -> Option<Self> {
+        let (message, text) = about(rest)?;
+        Some(Self::Edit { message, text })
+    }
+
+    fn react(rest: &str) -> Option<Self> {
+        let (message, reaction) = about(rest)?;
+        (reaction.len() <= MAX_REACTION).then_some(Self::React { message, reaction })
     }
 
     fn role(words: &[String]) -> Option<Self> {
@@ -263,10 +333,28 @@ fn nth(rest: &str) -> Option<usize> {
     rest.parse().ok().filter(|nth| *nth > 0)
 }
 
-/// Splits a text into a message's number and the rest. `None` if it does not begin with a number.
+/// Splits a text into a message's number and the rest. `None` if it does not begin with a number, as in `12` or `#12`.
 fn numbered(text: &str) -> Option<(u64, &str)> {
     let (number, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let number = number.strip_prefix('#').unwrap_or(number);
     Some((number.parse().ok()?, rest.trim()))
+}
+
+/// Splits a text, as in `#12 hello`, into the number of the message that it is about, if there is one, and the rest.
+/// `None` if the rest is empty.
+fn about(text: &str) -> Option<(Option<u64>, String)> {
+    let numbered = numbered(text).filter(|_| text.starts_with('#'));
+    let (message, text) = numbered.map_or((None, text), |(number, rest)| (Some(number), rest));
+    (!text.is_empty()).then(|| (message, text.to_owned()))
+}
+
+/// Parses the number of a message. An empty text means none. `None` if the text is no number.
+fn number(text: &str) -> Option<Option<u64>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    let (number, rest) = numbered(text)?;
+    rest.is_empty().then_some(Some(number))
 }
 
 /// Splits a text into words. A text in quotes is one word. Commas separate words as blanks do.
@@ -289,150 +377,4 @@ fn unquote(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Checks that each line is parsed into its command.
-    fn mean<const N: usize>(cases: [(&str, Command); N]) {
-        for (line, command) in cases {
-            assert_eq!(Command::parse(line), command, "{line:?}");
-        }
-    }
-
-    #[test]
-    fn a_text_is_a_message_unless_it_is_blank_or_a_command() {
-        mean([
-            ("hello there ", Command::Say("hello there".into())),
-            ("  indented", Command::Say("  indented".into())),
-            ("", Command::Nothing),
-            ("   ", Command::Nothing),
-            ("//etc/passwd", Command::Say("/etc/passwd".into())),
-            (
-                "/etc/passwd\nis a file",
-                Command::Say("/etc/passwd\nis a file".into()),
-            ),
-        ]);
-    }
-
-    #[test]
-    fn commands_about_chats_and_groups_mean_what_a_person_would_expect() {
-        let group = |title: &str, people: &[&str]| Command::Group {
-            title: title.into(),
-            people: people.iter().map(|person| (*person).to_owned()).collect(),
-        };
-        mean([
-            ("/chat bob", Command::Chat("bob".into())),
-            ("/chat \"lunch club\"", Command::Chat("lunch club".into())),
-            ("/group lunch bob, carol", group("lunch", &["bob", "carol"])),
-            (
-                "/group \"lunch club\" bob carol",
-                group("lunch club", &["bob", "carol"]),
-            ),
-            ("/add dave erin", Command::Add(vec!["dave".into(), "erin".into()])),
-            ("/title Tea and cake", Command::Title("Tea and cake".into())),
-            ("/picture boat.jpg", Command::Picture("boat.jpg".into())),
-            (
-                "/role bob owner",
-                Command::Role {
-                    who: "bob".into(),
-                    role: Role::Owner,
-                },
-            ),
-            ("/leave", Command::Leave(None)),
-            ("/leave bob", Command::Leave(Some("bob".into()))),
-        ]);
-    }
-
-    #[test]
-    fn commands_about_people_mean_what_a_person_would_expect() {
-        mean([
-            ("/block bob", Command::Block("bob".into())),
-            ("/unblock bob", Command::Unblock("bob".into())),
-            ("/blocked", Command::Blocked),
-            ("/contacts", Command::Contacts(vec![])),
-            (
-                "/contacts bob, carol",
-                Command::Contacts(vec!["bob".into(), "carol".into()]),
-            ),
-            ("/forget bob", Command::Forget("bob".into())),
-            ("/privacy", Command::Privacy(vec![])),
-            (
-                "/privacy receipts off everyone",
-                Command::Privacy(vec![
-                    Setting::ReadReceipts(false),
-                    Setting::SeenBy(Audience::Everyone),
-                ]),
-            ),
-        ]);
-    }
-
-    #[test]
-    fn commands_about_messages_and_files_mean_what_a_person_would_expect() {
-        mean([
-            ("/retry", Command::Retry(1)),
-            ("/delete 2", Command::Delete(2)),
-            ("/info", Command::Info(1)),
-            ("/info 3", Command::Info(3)),
-            (
-                "/send ~/My pictures/a.jpg",
-                Command::Send("~/My pictures/a.jpg".into()),
-            ),
-            (
-                "/save 12",
-                Command::Save {
-                    message: 12,
-                    to: None,
-                },
-            ),
-            (
-                "/save 12 \"a b.jpg\"",
-                Command::Save {
-                    message: 12,
-                    to: Some("a b.jpg".into()),
-                },
-            ),
-            (
-                "/forward 3 lunch club",
-                Command::Forward {
-                    message: 3,
-                    to: "lunch club".into(),
-                },
-            ),
-        ]);
-    }
-
-    #[test]
-    fn commands_about_the_program_mean_what_a_person_would_expect() {
-        mean([("/connect", Command::Connect), ("/q", Command::Quit)]);
-    }
-
-    #[test]
-    fn what_is_wrong_is_told_with_an_example() {
-        for line in [
-            "/group",
-            "/group lunch",
-            "/chat",
-            "/add",
-            "/block",
-            "/privacy friends",
-            "/privacy receipts",
-            "/info 0",
-            "/role bob",
-            "/role bob king",
-            "/retry 0",
-            "/info x",
-            "/nonsense",
-            "/",
-            "/send",
-            "/save",
-            "/save x",
-            "/forward 1",
-        ] {
-            assert!(matches!(Command::parse(line), Command::Wrong(_)), "{line:?}");
-        }
-        let Command::Wrong(text) = Command::parse("/group lunch") else {
-            panic!()
-        };
-        assert!(text.contains("/group \"lunch club\" bob carol"), "{text}");
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 //! that waits for the server runs as a task of its own, so typing never waits for it.
 //!
 //! - [`chats`]: finds, creates and changes chats
+//! - [`messages`]: answers, edits and deletes messages, reacts to them and pins them
 //! - [`privacy`]: blocks, contacts and privacy settings
 //! - [`outbox`]: sends or deletes messages that were refused, and starts the client anew after it has ended
 //! - [`seen`]: read receipts, typing, and the people whose presence is watched
@@ -9,6 +10,7 @@
 //! This file has the state, applies updates and events, and opens chats.
 
 mod chats;
+mod messages;
 mod outbox;
 mod privacy;
 mod seen;
@@ -235,6 +237,7 @@ impl Desk {
     /// Opens a chat: loads its history, members and receipts, and marks it as read.
     pub fn open(&mut self, chat: ChatId) {
         self.view.open = Some(chat);
+        self.view.selected = None;
         let room = self.view.room(chat);
         room.new_from = room
             .chat
@@ -354,9 +357,15 @@ impl Desk {
             Command::Privacy(settings) => self.privacy(settings),
             Command::Send(path) => self.send_file(path),
             Command::Save { message, to } => self.save_files(message, to),
-            Command::Forward { message, to } => self.forward_files(message, &to),
+            Command::Forward { message, to } => self.forward(message, &to),
+            Command::Reply { message, text } => self.reply(message, text).await,
+            Command::Edit { message, text } => self.edit(message, text).await,
+            Command::React { message, reaction } => self.react(message, reaction).await,
+            Command::Pin(message) => self.pin(message, false).await,
+            Command::Unpin(message) => self.pin(message, true).await,
+            Command::Delete(message) => self.delete(message).await,
             Command::Retry(nth) => self.retry(nth).await,
-            Command::Delete(nth) => self.delete(nth).await,
+            Command::Discard(nth) => self.discard(nth).await,
             Command::Connect => match self.connect().await {
                 Ok(None) => {}
                 Ok(events) => {

@@ -1,4 +1,5 @@
-//! Sends, saves and forwards files. Transfers run beside the conversation, and the view shows their progress.
+//! Sends and saves files, and forwards messages with theirs. Transfers run beside the conversation, and the view shows
+//! their progress.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use tern_client::media::safe_name;
-use tern_client::{Client, Progress};
+use tern_client::Progress;
 use tern_proto::v1::AttachedFile;
 use tern_types::{ChatId, Seq};
 use tokio::sync::mpsc;
@@ -133,22 +134,18 @@ impl Desk {
         }
     }
 
-    /// Sends the files of message `seq` of the open chat on to another chat.
-    pub(super) fn forward_files(&mut self, seq: u64, name: &str) {
-        let Some((chat, files)) = self.files(seq) else {
-            return;
+    /// Sends message `seq` of the open chat, with its files, on to another chat.
+    pub(super) fn forward(&mut self, seq: u64, name: &str) {
+        let Some(chat) = self.view.open else {
+            return self.notice("no chat is open: /chat bob opens one".to_owned());
         };
         let to = self.view.chat_named(name).map(|chat| self.address(chat));
         let to = to.or_else(|| self.view.person(name).map(Into::into));
         let Some(to) = to else {
             return self.notice(format!("no chat is called {name}: /chats lists them"));
         };
-        self.spawn(|client: Client, updates| async move {
-            let mut forwarded = Vec::new();
-            for file in files {
-                forwarded.push(client.forward(chat, file).await?);
-            }
-            client.send_files(to, "", forwarded).await?;
+        self.spawn(move |client, updates| async move {
+            client.forward_message(chat, Seq(seq), to).await?;
             let _ = updates.send(Update::Notice("forwarded".to_owned())).await;
             Ok(())
         });
@@ -160,8 +157,9 @@ impl Desk {
             self.notice("no chat is open: /chat bob opens one".to_owned());
             return None;
         };
-        let entry = self.view.rooms.get(&chat).and_then(|room| room.entry(Seq(seq)));
-        let files = entry.and_then(|entry| entry.attached()).map(|body| body.files);
+        let message = self.view.message(chat, Seq(seq));
+        let files = message.and_then(|message| message.entry.attached());
+        let files = files.map(|body| body.files);
         let files = files.filter(|files| !files.is_empty());
         if files.is_none() {
             self.notice(format!("message {seq} of this chat has no files here"));

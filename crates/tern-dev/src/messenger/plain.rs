@@ -10,6 +10,7 @@ use tern_types::{ChatId, Clock, Seq};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
 
 use super::clock;
+use super::command::Command;
 use super::desk::{Desk, Outcome, Update, help};
 use super::view::{Connection, Line, Tick, View};
 use super::words::refusal;
@@ -22,7 +23,10 @@ const CLOCK: Duration = Duration::from_secs(1);
 /// The number of lines of history that are shown when a chat is opened.
 const HISTORY: usize = 20;
 
-/// The interval at which the program checks, after the end of input, whether it still has work.
+/// The longest time for which a command about the last message waits until the messages before it are sent and loaded.
+const HOLD: Duration = Duration::from_secs(10);
+/// The interval at which the program checks, after the end of input, whether it still has work, and whether a command
+/// may be carried out.
 const CHECK: Duration = Duration::from_millis(100);
 
 /// Runs until `/quit`, the end of input, or the end of the client. Returns why it ended. Fails if the input has ended
@@ -41,6 +45,9 @@ struct Session {
     input: Option<Lines<BufReader<Stdin>>>,
     /// True while typed lines wait, until the chat that --to names is open or cannot be opened.
     opening: bool,
+    /// A command about the last message that waits until the messages before it are sent and loaded, and the end of its
+    /// patience. A script may type all of it at once.
+    held: Option<(String, tokio::time::Instant)>,
     /// The time at which the program gives up on unfinished work. It is set after the end of input, and news from the
     /// server unset it.
     deadline: Option<tokio::time::Instant>,
@@ -60,6 +67,7 @@ impl Session {
             events: Ok(events),
             input: Some(BufReader::new(tokio::io::stdin()).lines()),
             opening,
+            held: None,
             deadline: None,
         }
     }
@@ -68,9 +76,11 @@ impl Session {
     async fn talk(mut self) -> anyhow::Result<StopReason> {
         let mut clock = tokio::time::interval(CLOCK);
         loop {
+            self.carry_out_held().await;
             if let Some(end) = self.over().await {
                 return end;
             }
+            let reads = !self.opening && self.held.is_none();
             tokio::select! {
                 event = next_event(&mut self.events) => {
                     if let Some(reason) = self.take_event(event) {
@@ -78,9 +88,10 @@ impl Session {
                     }
                 }
                 Some(update) = self.desk.update() => self.take_update(&update),
-                line = next_line(&mut self.input), if !self.opening => self.take_line(line).await,
+                line = next_line(&mut self.input), if reads => self.take_line(line).await,
                 _ = clock.tick() => self.desk.tick(),
                 () = tokio::time::sleep(CHECK), if self.input.is_none() => self.set_deadline(),
+                () = tokio::time::sleep(CHECK), if self.held.is_some() => {}
             }
         }
     }
@@ -153,13 +164,30 @@ impl Session {
         self.screen.update(&self.desk.view, update);
     }
 
-    /// Carries out a typed line. `None` is the end of input.
+    /// Takes a typed line. `None` is the end of input.
     async fn take_line(&mut self, line: Option<String>) {
         let Some(line) = line else {
             self.input = None;
             return;
         };
-        match self.desk.submit(&line).await {
+        if Command::parse(&line).is_about_a_message() {
+            self.held = Some((line, tokio::time::Instant::now() + HOLD));
+        } else {
+            self.carry_out(&line).await;
+        }
+    }
+
+    /// Carries out the command that waits, if it need not wait any longer.
+    async fn carry_out_held(&mut self) {
+        let waits = self.desk.view.is_sending() || self.desk.is_busy();
+        let now = tokio::time::Instant::now();
+        if let Some((line, _)) = self.held.take_if(|(_, until)| !waits || *until <= now) {
+            self.carry_out(&line).await;
+        }
+    }
+
+    async fn carry_out(&mut self, line: &str) {
+        match self.desk.submit(line).await {
             Outcome::Done => {}
             Outcome::Help => help().iter().for_each(|line| say(line)),
             Outcome::Quit => self.input = None,
@@ -232,7 +260,7 @@ impl Screen {
                 state: SendState::Failed { code, message },
                 ..
             } => say(&format!(
-                "! not sent: {} (/retry sends it again, /delete forgets it)",
+                "! not sent: {} (/retry sends it again, /discard forgets it)",
                 refusal(*code, message)
             )),
             Event::Connected { .. } | Event::Disconnected { .. } => self.connection(view),
@@ -289,20 +317,28 @@ impl Screen {
         let who = line
             .who
             .map_or("*".to_owned(), |who| format!("{}:", view.name(who)));
+        let number = line.seq.map_or(String::new(), |seq| format!(" #{seq}"));
+        let quote = line.quote.as_ref();
+        let quote = quote.map_or(String::new(), |quote| format!("(to {quote}) "));
         // Indent the further lines of a message, so that they do not look like messages of somebody else.
-        let text = line.text.replace('\n', "\n        ");
-        say(&format!("[{}] {place}{who} {text}", clock::time(line.at)));
+        let text = line.shown().replace('\n', "\n        ");
+        let time = clock::time(line.at);
+        say(&format!("[{time}{number}] {place}{who} {quote}{text}"));
     }
 
     fn entry(&mut self, view: &View, entry: &Entry) {
-        let lines = view.lines(entry.chat);
-        let Some(line) = lines.iter().rev().find(|line| line.seq == Some(entry.seq)) else {
-            return;
-        };
         let place = if view.open == Some(entry.chat) {
             String::new()
         } else {
             format!("({}) ", view.title(entry.chat))
+        };
+        let lines = view.lines(entry.chat);
+        let Some(line) = lines.iter().rev().find(|line| line.seq == Some(entry.seq)) else {
+            if let Some(deed) = view.deed(entry) {
+                let (time, deed) = (clock::time(entry.sent_at), deed.replace('\n', "\n        "));
+                say(&format!("[{time}] {place}* {deed}"));
+            }
+            return;
         };
         self.line(view, line, &place);
         if line.tick.is_some() && view.open == Some(entry.chat) {
@@ -386,6 +422,7 @@ mod tests {
             events: Ok(events),
             input: None,
             opening: false,
+            held: None,
             deadline: None,
         };
         let error = session.talk().await.unwrap_err().to_string();

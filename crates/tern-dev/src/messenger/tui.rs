@@ -195,6 +195,7 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
         KeyCode::Enter if key.modifiers.contains(KeyModifiers::ALT) => screen.input.insert("\n"),
         KeyCode::Enter => return enter(desk, screen).await,
         KeyCode::Esc => {
+            desk.view.selected = None;
             screen.help = None;
             screen.notice = None;
             screen.scrolled = 0;
@@ -202,11 +203,14 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
         KeyCode::Down | KeyCode::Up | KeyCode::PageDown | KeyCode::PageUp if screen.help.is_some() => {
             scroll_help(key.code, screen);
         }
-        KeyCode::Tab | KeyCode::Down => step(1, desk, screen),
-        KeyCode::BackTab | KeyCode::Up => step(-1, desk, screen),
+        KeyCode::Down => select(true, desk, screen),
+        KeyCode::Up => select(false, desk, screen),
+        KeyCode::Tab => step(1, desk, screen),
+        KeyCode::BackTab => step(-1, desk, screen),
         KeyCode::Char('n') if control => step(1, desk, screen),
         KeyCode::Char('p') if control => step(-1, desk, screen),
         KeyCode::PageUp => {
+            desk.view.selected = None;
             let most = screen.lines.saturating_sub(screen.page);
             screen.scrolled = (screen.scrolled + screen.page / 2 + 1).min(most);
             if screen.scrolled == most {
@@ -214,11 +218,11 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
             }
         }
         KeyCode::PageDown => {
+            desk.view.selected = None;
             screen.scrolled = screen.scrolled.saturating_sub(screen.page / 2 + 1);
-            if let (0, Some(chat)) = (screen.scrolled, desk.view.open) {
-                desk.mark_read(chat);
-            }
+            seen(desk, screen);
         }
+        KeyCode::Char(c) if !control && begin_command(c, desk, screen) => {}
         KeyCode::Char(c) if !control && !takes(c == '/', desk, screen) => {}
         _ => {
             let before = screen.input.is_message();
@@ -230,6 +234,50 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
         }
     }
     false
+}
+
+/// Marks the open chat as read if its newest line is on the screen.
+fn seen(desk: &mut Desk, screen: &Screen) {
+    if let (0, Some(chat)) = (screen.scrolled, desk.view.open) {
+        desk.mark_read(chat);
+    }
+}
+
+/// Selects the message above the selected one, or with `down` the one below, and scrolls to it when it is drawn.
+fn select(down: bool, desk: &mut Desk, screen: &mut Screen) {
+    if !desk.view.select(down) {
+        desk.load_older();
+    }
+    if desk.view.selected.is_none() {
+        screen.scrolled = 0;
+        seen(desk, screen);
+    }
+}
+
+/// Types the command for what this key does with the selected message, so that Enter carries it out. Does nothing and
+/// returns false if no message is selected, if something is typed already, or if the key does nothing.
+fn begin_command(key: char, desk: &Desk, screen: &mut Screen) -> bool {
+    let selected = desk.view.selected.filter(|_| screen.input.is_empty());
+    let Some(message) = selected.and_then(|_| desk.view.target(None, false)) else {
+        return false;
+    };
+    match key {
+        'r' => screen.input.insert("/reply "),
+        'e' => {
+            screen.input.insert("/edit ");
+            // A text that is too long for the input would be cut off.
+            let text = message.entry.text().unwrap_or_default();
+            if screen.input.has_room(&text) {
+                screen.input.insert(&text);
+            }
+        }
+        '+' => screen.input.insert("/react "),
+        'p' if message.pinned => screen.input.insert("/unpin"),
+        'p' => screen.input.insert("/pin"),
+        'd' => screen.input.insert("/delete"),
+        _ => return false,
+    }
+    true
 }
 
 /// Returns whether the input takes more text. `command` says that the text begins with `/`. In a chat where the user
@@ -256,7 +304,9 @@ async fn enter(desk: &mut Desk, screen: &mut Screen) -> bool {
     screen.notice = None;
     screen.scrolled = 0;
     let before = desk.view.open;
-    match desk.submit(&line).await {
+    let outcome = desk.submit(&line).await;
+    desk.view.selected = None;
+    match outcome {
         Outcome::Done if desk.view.open != before => screen.help = None,
         Outcome::Done | Outcome::Connected => {}
         Outcome::Help => screen.help = Some(0),

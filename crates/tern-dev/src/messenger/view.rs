@@ -1,51 +1,29 @@
 //! Keeps chats, timelines and ticks as they are shown. The code is pure: events and answers go in, lines come out.
 //!
+//! - [`timeline`]: the lines of a chat; [`messages`]: messages as they are now, and which of them is selected
 //! - [`author`]: names the sender of an entry; [`members`]: the members of a chat, and what follows from them
 //! - [`presence`]: who is online or was last seen when; [`reach`]: who received and read messages, and who is typing
 
 mod author;
 mod members;
+mod messages;
 mod presence;
 mod reach;
+mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tern_client::media::safe_name;
 use tern_client::{Chat, Entry, Event, Mark, Presence, QueuedMessage, SendState};
-use tern_proto::v1::{AttachedFile, AttachmentBody, ChatKind, MessageKind, entry_content::Content};
-use tern_types::{ChatId, Clock, DeviceId, RequestId, Seq, Timestamp, UserId};
+use tern_proto::v1::{ChatKind, entry_content::Content};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 
-use super::transfer::{Transfer, size};
-use super::words::{self, clean, refusal};
+use super::transfer::Transfer;
+use super::words::{self, clean};
+
+pub use timeline::{Line, Tick};
 
 /// The number of entries of one chat above which each newer one drops the oldest. Scrolling up drops none.
 const MAX_SHOWN: usize = 2000;
-
-/// The sign beside an own message, which says how far the message has got.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Tick {
-    Waiting,
-    Sent,
-    Delivered,
-    Read,
-    Failed(String),
-}
-
-/// One line of a timeline.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Line {
-    /// The seq; `None` for a message that is not in the chat's log yet.
-    pub seq: Option<Seq>,
-    /// The time of the message.
-    pub at: Timestamp,
-    /// The writer; `None` if no person wrote the line, as in "Bob left".
-    pub who: Option<UserId>,
-    pub text: String,
-    /// The reactions to the message, as in "👍 Bob".
-    pub reactions: Vec<String>,
-    /// The tick of an own message; `None` for other lines.
-    pub tick: Option<Tick>,
-}
 
 /// One chat, as far as it is known.
 #[derive(Debug, Default)]
@@ -66,13 +44,6 @@ pub struct Room {
     pub new_from: Option<Seq>,
 }
 
-impl Room {
-    /// Returns the entry with this seq if it is among those that are shown.
-    pub fn entry(&self, seq: Seq) -> Option<&Entry> {
-        self.entries.get(&seq)
-    }
-}
-
 /// Everything that is to be shown: chats, people and the connection.
 #[derive(Debug)]
 pub struct View {
@@ -86,6 +57,8 @@ pub struct View {
     pub nameless: BTreeSet<UserId>,
     /// The chat that is open on the screen.
     pub open: Option<ChatId>,
+    /// The message of the open chat that is selected on the screen.
+    pub selected: Option<Seq>,
     pub connection: Connection,
     presences: HashMap<UserId, Presence>,
     /// The files that are being sent or saved, by the id of the transfer.
@@ -118,6 +91,7 @@ impl View {
             names: HashMap::new(),
             nameless: [me].into(),
             open: None,
+            selected: None,
             connection: Connection::Connecting,
             presences: HashMap::new(),
             transfers: BTreeMap::new(),
@@ -167,7 +141,10 @@ impl View {
                 };
             }
             Event::Presence { user, presence } => drop(self.presences.insert(*user, *presence)),
-            Event::Reset => self.rooms.clear(),
+            Event::Reset => {
+                self.rooms.clear();
+                self.selected = None;
+            }
             Event::Watching { .. } | Event::Skipped { .. } | Event::Stopped(_) => {}
         }
     }
@@ -330,36 +307,6 @@ impl View {
         self.rooms.get(&chat)?.entries.keys().next_back().copied()
     }
 
-    /// Returns the timeline: the entries with their reactions, then messages that are not sent yet, then transfers.
-    pub fn lines(&self, chat: ChatId) -> Vec<Line> {
-        let Some(room) = self.rooms.get(&chat) else {
-            return Vec::new();
-        };
-        let mut lines: BTreeMap<Seq, Line> = BTreeMap::new();
-        for (seq, entry) in &room.entries {
-            match self.line(room, entry) {
-                Folded::Line(line) => drop(lines.insert(*seq, line)),
-                Folded::Into(target, reaction) => {
-                    if let Some(line) = lines.get_mut(&target) {
-                        line.reactions.push(reaction);
-                    }
-                }
-                Folded::Nothing => {}
-            }
-        }
-        let queued = room.queued.iter().map(|queued| self.queued_line(queued));
-        let moving = self.transfers.values().filter(|moving| moving.chat == chat);
-        let moving = moving.map(|moving| Line {
-            seq: None,
-            at: Clock::wall(),
-            who: None,
-            text: moving.line(),
-            reactions: Vec::new(),
-            tick: None,
-        });
-        lines.into_values().chain(queued).chain(moving).collect()
-    }
-
     /// Sets the progress of a transfer; `None` removes it, because the transfer has ended.
     pub fn set_transfer(&mut self, id: u64, transfer: Option<Transfer>) {
         match transfer {
@@ -367,134 +314,6 @@ impl View {
             None => drop(self.transfers.remove(&id)),
         }
     }
-
-    fn line(&self, room: &Room, entry: &Entry) -> Folded {
-        let line = |who, text| Line {
-            seq: Some(entry.seq),
-            at: entry.sent_at,
-            who,
-            text,
-            reactions: Vec::new(),
-            tick: None,
-        };
-        let Some(message) = entry.message() else {
-            return self
-                .happening(entry)
-                .map_or(Folded::Nothing, |text| Folded::Line(line(None, text)));
-        };
-        let text = said(&message.body, entry.attached(), Some(entry.seq));
-        let envelope = message.envelope.clone().unwrap_or_default();
-        let target = Seq(envelope.target_seq);
-        match MessageKind::try_from(envelope.kind) {
-            Ok(MessageKind::Reaction) => {
-                let who = self.author(entry);
-                Folded::Into(target, format!("{text} {who}"))
-            }
-            Ok(MessageKind::Message | MessageKind::Unspecified) => {
-                let tick = (entry.sender == Some(self.me)).then(|| self.tick(room, entry.seq));
-                let text = author::signed(entry, text);
-                Folded::Line(Line {
-                    tick,
-                    ..line(entry.sender, text)
-                })
-            }
-            // The messages are shown as they were sent.
-            Ok(MessageKind::Edit | MessageKind::Delete | MessageKind::Pin) => Folded::Nothing,
-            // This version does not know the kind of the message.
-            Err(_) => Folded::Nothing,
-        }
-    }
-
-    fn queued_line(&self, queued: &QueuedMessage) -> Line {
-        let tick = match &queued.state {
-            SendState::Queued => Tick::Waiting,
-            SendState::Sent { .. } => Tick::Sent,
-            SendState::Failed { code, message } => Tick::Failed(refusal(*code, message)),
-        };
-        Line {
-            seq: None,
-            at: queued.created_at,
-            who: Some(self.me),
-            text: said(&queued.message.body, queued.message.attached(), None),
-            reactions: Vec::new(),
-            tick: Some(tick),
-        }
-    }
-
-    /// Returns the tick of an own message. It is delivered or read only when that holds for all other members.
-    fn tick(&self, room: &Room, seq: Seq) -> Tick {
-        // A message that has no other recipients stays at "sent".
-        let others = room.others(self.me).max(1);
-        let count = |reached: fn(&Mark) -> Seq| {
-            let marks = room.marks_of_others(self.me);
-            marks.filter(|(_, mark)| reached(mark) >= seq).count()
-        };
-        if count(|mark| mark.read) >= others {
-            Tick::Read
-        } else if count(|mark| mark.delivered) >= others {
-            Tick::Delivered
-        } else {
-            Tick::Sent
-        }
-    }
-
-    /// Returns the text for an entry that is not a message, as in "Bob left".
-    fn happening(&self, entry: &Entry) -> Option<String> {
-        let who = self.author(entry);
-        let name = |id: &String| id.parse().map_or_else(|_| "…".to_owned(), |id| self.name(id));
-        let names = |ids: &[String]| ids.iter().map(name).collect::<Vec<_>>().join(", ");
-        Some(match entry.content.content.as_ref()? {
-            Content::ChatCreated(created) => format!("{who} made the group “{}”", clean(&created.title)),
-            Content::MembersAdded(added) => format!("{who} added {}", names(&added.user_ids)),
-            Content::MemberRemoved(removed) if removed.left => format!("{} left", name(&removed.user_id)),
-            Content::MemberRemoved(removed) => format!("{who} removed {}", name(&removed.user_id)),
-            Content::RoleChanged(changed) => {
-                format!(
-                    "{who} made {} {}",
-                    name(&changed.user_id),
-                    words::role(changed.role())
-                )
-            }
-            Content::ChatUpdated(updated) => format!("{who} named the group “{}”", clean(&updated.title)),
-            Content::ChatPictureChanged(changed) if changed.media_id.is_empty() => {
-                format!("{who} removed the group's picture")
-            }
-            Content::ChatPictureChanged(_) => format!("{who} set a new picture of the group"),
-            Content::Erased(erased) if is_message(erased.kind) => format!("a message of {who} was deleted"),
-            Content::Erased(_) | Content::Message(_) => return None,
-        })
-    }
-}
-
-/// Returns whether an entry of this kind is a message, and does nothing to another.
-fn is_message(kind: i32) -> bool {
-    matches!(
-        MessageKind::try_from(kind),
-        Ok(MessageKind::Message | MessageKind::Unspecified)
-    )
-}
-
-/// Returns a message's text followed by its files, each file with the command that saves it.
-fn said(body: &[u8], attached: Option<AttachmentBody>, seq: Option<Seq>) -> String {
-    let Some(attached) = attached else {
-        return clean(&String::from_utf8_lossy(body));
-    };
-    let file = |file: &AttachedFile| {
-        let name = safe_name(&file.name);
-        let save = seq.map_or(String::new(), |seq| format!(" · /save {seq}"));
-        format!("[{name} · {}{save}]", size(file.length))
-    };
-    let text = (!attached.text.is_empty()).then(|| clean(&attached.text));
-    let parts: Vec<String> = text.into_iter().chain(attached.files.iter().map(file)).collect();
-    parts.join(" ")
-}
-
-/// The form of an entry in the timeline: a line, a part of another line, or nothing.
-enum Folded {
-    Line(Line),
-    /// A reaction to the message with this seq.
-    Into(Seq, String),
-    Nothing,
 }
 
 fn people_in(entry: &Entry) -> Vec<UserId> {

@@ -9,7 +9,7 @@ use tern_types::Timestamp;
 
 use super::{chat, connected, feed, refused};
 use crate::engine::{Call, Effects, Engine, Input};
-use crate::model::{Chat, Event, ListedChat};
+use crate::model::{Chat, Event, ListedChat, erased};
 use crate::testing::{NOW, entry, user, wire};
 
 /// Returns the answer to a look-up of chat 1, a group with this head and title.
@@ -104,6 +104,19 @@ fn what_entries_changed_above_an_answers_head_stays_and_the_server_is_asked_once
     let told = shown(&found(&mut engine, group(9, "new"), later));
     assert_eq!((told.title.as_str(), told.role), ("new", v1::Role::Member));
     let effects = engine.apply([Input::Tick], later + Duration::from_secs(2));
+    assert_eq!(effects.calls, [], "it is known");
+}
+
+/// A message that was erased before the device got it changes nothing of the chat, and counts as unread like others.
+#[test]
+fn an_erased_message_is_a_message_and_no_change_of_the_chat() {
+    let mut engine = connected();
+    feed(&mut engine, skipped(8));
+    let content = erased(v1::MessageKind::Message, None).content;
+    feed(&mut engine, change(9, content.unwrap()));
+    let told = shown(&found(&mut engine, group(8, "team"), NOW));
+    assert_eq!((told.head.0, told.unread), (9, 1));
+    let effects = engine.apply([Input::Tick], NOW + Duration::from_secs(2));
     assert_eq!(effects.calls, [], "it is known");
 }
 

@@ -35,7 +35,7 @@ impl Desk {
     }
 
     /// Deletes a refused message: the `nth` from the end, counted from 1.
-    pub(super) async fn delete(&mut self, nth: usize) {
+    pub(super) async fn discard(&mut self, nth: usize) {
         let Some(refused) = self.refused(nth) else { return };
         let request = refused.message.request;
         match self.client.discard(request).await {

@@ -9,6 +9,8 @@
 //! └ status ───────┴─────────────────────┘
 //! ```
 
+use std::ops::Range;
+
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize as _};
@@ -108,7 +110,7 @@ fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect)
         .title(Text::from(title).bold());
     let inner = block.inner(area);
     frame.render_widget(block, area);
-    let lines = view
+    let (lines, selected) = view
         .open
         .map(|chat| lines(view, chat, usize::from(inner.width)))
         .unwrap_or_default();
@@ -117,12 +119,22 @@ fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect)
         screen.scrolled += lines.len() - screen.lines;
     }
     (screen.page, screen.lines) = (usize::from(inner.height), lines.len());
+    if let Some(selected) = selected {
+        screen.scrolled = scrolled_to(&selected, screen);
+    }
     screen.scrolled = screen.scrolled.min(lines.len().saturating_sub(screen.page));
     let end = lines.len() - screen.scrolled;
     let shown = &lines[end.saturating_sub(screen.page)..end];
     // The newest line stands at the bottom, so blank lines fill the space above.
     let above = vec![Text::raw(""); screen.page.saturating_sub(shown.len())];
     frame.render_widget(Paragraph::new([above, shown.to_vec()].concat()), inner);
+}
+
+/// Returns by how many lines the timeline is to be scrolled up so that the selected ones are on the screen.
+fn scrolled_to(selected: &Range<usize>, screen: &Screen) -> usize {
+    let least = screen.lines.saturating_sub(selected.start + screen.page);
+    let most = screen.lines.saturating_sub(selected.end);
+    screen.scrolled.max(least).min(most)
 }
 
 /// Returns the header of a chat with the presence of its members.
@@ -159,11 +171,12 @@ fn header(view: &View, chat: tern_types::ChatId) -> String {
     }
 }
 
-/// Returns the timeline of a chat as styled lines of at most `width` columns.
-pub fn lines(view: &View, chat: tern_types::ChatId, width: usize) -> Vec<Text<'static>> {
+/// Returns the timeline of a chat as styled lines of at most `width` columns, and which of them are those of the
+/// selected message.
+fn lines(view: &View, chat: tern_types::ChatId, width: usize) -> (Vec<Text<'static>>, Option<Range<usize>>) {
     let new_from = view.rooms.get(&chat).and_then(|room| room.new_from);
     let details = view.details(chat);
-    let mut out = Vec::new();
+    let (mut out, mut selected) = (Vec::new(), None);
     let (mut day, mut new_shown) = (String::new(), false);
     for line in view.lines(chat) {
         let today = clock::day(line.at);
@@ -171,12 +184,18 @@ pub fn lines(view: &View, chat: tern_types::ChatId, width: usize) -> Vec<Text<'s
             out.push(ruler(&today, width, Style::new().dim()));
             day = today;
         }
-        if !new_shown && new_from.is_some_and(|from| line.seq >= Some(from)) && line.tick.is_none() {
+        let own = line.who == Some(view.me);
+        if !new_shown && new_from.is_some_and(|from| line.seq >= Some(from)) && !own {
             out.push(ruler("new", width, Style::new().fg(Color::Green)));
             new_shown = true;
         }
-        let seq = line.seq;
+        let (seq, from) = (line.seq, out.len());
         out.extend(message(view, line, width));
+        if seq.is_some() && seq == view.selected {
+            let marked = Style::new().add_modifier(Modifier::REVERSED);
+            out[from..].iter_mut().for_each(|line| line.style = marked);
+            selected = Some(from..out.len());
+        }
         if let Some((_, text)) = details.as_ref().filter(|(of, _)| Some(*of) == seq) {
             let indent = " ".repeat(TIME_COLUMNS + NAME_COLUMNS);
             out.push(Text::from(Span::styled(
@@ -185,17 +204,17 @@ pub fn lines(view: &View, chat: tern_types::ChatId, width: usize) -> Vec<Text<'s
             )));
         }
     }
-    out
+    (out, selected)
 }
 
-/// Returns a line of the timeline as styled lines: time, name, text and tick.
+/// Returns a line of the timeline as styled lines: time, name, the message that it answers, text and tick.
 fn message(view: &View, line: Line, width: usize) -> Vec<Text<'static>> {
     let time = Span::styled(
         format!("{:<TIME_COLUMNS$}", clock::time(line.at)),
         Style::new().dim(),
     );
     let Some(who) = line.who else {
-        let text = wrap(&line.text, width.saturating_sub(TIME_COLUMNS));
+        let text = wrap(&line.shown(), width.saturating_sub(TIME_COLUMNS));
         let first = |index| {
             if index == 0 {
                 time.clone()
@@ -208,17 +227,23 @@ fn message(view: &View, line: Line, width: usize) -> Vec<Text<'static>> {
             .map(|(index, text)| Text::from(vec![first(index), Span::raw(text).dim().italic()]))
             .collect();
     };
-    let mut text = line.text;
-    for reaction in &line.reactions {
-        text.push_str(&format!("  [{reaction}]"));
-    }
     let indent = TIME_COLUMNS + NAME_COLUMNS;
-    let wrapped = wrap(&text, width.saturating_sub(indent + TICK_COLUMNS));
-    let last = wrapped.len() - 1;
+    let room = width.saturating_sub(indent + TICK_COLUMNS);
+    let quote = line.quote.as_ref().map(|quote| cut(&format!("┃ {quote}"), room));
+    let quote = quote.map(|quote| Span::raw(quote).dim());
+    let style = if line.deleted {
+        Style::new().dim().italic()
+    } else {
+        Style::new()
+    };
+    let text = wrap(&line.shown(), room);
+    let text = text.into_iter().map(|part| Span::styled(part, style));
+    let rows: Vec<Span<'static>> = quote.into_iter().chain(text).collect();
+    let last = rows.len() - 1;
     let name = cut(&view.name(who), NAME_COLUMNS - 2);
     let pad = " ".repeat(NAME_COLUMNS.saturating_sub(Span::raw(&name).width()));
     let mut out = Vec::new();
-    for (index, part) in wrapped.into_iter().enumerate() {
+    for (index, row) in rows.into_iter().enumerate() {
         let mut spans = if index == 0 {
             vec![
                 time.clone(),
@@ -227,7 +252,7 @@ fn message(view: &View, line: Line, width: usize) -> Vec<Text<'static>> {
         } else {
             vec![Span::raw(" ".repeat(indent))]
         };
-        spans.push(Span::raw(part));
+        spans.push(row);
         if index == last {
             spans.extend(line.tick.as_ref().map(tick));
         }
@@ -235,7 +260,7 @@ fn message(view: &View, line: Line, width: usize) -> Vec<Text<'static>> {
     }
     if let Some(Tick::Failed(why)) = &line.tick {
         out.push(Text::from(Span::styled(
-            format!("{}not sent: {why} · /retry or /delete", " ".repeat(indent)),
+            format!("{}not sent: {why} · /retry or /discard", " ".repeat(indent)),
             Style::new().fg(Color::Red),
         )));
     }
@@ -328,7 +353,10 @@ fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) 
     } else {
         ""
     };
-    let keys = format!("   Tab: next chat · PgUp: older · /help · Ctrl-C: leave{scrolled}");
+    let keys = match view.selected {
+        Some(seq) => format!("   #{seq} · r: reply · e: edit · +: react · p: pin · d: delete · Esc: back"),
+        None => format!("   Tab: next chat · ↑: select · PgUp: older · /help · Ctrl-C: leave{scrolled}"),
+    };
     let line = Text::from(vec![
         " ".into(),
         sign,

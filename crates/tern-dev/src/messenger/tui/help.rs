@@ -66,7 +66,8 @@ fn lines(width: usize) -> Vec<String> {
     }
     out.push(String::new());
     let signs = "◷ waits   ✓ sent   ✓✓ delivered   ✓✓ in colour: read   ✗ not sent";
-    let keys = "Alt-Enter begins a new line. Tab: next chat. PgUp: older messages. Ctrl-C: leave.";
+    let keys = "Alt-Enter begins a new line. ↑ ↓ select a message. Tab: next chat. PgUp: older messages. \
+        Ctrl-C: leave.";
     out.extend(wrap(signs, width));
     out.extend(wrap(keys, width));
     out

@@ -47,6 +47,11 @@ impl Input {
         }
     }
 
+    /// Returns whether the input takes all of this text.
+    pub fn has_room(&self, text: &str) -> bool {
+        self.text.len() + text.chars().count() <= MAX
+    }
+
     /// Applies a key that edits the text or moves the cursor. `control` says that Ctrl is held.
     pub fn key(&mut self, key: KeyCode, control: bool) {
         match key {

@@ -1,7 +1,7 @@
 //! Tests what keys and pasted texts do.
 
-use tern_client::Chat;
-use tern_proto::v1::{ChatKind, Role};
+use tern_client::{Chat, Entry};
+use tern_proto::v1::{self, ChatKind, Role, entry_content::Content};
 use tern_types::{RequestId, Seq, Timestamp, UserId};
 
 use super::*;
@@ -85,4 +85,59 @@ async fn who_was_removed_can_type_commands_only() {
     assert_eq!(screen.input.take(), "/who");
     desk.submit("hello all the same").await;
     assert_eq!(outbox(&desk).await, [""; 0]);
+}
+
+/// Shows a message of the user in their chat with another person, which is opened.
+fn show(desk: &mut Desk, text: &'static str) {
+    let peer = UserId::random();
+    desk.open_direct(peer);
+    let message = v1::Message {
+        body: text.into(),
+        ..Default::default()
+    };
+    desk.view.add(Entry {
+        chat: ChatId::direct(desk.view.me, peer),
+        seq: Seq(1),
+        sent_at: Timestamp(0),
+        sender: Some(desk.view.me),
+        device: Some(desk.client.device()),
+        request: Some(RequestId::random()),
+        ordinal: 1,
+        content: v1::EntryContent {
+            content: Some(Content::Message(message)),
+        },
+    });
+}
+
+#[tokio::test]
+async fn keys_begin_commands_for_the_selected_message_and_enter_carries_them_out() {
+    let (mut desk, _events) = offline().await;
+    let mut screen = Screen::default();
+    show(&mut desk, "helo");
+    pressed(KeyCode::Char('e'), &mut desk, &mut screen).await;
+    assert_eq!(screen.input.take(), "e", "no message is selected");
+    for (key, command) in [
+        ('e', "/edit helo"),
+        ('r', "/reply "),
+        ('+', "/react "),
+        ('p', "/pin"),
+        ('d', "/delete"),
+        ('x', "x"),
+    ] {
+        pressed(KeyCode::Up, &mut desk, &mut screen).await;
+        assert_eq!(desk.view.selected, Some(Seq(1)));
+        pressed(KeyCode::Char(key), &mut desk, &mut screen).await;
+        assert_eq!(screen.input.take(), command);
+        pressed(KeyCode::Esc, &mut desk, &mut screen).await;
+        assert_eq!(desk.view.selected, None);
+    }
+    pressed(KeyCode::Up, &mut desk, &mut screen).await;
+    pressed(KeyCode::Char('e'), &mut desk, &mut screen).await;
+    pressed(KeyCode::Backspace, &mut desk, &mut screen).await;
+    for c in "lo".chars() {
+        pressed(KeyCode::Char(c), &mut desk, &mut screen).await;
+    }
+    pressed(KeyCode::Enter, &mut desk, &mut screen).await;
+    assert_eq!(outbox(&desk).await, ["hello"]);
+    assert_eq!(desk.view.selected, None);
 }

@@ -1,6 +1,7 @@
 //! Names the sender of an entry.
 
 use tern_client::Entry;
+use tern_types::UserId;
 
 use super::View;
 
@@ -12,6 +13,16 @@ impl View {
     pub(super) fn author(&self, entry: &Entry) -> String {
         let name = |sender| self.name(sender);
         entry.sender.map_or_else(|| SYSTEM.to_owned(), name)
+    }
+
+    /// Returns the name of a person who did something, or [`SYSTEM`] if the operator's back end did it in nobody's
+    /// name.
+    pub(super) fn actor(&self, user: UserId) -> String {
+        if user == UserId::SYSTEM {
+            SYSTEM.to_owned()
+        } else {
+            self.name(user)
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tells who received and read own messages, and who is typing.
 
-use tern_client::{Entry, MessageReceipts};
+use tern_client::MessageReceipts;
 use tern_proto::v1::ChatKind;
 use tern_types::{ChatId, Seq, UserId};
 
@@ -41,20 +41,13 @@ impl View {
         (!parts.is_empty()).then(|| (seq, parts.join(" · ")))
     }
 
-    /// Returns the seq of the user's message that is the `nth` from the end, counted from 1.
-    pub fn own_message(&self, chat: ChatId, nth: usize) -> Option<Seq> {
-        let own = |entry: &&Entry| entry.sender == Some(self.me) && entry.message().is_some();
-        let entries = self.rooms.get(&chat)?.entries.values().rev();
-        Some(entries.filter(own).nth(nth.checked_sub(1)?)?.seq)
-    }
-
     /// Returns a text that lists everybody who read, who received, and who did not receive a message.
     pub fn reached(&self, chat: ChatId, seq: Seq, receipts: &MessageReceipts) -> String {
-        let text = self.rooms.get(&chat).and_then(|room| room.entries.get(&seq));
-        let text = text.and_then(Entry::text).unwrap_or_default();
+        let message = self.message(chat, seq);
+        let text = message.as_ref().and_then(|message| message.entry.text());
         let mut parts = vec![format!(
             "“{}”: read by {} of {}",
-            super::clean(&text),
+            super::clean(&text.unwrap_or_default()),
             receipts.read.len(),
             receipts.members()
         )];

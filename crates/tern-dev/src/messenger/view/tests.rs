@@ -1,7 +1,9 @@
 //! Tests the lines and texts that the view shows after events.
 
+mod changes;
+
 use tern_client::Outgoing;
-use tern_proto::v1;
+use tern_proto::v1::{self, MessageKind};
 use uuid::Uuid;
 
 use super::*;

@@ -2,8 +2,8 @@
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use tern_client::{Chat, Event, Mark, Outgoing, QueuedMessage, SendState};
-use tern_proto::v1::Role;
+use tern_client::{Chat, Entry, Event, Mark, Outgoing, QueuedMessage, SendState};
+use tern_proto::v1::{self, MessageKind, Role};
 use tern_types::{ChatId, DeviceId, Seq, Timestamp};
 use uuid::Uuid;
 
@@ -204,7 +204,83 @@ fn a_refused_message_says_what_can_be_done() {
     });
     let shown = drawn(&view, 120, 14, None);
     assert!(
-        shown.contains("not sent: no messages pass between the two of you · /retry or /delete"),
+        shown.contains("not sent: no messages pass between the two of you · /retry or /discard"),
         "{shown}"
     );
+}
+
+/// Returns a message of Bob, with which the chat of [`view`] begins when it is added.
+fn message(seq: u64, envelope: v1::Envelope, body: &'static str) -> Entry {
+    let message = v1::Message {
+        envelope: Some(envelope),
+        body: body.into(),
+    };
+    Entry {
+        chat: ChatId::direct(user(1), user(2)),
+        seq: Seq(seq),
+        sent_at: NOW,
+        sender: Some(user(2)),
+        device: None,
+        request: None,
+        ordinal: seq,
+        content: v1::EntryContent {
+            content: Some(v1::entry_content::Content::Message(message)),
+        },
+    }
+}
+
+fn about(kind: MessageKind, target_seq: u64) -> v1::Envelope {
+    v1::Envelope {
+        kind: kind.into(),
+        target_seq,
+        ..Default::default()
+    }
+}
+
+/// Returns a view in which Bob has written a message, and answered, edited, pinned and deleted others.
+fn changed() -> View {
+    let mut view = view();
+    let answer = |kind, target_seq| v1::Envelope {
+        reply_to_seq: 1,
+        ..about(kind, target_seq)
+    };
+    for entry in [
+        message(1, v1::Envelope::default(), "who comes?"),
+        message(2, answer(MessageKind::Message, 0), "I"),
+        message(3, answer(MessageKind::Edit, 2), "I do"),
+        message(4, about(MessageKind::Reaction, 1), "👍"),
+        message(5, about(MessageKind::Pin, 1), ""),
+        message(6, v1::Envelope::default(), "oops"),
+        message(7, about(MessageKind::Delete, 6), ""),
+    ] {
+        view.add(entry);
+    }
+    view
+}
+
+#[test]
+fn what_was_done_to_messages_is_drawn_with_them() {
+    let shown = drawn(&changed(), 100, 20, None);
+    for text in [
+        "Bob        📌",
+        "who comes?  [👍",
+        "Bob        ┃ Bob: who comes?",
+        "           I do (edited)",
+        "This message was deleted",
+    ] {
+        assert!(shown.contains(text), "no {text:?} in\n{shown}");
+    }
+    assert!(!shown.contains("oops"), "{shown}");
+}
+
+#[test]
+fn the_selected_message_is_on_the_screen_and_the_keys_for_it_are_named() {
+    let mut view = changed();
+    // The timeline has fewer lines than the chat.
+    let shown = drawn(&view, 100, 8, None);
+    assert!(!shown.contains("who comes?  ["), "{shown}");
+    view.selected = Some(Seq(1));
+    let shown = drawn(&view, 100, 8, None);
+    assert!(shown.contains("who comes?  ["), "{shown}");
+    assert!(shown.contains("#1 · r: reply · e: edit"), "{shown}");
 }

@@ -1,0 +1,68 @@
+//! Brings the stores of earlier versions up to date.
+
+use rusqlite::{Connection, params};
+use tern_proto::v1::MessageKind;
+use tern_types::{ChatId, Seq};
+
+use tern_client_core::model::Entry;
+
+use super::rows::{self, ENTRY_COLUMNS};
+use super::{VERSION, erase};
+use crate::error::ClientError;
+
+/// The number of entries that are in memory at once.
+const PAGE: i64 = 1000;
+/// The statements that add what version 1 lacks.
+const ADD_TARGETS: &str = "ALTER TABLE entries ADD COLUMN kind INTEGER NOT NULL DEFAULT 0; \
+     ALTER TABLE entries ADD COLUMN target INTEGER; \
+     CREATE INDEX entries_about ON entries (chat, target) WHERE target NOT NULL;";
+
+type Result<T = (), E = ClientError> = std::result::Result<T, E>;
+
+/// Brings a store of version 1 up to date. That version kept each entry, but knew nothing of edits, deletions and pins,
+/// nor which message an entry is about. What was deleted in the meantime is erased now.
+pub(super) fn from_1(connection: &mut Connection) -> Result {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(ADD_TARGETS)?;
+    let mut deleted: Vec<(ChatId, Seq)> = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = page(&transaction, after)?;
+        let Some((last, _)) = page.last() else { break };
+        after = *last;
+        for (row, entry) in &page {
+            put_target(&transaction, *row, entry)?;
+            if entry.kind() == Some(MessageKind::Delete) {
+                deleted.extend(entry.target().map(|target| (entry.chat, target)));
+            }
+        }
+    }
+    for (chat, message) in deleted {
+        erase::erase(&transaction, chat, message)?;
+    }
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()?;
+    // That version left in free pages what it deleted. If there is no room for a new file, the store is of use all the
+    // same.
+    if let Err(error) = connection.execute_batch("VACUUM") {
+        tracing::warn!(%error, "free pages of the store not removed");
+    }
+    Ok(())
+}
+
+/// Returns the next entries above a rowid, each with its own.
+fn page(db: &Connection, after: i64) -> Result<Vec<(i64, Entry)>> {
+    let sql = format!("SELECT {ENTRY_COLUMNS}, rowid FROM entries WHERE rowid > ?1 ORDER BY rowid LIMIT ?2");
+    let mut statement = db.prepare_cached(&sql)?;
+    let rows = statement.query_map(params![after, PAGE], |row| {
+        Ok((row.get::<_, i64>(rows::ENTRY_COLUMN_COUNT)?, rows::entry(row)?))
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn put_target(db: &Connection, row: i64, entry: &Entry) -> Result {
+    let put = "UPDATE entries SET kind = ?1, target = ?2 WHERE rowid = ?3";
+    let (kind, target) = (rows::kind(entry), entry.target().map(Seq::to_i64));
+    db.prepare_cached(put)?.execute(params![kind, target, row])?;
+    Ok(())
+}

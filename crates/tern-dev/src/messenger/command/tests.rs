@@ -1,0 +1,209 @@
+//! Tests what typed lines mean.
+
+use super::*;
+
+/// Checks that each line is parsed into its command.
+fn mean<const N: usize>(cases: [(&str, Command); N]) {
+    for (line, command) in cases {
+        assert_eq!(Command::parse(line), command, "{line:?}");
+    }
+}
+
+#[test]
+fn a_text_is_a_message_unless_it_is_blank_or_a_command() {
+    mean([
+        ("hello there ", Command::Say("hello there".into())),
+        ("  indented", Command::Say("  indented".into())),
+        ("", Command::Nothing),
+        ("   ", Command::Nothing),
+        ("//etc/passwd", Command::Say("/etc/passwd".into())),
+        (
+            "/etc/passwd\nis a file",
+            Command::Say("/etc/passwd\nis a file".into()),
+        ),
+        (
+            "/edit two\nlines",
+            Command::Edit {
+                message: None,
+                text: "two\nlines".into(),
+            },
+        ),
+    ]);
+}
+
+#[test]
+fn commands_about_chats_and_groups_mean_what_a_person_would_expect() {
+    let group = |title: &str, people: &[&str]| Command::Group {
+        title: title.into(),
+        people: people.iter().map(|person| (*person).to_owned()).collect(),
+    };
+    mean([
+        ("/chat bob", Command::Chat("bob".into())),
+        ("/chat \"lunch club\"", Command::Chat("lunch club".into())),
+        ("/group lunch bob, carol", group("lunch", &["bob", "carol"])),
+        (
+            "/group \"lunch club\" bob carol",
+            group("lunch club", &["bob", "carol"]),
+        ),
+        ("/add dave erin", Command::Add(vec!["dave".into(), "erin".into()])),
+        ("/title Tea and cake", Command::Title("Tea and cake".into())),
+        ("/picture boat.jpg", Command::Picture("boat.jpg".into())),
+        (
+            "/role bob owner",
+            Command::Role {
+                who: "bob".into(),
+                role: Role::Owner,
+            },
+        ),
+        ("/leave", Command::Leave(None)),
+        ("/leave bob", Command::Leave(Some("bob".into()))),
+    ]);
+}
+
+#[test]
+fn commands_about_people_mean_what_a_person_would_expect() {
+    mean([
+        ("/block bob", Command::Block("bob".into())),
+        ("/unblock bob", Command::Unblock("bob".into())),
+        ("/blocked", Command::Blocked),
+        ("/contacts", Command::Contacts(vec![])),
+        (
+            "/contacts bob, carol",
+            Command::Contacts(vec!["bob".into(), "carol".into()]),
+        ),
+        ("/forget bob", Command::Forget("bob".into())),
+        ("/privacy", Command::Privacy(vec![])),
+        (
+            "/privacy receipts off everyone",
+            Command::Privacy(vec![
+                Setting::ReadReceipts(false),
+                Setting::SeenBy(Audience::Everyone),
+            ]),
+        ),
+    ]);
+}
+
+#[test]
+fn commands_about_messages_and_files_mean_what_a_person_would_expect() {
+    mean([
+        ("/retry", Command::Retry(1)),
+        ("/discard 2", Command::Discard(2)),
+        ("/info", Command::Info(1)),
+        ("/info 3", Command::Info(3)),
+        (
+            "/send ~/My pictures/a.jpg",
+            Command::Send("~/My pictures/a.jpg".into()),
+        ),
+        (
+            "/save 12",
+            Command::Save {
+                message: 12,
+                to: None,
+            },
+        ),
+        (
+            "/save 12 \"a b.jpg\"",
+            Command::Save {
+                message: 12,
+                to: Some("a b.jpg".into()),
+            },
+        ),
+        (
+            "/forward 3 lunch club",
+            Command::Forward {
+                message: 3,
+                to: "lunch club".into(),
+            },
+        ),
+    ]);
+}
+
+#[test]
+fn commands_about_a_message_name_it_by_its_number_or_not_at_all() {
+    let (message, text) = (Some(12), "very well".to_owned());
+    mean([
+        (
+            "/reply #12 very well",
+            Command::Reply {
+                message,
+                text: text.clone(),
+            },
+        ),
+        (
+            "/reply very well",
+            Command::Reply {
+                message: None,
+                text: text.clone(),
+            },
+        ),
+        ("/edit #12 very well", Command::Edit { message, text }),
+        (
+            "/edit #tags are text",
+            Command::Edit {
+                message: None,
+                text: "#tags are text".into(),
+            },
+        ),
+        (
+            "/edit 12 eggs",
+            Command::Edit {
+                message: None,
+                text: "12 eggs".into(),
+            },
+        ),
+        (
+            "/react #12 👍",
+            Command::React {
+                message,
+                reaction: "👍".into(),
+            },
+        ),
+        ("/pin", Command::Pin(None)),
+        ("/unpin #12", Command::Unpin(Some(12))),
+        ("/delete 12", Command::Delete(Some(12))),
+        ("/delete", Command::Delete(None)),
+    ]);
+    let long = format!("/react {}", "x".repeat(65));
+    assert!(matches!(Command::parse(&long), Command::Wrong(_)));
+}
+
+#[test]
+fn commands_about_the_program_mean_what_a_person_would_expect() {
+    mean([("/connect", Command::Connect), ("/q", Command::Quit)]);
+}
+
+#[test]
+fn what_is_wrong_is_told_with_an_example() {
+    for line in [
+        "/group",
+        "/group lunch",
+        "/chat",
+        "/add",
+        "/block",
+        "/privacy friends",
+        "/privacy receipts",
+        "/info 0",
+        "/role bob",
+        "/role bob king",
+        "/retry 0",
+        "/discard x",
+        "/delete it",
+        "/pin #",
+        "/edit",
+        "/reply #12",
+        "/react",
+        "/info x",
+        "/nonsense",
+        "/",
+        "/send",
+        "/save",
+        "/save x",
+        "/forward 1",
+    ] {
+        assert!(matches!(Command::parse(line), Command::Wrong(_)), "{line:?}");
+    }
+    let Command::Wrong(text) = Command::parse("/group lunch") else {
+        panic!()
+    };
+    assert!(text.contains("/group \"lunch club\" bob carol"), "{text}");
+}

@@ -1,0 +1,164 @@
+//! Answers, edits and deletes messages, reacts to them and pins them. All of it goes through the outbox, as messages
+//! do, and is shown at once.
+
+use tern_client::{Message, Outgoing};
+use tern_types::ChatId;
+
+use super::Desk;
+
+impl Desk {
+    /// Answers the message that [`Self::target`] finds.
+    pub(super) async fn reply(&mut self, typed: Option<u64>, text: String) {
+        if let Some((chat, message)) = self.target(typed, false) {
+            let reply = Outgoing::new(self.address(chat), text).replying_to(message.entry.seq);
+            self.put(chat, reply).await;
+        }
+    }
+
+    /// Replaces the text of an own message. If the message has files, that waits for the server, which gives new
+    /// tickets for them.
+    pub(super) async fn edit(&mut self, typed: Option<u64>, text: String) {
+        let Some((chat, message)) = self.target(typed, true) else {
+            return;
+        };
+        if message.entry.attached().is_none() {
+            return self.put(chat, Outgoing::edit(&message, text)).await;
+        }
+        let seq = message.entry.seq;
+        self.spawn(move |client, _| async move {
+            client.edit(chat, seq, &text).await?;
+            Ok(())
+        });
+    }
+
+    /// Deletes a message for everyone.
+    pub(super) async fn delete(&mut self, typed: Option<u64>) {
+        if let Some((chat, message)) = self.target(typed, true) {
+            let deletion = Outgoing::delete(self.address(chat), message.entry.seq);
+            self.put(chat, deletion).await;
+        }
+    }
+
+    /// Reacts to a message, or takes the user's equal reaction back.
+    pub(super) async fn react(&mut self, typed: Option<u64>, reaction: String) {
+        if let Some((chat, message)) = self.target(typed, false) {
+            let take_back = message.has_reaction(self.view.me, reaction.as_bytes());
+            let (to, seq) = (self.address(chat), message.entry.seq);
+            let reaction = Outgoing::reaction(to, seq, reaction, take_back);
+            self.put(chat, reaction).await;
+        }
+    }
+
+    /// Pins a message, or with `take_back` ends that it is pinned.
+    pub(super) async fn pin(&mut self, typed: Option<u64>, take_back: bool) {
+        if let Some((chat, message)) = self.target(typed, false) {
+            let pin = Outgoing::pin(self.address(chat), message.entry.seq, take_back);
+            self.put(chat, pin).await;
+        }
+    }
+
+    /// Returns the message of the open chat that a command is about, with the chat: the one whose number was `typed`,
+    /// or else the selected one, or else the newest one, and with `own` the user's newest one. Otherwise tells the user
+    /// why there is none, and returns `None`.
+    fn target(&self, typed: Option<u64>, own: bool) -> Option<(ChatId, Message)> {
+        let chat = self.writable()?;
+        let newest = typed.is_none() && self.view.selected.is_none();
+        if own && newest && self.view.is_sending() {
+            self.notice("your last message is not sent yet".to_owned());
+            return None;
+        }
+        let message = self.view.target(typed, own);
+        if message.is_none() {
+            self.notice(match typed {
+                Some(number) => format!("there is no message {number} here"),
+                None => "there is no such message here".to_owned(),
+            });
+        }
+        Some((chat, message?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_client::{Act, Entry};
+    use tern_proto::v1::{self, entry_content::Content};
+    use tern_types::{DeviceId, RequestId, Seq, Timestamp, UserId};
+
+    use super::*;
+    use crate::messenger::desk::testing::offline;
+
+    /// Shows a message in the direct chat of the user and `peer`, which is opened.
+    fn show(desk: &mut Desk, peer: UserId, seq: u64, sender: UserId) {
+        let message = v1::Message {
+            body: format!("message {seq}").into(),
+            ..Default::default()
+        };
+        desk.open_direct(peer);
+        desk.view.add(Entry {
+            chat: ChatId::direct(desk.view.me, peer),
+            seq: Seq(seq),
+            sent_at: Timestamp(0),
+            sender: Some(sender),
+            device: Some(DeviceId::random()),
+            request: Some(RequestId::random()),
+            ordinal: seq,
+            content: v1::EntryContent {
+                content: Some(Content::Message(message)),
+            },
+        });
+    }
+
+    /// Returns what waits in the outbox: the seq of the message that it is about, what it answers, and its body.
+    async fn outbox(desk: &Desk) -> Vec<(Option<u64>, u64, String)> {
+        let queued = desk.client.outbox().await.unwrap();
+        let waits = |message: &Outgoing| {
+            let target = message.act().target().map(|seq| seq.0);
+            let body = String::from_utf8_lossy(&message.body).into_owned();
+            (target, message.envelope.reply_to_seq, body)
+        };
+        queued.iter().map(|queued| waits(&queued.message)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_command_is_about_the_typed_the_selected_or_the_newest_message() {
+        let (mut desk, _events) = offline().await;
+        let (me, bob) = (desk.view.me, UserId::random());
+        for (seq, sender) in [(1, me), (2, bob), (3, me), (4, bob)] {
+            show(&mut desk, bob, seq, sender);
+        }
+        desk.submit("/edit new").await;
+        desk.submit("/react #2 👍").await;
+        desk.view.selected = Some(Seq(1));
+        desk.submit("/edit newer").await;
+        desk.submit("/pin").await;
+        desk.view.selected = None;
+        desk.submit("/delete").await;
+        desk.submit("/delete #99").await;
+        desk.submit("/reply yes").await;
+        // The answer is not sent yet, and the message before it is not meant.
+        desk.submit("/edit no").await;
+        let expected = [
+            (Some(3), 0, "new"),
+            (Some(2), 0, "👍"),
+            (Some(1), 0, "newer"),
+            (Some(1), 0, ""),
+            (Some(3), 0, ""),
+            (None, 4, "yes"),
+        ];
+        let expected = expected.map(|(target, answers, body)| (target, answers, body.to_owned()));
+        assert_eq!(outbox(&desk).await, expected);
+    }
+
+    #[tokio::test]
+    async fn the_same_reaction_a_second_time_takes_it_back() {
+        let (mut desk, _events) = offline().await;
+        let bob = UserId::random();
+        show(&mut desk, bob, 1, bob);
+        for take_back in [false, true, false] {
+            desk.submit("/react 👍").await;
+            let last = desk.client.outbox().await.unwrap().pop().unwrap();
+            assert_eq!(last.message.envelope.take_back, take_back);
+            assert!(matches!(last.message.act(), Act::React { .. }));
+        }
+    }
+}
