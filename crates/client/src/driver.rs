@@ -171,7 +171,8 @@ impl Driver {
             Step::Command(Some(command)) => self.take(command, &mut batch),
             Step::Command(None) => batch.inputs.push(Input::Stop),
             Step::Renew(renew) => self.renew(renew, &mut batch),
-            Step::Stream(StreamStep::Input(input)) | Step::Answer(input) => batch.inputs.push(input),
+            Step::Stream(StreamStep::Input(input)) => batch.inputs.push(*input),
+            Step::Answer(input) => batch.inputs.push(input),
             Step::Stream(StreamStep::Nothing) | Step::EventsTaken => {}
             Step::Wake => batch.inputs.push(self.woken()),
         }

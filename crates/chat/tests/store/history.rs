@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sqlx::PgConnection;
 use tern_chat::store::commit;
-use tern_chat::store::history::{Bounds, Begin, Only, Page, Reader};
+use tern_chat::store::history::{Begin, Bounds, Only, Page, Reader};
 use tern_chat_core::change::Action;
 use tern_chat_core::target::About;
 use tern_chat_core::{EntryKind, MediaRef, NewEntry};

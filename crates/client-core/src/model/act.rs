@@ -197,7 +197,13 @@ mod tests {
         let cases = [
             ("no envelope", bare, Some(Kind::Message), None, true),
             ("a message", message(1, 0), Some(Kind::Message), None, true),
-            ("one with a target", message(1, 4), Some(Kind::Message), None, true),
+            (
+                "one with a target",
+                message(1, 4),
+                Some(Kind::Message),
+                None,
+                true,
+            ),
             ("an edit", message(2, 4), Some(Kind::Edit), Some(4), false),
             ("a deletion", message(3, 4), Some(Kind::Delete), Some(4), false),
             ("a reaction", message(4, 4), Some(Kind::Reaction), Some(4), false),

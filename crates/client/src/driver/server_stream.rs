@@ -39,7 +39,7 @@ pub(super) struct ServerStream {
 /// The result of [`ServerStream::step`].
 pub(super) enum StreamStep {
     /// An input for the engine.
-    Input(Input),
+    Input(Box<Input>),
     /// The stream has made progress that the engine need not know of.
     Nothing,
 }
@@ -112,7 +112,7 @@ impl ServerStream {
                 }
                 Err(error) => {
                     self.drop_stream();
-                    StreamStep::Input(Input::StreamLost(error))
+                    StreamStep::Input(Box::new(Input::StreamLost(error)))
                 }
             },
             State::Up(stream) => {
@@ -127,7 +127,7 @@ impl ServerStream {
                     }
                     else => std::future::pending().await,
                 };
-                StreamStep::Input(self.input(frame))
+                StreamStep::Input(Box::new(self.input(frame)))
             }
         }
     }
@@ -247,7 +247,7 @@ mod tests {
             let mut inputs = Vec::new();
             while stream.is_up() {
                 if let StreamStep::Input(input) = stream.step(true).await {
-                    inputs.push(input);
+                    inputs.push(*input);
                 }
             }
             let [Input::Frame(last), Input::StreamLost(_)] = &inputs[..] else {

@@ -147,8 +147,5 @@ fn comparable(entries: Vec<Entry>) -> Vec<Entry> {
 }
 
 fn without_ordinal(entry: Entry) -> Entry {
-    Entry {
-        ordinal: 0,
-        ..entry
-    }
+    Entry { ordinal: 0, ..entry }
 }

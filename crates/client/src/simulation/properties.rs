@@ -12,12 +12,23 @@ use super::acts::Deed;
 /// A random event in the [`World`].
 #[derive(Debug, Clone)]
 enum Act {
-    OtherWrites { chat: usize, lost: bool },
+    OtherWrites {
+        chat: usize,
+        lost: bool,
+    },
     DeviceWrites(usize),
-    Deliver { chat: usize, repeat: bool },
-    Serve { unavailable: bool, lose_result: bool },
+    Deliver {
+        chat: usize,
+        repeat: bool,
+    },
+    Serve {
+        unavailable: bool,
+        lose_result: bool,
+    },
     Resend(usize),
-    Answer { fails: bool },
+    Answer {
+        fails: bool,
+    },
     Pass(u64),
     LoseStream,
     Crash,
@@ -27,7 +38,11 @@ enum Act {
         target: usize,
         lost: bool,
     },
-    DeviceActs { chat: usize, deed: Deed, target: usize },
+    DeviceActs {
+        chat: usize,
+        deed: Deed,
+        target: usize,
+    },
     ReadHistory(usize),
     StoreHistory,
 }

@@ -65,11 +65,7 @@ pub(super) fn erase(db: &Connection, chat: ChatId, message: Seq) -> Result {
 /// Returns whether the store has an entry that deletes this message.
 fn is_deleted(db: &Connection, chat: ChatId, message: Seq) -> Result<bool> {
     let deletion = "SELECT 1 FROM entries WHERE chat = ?1 AND target = ?2 AND kind = ?3 LIMIT 1";
-    let of = params![
-        chat.as_bytes(),
-        message.to_i64(),
-        i32::from(MessageKind::Delete)
-    ];
+    let of = params![chat.as_bytes(), message.to_i64(), i32::from(MessageKind::Delete)];
     let mut statement = db.prepare_cached(deletion)?;
     Ok(statement.query_row(of, |_| Ok(())).optional()?.is_some())
 }

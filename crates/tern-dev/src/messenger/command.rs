@@ -166,7 +166,9 @@ impl Command {
     /// unless it is the new text of a message or an answer to one.
     pub fn parse(line: &str) -> Self {
         let line = line.trim_end();
-        let takes_lines = ["/edit ", "/reply "].iter().any(|command| line.starts_with(command));
+        let takes_lines = ["/edit ", "/reply "]
+            .iter()
+            .any(|command| line.starts_with(command));
         if line.contains('\n') && !takes_lines {
             return Self::Say(line.to_owned());
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
-use tern_client::media::safe_name;
 use tern_client::Progress;
+use tern_client::media::safe_name;
 use tern_proto::v1::AttachedFile;
 use tern_types::{ChatId, Seq};
 use tokio::sync::mpsc;

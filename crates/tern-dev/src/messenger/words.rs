@@ -42,9 +42,6 @@ pub fn call(error: &CallError) -> String {
         (ErrorReason::ListFull, _) => "the list is full",
         (ErrorReason::NotTheSender, _) => "only who wrote it is told",
         (ErrorReason::MessageNotFound, _) => "there is no such message",
-        (ErrorReason::NotAllowed, _) => "that is for its author, or for those who run the group",
-        (ErrorReason::TargetNotFound, _) => "the message is not there any more",
-        (ErrorReason::TooLate, _) => "the message is too old for that",
         (ErrorReason::MediaNotFound, _) => "the file is not there any more, or not for you",
         (ErrorReason::NotAccepted, _) => "no messages pass between the two of you",
         (ErrorReason::StrangersLimited, _) => {

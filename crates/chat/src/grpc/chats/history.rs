@@ -12,7 +12,7 @@ use super::call::{Calls, Needs, Who};
 use super::reading::{MAX_ENTRIES, MAX_PAGE_BYTES};
 use crate::grpc::store_failed;
 use crate::store::entries;
-use crate::store::history::{Bounds, Begin, Only, Page, Reader};
+use crate::store::history::{Begin, Bounds, Only, Page, Reader};
 use crate::store::seal::MasterKey;
 
 /// The handlers of the calls that read history.

@@ -152,10 +152,7 @@ fn what_was_deleted_does_not_come_back_with_an_older_page() {
     for entry in store.history(CHAT, None, 3).unwrap().iter().take(2) {
         assert_eq!(entry.message(), None, "{entry:?}");
     }
-    assert_eq!(
-        message(&store, 1).deleted,
-        Some(Deletion { by: Some(user(3)) })
-    );
+    assert_eq!(message(&store, 1).deleted, Some(Deletion { by: Some(user(3)) }));
 }
 
 #[test]
@@ -274,8 +271,6 @@ fn a_new_epoch_does_nothing_to_earlier_messages() {
     let requests: Vec<_> = outbox.iter().map(|queued| Some(queued.message.request)).collect();
     assert_eq!(requests, [mine.request, Some(waiting.message.request)]);
     assert_eq!(outbox[0].state, SendState::Queued);
-    let failed = |state: &SendState| {
-        matches!(state, SendState::Failed { code, .. } if *code == FailureCode::TargetNotFound)
-    };
+    let failed = |state: &SendState| matches!(state, SendState::Failed { code, .. } if *code == FailureCode::TargetNotFound);
     assert!(failed(&outbox[1].state), "{outbox:?}");
 }

@@ -64,14 +64,14 @@ pub struct Known {
 impl Known {
     /// Notes a message of somebody else.
     pub fn heard(&mut self, seq: u64) {
-        if seq % 2 == 0 {
+        if seq.is_multiple_of(2) {
             self.to_react = Some(seq);
         }
     }
 
     /// Notes a message of the device that has its place.
     pub fn sent(&mut self, seq: u64) {
-        if seq % 2 == 0 {
+        if seq.is_multiple_of(2) {
             self.to_edit = Some(seq);
         } else {
             self.to_delete = Some(seq);
@@ -191,7 +191,12 @@ mod tests {
 
     #[test]
     fn a_delivery_is_read_whatever_became_of_its_content() {
-        let content = |content| EntryContent { content: Some(content) }.encoded();
+        let content = |content| {
+            EntryContent {
+                content: Some(content),
+            }
+            .encoded()
+        };
         let clock = Clock::start();
         let sent = |deed: Deed| {
             let (envelope, body) = deed.message(&clock, 200);

@@ -69,15 +69,15 @@ async fn react(stage: &Stage, report: &mut Report, said: &Said) -> anyhow::Resul
     ] {
         let began = Instant::now();
         let request = from.client()?.react(chat, seq, "👍", take_back).await?;
-        let what = if take_back { "takes 👍 back" } else { "reacts 👍" };
+        let what = if take_back {
+            "takes 👍 back"
+        } else {
+            "reacts 👍"
+        };
         did(report, from, (began, request), what, &others).await?;
         for phone in stage.phones() {
             let message = shown(phone, chat, seq).await?;
-            let reactions: Vec<_> = message
-                .reactions
-                .iter()
-                .map(|reaction| &reaction.users)
-                .collect();
+            let reactions: Vec<_> = message.reactions.iter().map(|reaction| &reaction.users).collect();
             anyhow::ensure!(reactions == [&users], "{} shows {message:?}", phone.name);
         }
     }
@@ -93,7 +93,14 @@ async fn delete(stage: &mut Stage, report: &mut Report, group: ChatId) -> anyhow
     let said = say(report, carol, group, text, &[alice, bob]).await?;
     let (began, seq) = (Instant::now(), said.seq);
     let request = carol.client()?.delete(group, seq).await?;
-    did(report, carol, (began, request), "deletes it for everyone", &[alice, bob]).await?;
+    did(
+        report,
+        carol,
+        (began, request),
+        "deletes it for everyone",
+        &[alice, bob],
+    )
+    .await?;
 
     let began = Instant::now();
     stage.laptop.connect().await?;
