@@ -152,8 +152,8 @@ mod tests {
                 (envelope.kind(), seqs, &queued.message.body[..])
             })
             .collect();
-        let expected: [(Kind, (u64, u64, u64), &[u8]); 7] = [
-            (Kind::Edit, (7, 0, 0), b"new"),
+        let expected = [
+            (Kind::Edit, (7, 0, 0), &b"new"[..]),
             (Kind::Reaction, (7, 0, 0), "👍".as_bytes()),
             (Kind::Pin, (7, 0, 0), b""),
             (Kind::Delete, (7, 0, 0), b""),
