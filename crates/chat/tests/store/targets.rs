@@ -180,7 +180,7 @@ async fn a_deletion_ends_that_the_message_is_pinned() {
     store.say(&mut db, &mut chat, a, "hello").await;
     commit(&mut db, &mut chat, vec![about(b, EntryKind::Pin, 1, "")]).await;
     commit(&mut db, &mut chat, vec![about(a, EntryKind::Delete, 1, "")]).await;
-    assert_eq!(state(&store, &chat, 1).await, Some((0, 3, 0, 0)));
+    assert_eq!(state(&store, &chat, 1).await, Some((0, 3, -3, 0)));
 }
 
 #[tokio::test]
