@@ -20,3 +20,4 @@ mod receipts;
 mod requests;
 mod strangers;
 mod targets;
+mod timeline;
