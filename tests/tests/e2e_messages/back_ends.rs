@@ -1,4 +1,4 @@
-//! What back ends ask about the messages of all chats of a user: what was sent, and what was not received.
+//! Back ends ask about the messages of all chats of a user: which were sent, and which were not received.
 
 use tern_local::until;
 use tern_proto::error::reason_of;
@@ -142,8 +142,8 @@ async fn a_back_end_reads_what_was_sent_in_all_chats_of_a_user() {
     assert_eq!(of_carol.len(), 5);
     assert_eq!(of_carol.last(), said.last().map(place).as_ref());
 
-    let refused = his.api().chats().list_user_messages(v1::ListUserMessagesRequest::default());
-    let refused = refused.await.unwrap_err();
+    let own = v1::ListUserMessagesRequest::default();
+    let refused = his.api().chats().list_user_messages(own).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(ErrorReason::NotForDevices));
     let of_others = v1::ListUndeliveredRequest {
         chat_id: carols,

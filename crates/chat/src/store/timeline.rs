@@ -187,7 +187,8 @@ struct Found {
 impl Timeline<'_> {
     /// Reads a page of the messages after a place.
     pub async fn page(self, which: Which, after: Place, bounds: Bounds) -> Result<Page, ReadError> {
-        let of_cell = |pool: PgPool| async move { self.first_entries(which, after, bounds.limit, &pool).await };
+        let of_cell =
+            |pool: PgPool| async move { self.first_entries(which, after, bounds.limit, &pool).await };
         let Gathered { answers, partial } = match which {
             Which::SentBefore(_) | Which::Undelivered => self.pools.gather(of_cell).await?,
             Which::UndeliveredIn(chat) => Gathered {
@@ -203,8 +204,7 @@ impl Timeline<'_> {
             .map(|found| found.place)
             .collect();
         let seqs: Vec<(ChatId, Seq)> = wanted.iter().map(|place| (place.chat, place.seq)).collect();
-        let (messages, covered) =
-            places::at(self.pools, self.master, self.user, &seqs, bounds.bytes).await?;
+        let (messages, covered) = places::at(self.pools, self.master, self.user, &seqs, bounds.bytes).await?;
         let next = if covered < wanted.len() {
             wanted[..covered].last().copied()
         } else {

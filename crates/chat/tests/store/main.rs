@@ -15,6 +15,7 @@ mod inbox;
 mod listing;
 mod locks;
 mod owner;
+mod pages;
 mod plans;
 mod receipts;
 mod requests;

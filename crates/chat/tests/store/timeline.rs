@@ -126,7 +126,11 @@ async fn a_user_is_shown_what_was_sent_while_they_were_a_member() {
     assert_eq!(store.listed(b, ALL).await, [first.0, last.0]);
     store.change(&mut db, &mut chat, a, Action::Remove(b)).await;
     store.say(&mut db, &mut chat, a, "without").await;
-    assert_eq!(store.listed(b, ALL).await, [first.0, last.0], "also after they left");
+    assert_eq!(
+        store.listed(b, ALL).await,
+        [first.0, last.0],
+        "also after they left"
+    );
 }
 
 #[tokio::test]

@@ -103,7 +103,9 @@ mod token {
 
     /// Makes the token of the page after this place. It is empty if there is no further page.
     pub fn of(next: Option<Place>) -> String {
-        next.map_or_else(String::new, |next| format!("{}.{}.{}", next.at.0, next.chat, next.seq.0))
+        next.map_or_else(String::new, |next| {
+            format!("{}.{}.{}", next.at.0, next.chat, next.seq.0)
+        })
     }
 
     /// Reads a token. An empty one gives `None`, for the first page. `Err` if this server never gave such a token.
@@ -140,7 +142,13 @@ mod tests {
         assert_eq!(token::read(&token::of(Some(place))).unwrap(), Some(place));
         assert_eq!(token::read(&token::of(None)).unwrap(), None);
         let id = place.chat;
-        for bad in ["nonsense", &format!("1.{id}"), "1.x.2", &format!("1.{id}.-1"), &format!(".{id}.1")] {
+        for bad in [
+            "nonsense",
+            &format!("1.{id}"),
+            "1.x.2",
+            &format!("1.{id}.-1"),
+            &format!(".{id}.1"),
+        ] {
             assert!(token::read(bad).is_err(), "{bad}");
         }
     }

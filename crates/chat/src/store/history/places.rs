@@ -45,9 +45,7 @@ pub async fn at(
     places: &[(ChatId, Seq)],
     max_bytes: usize,
 ) -> Result<(Vec<v1::HistoryMessage>, usize), ReadError> {
-    let parts: Vec<_> = pools
-        .by_cell(places.iter().copied(), |(chat, _)| *chat)
-        .collect();
+    let parts: Vec<_> = pools.by_cell(places.iter().copied(), |(chat, _)| *chat).collect();
     let bytes_a_cell = (max_bytes / parts.len().max(1) * 2).min(max_bytes);
     let read = parts
         .into_iter()
