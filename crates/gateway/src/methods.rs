@@ -142,6 +142,11 @@ mod tests {
             target("/tern.v1.Chats/CreateGroup"),
             Some((Target::AnyChat, true))
         );
+        // It may name a chat, and any node reads all cells.
+        assert_eq!(
+            target("/tern.v1.Chats/ListUndelivered"),
+            Some((Target::AnyChat, true))
+        );
         assert_eq!(target("/tern.v1.Inbox/Fetch"), Some((Target::Chat, true)));
         assert_eq!(target("/tern.v1.Media/GetDownload"), Some((Target::Media, true)));
         assert_eq!(target("/tern.v1.Messaging/Stream"), None);

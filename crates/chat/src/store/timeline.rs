@@ -15,10 +15,10 @@ use super::ReadError;
 use super::history::{Bounds, places};
 use super::seal::MasterKey;
 
-/// Builds the statement of the first entries after a place (time $2, chat $3, seq $4) and before a time ($5) in the chats
-/// of a user ($1), at most $6, in the order of time, chat and seq. `wanted` is true for those that fulfil `$wanted`. It
-/// has only what the user may read (rule 7). `$which` is a further condition on memberships `i`. Only entries from
-/// `$low` on are looked at, which may use `$marks`.
+/// Builds the statement of the first entries after a place (time $2, chat $3, seq $4) and before a time ($5) in the
+/// chats of a user ($1), at most $6, in the order of time, chat and seq. `wanted` is true for those that fulfil
+/// `$wanted`. It has only what the user may read (rule 7). `$which` is a further condition on memberships `i`. Only
+/// entries from `$low` on are looked at, which may use `$marks`.
 ///
 /// `search` halves the ranges of all chats at once. A chat whose first entry is later than those of n others can have at
 /// most $6 - n entries of the page, so no more of it are read.
@@ -87,10 +87,10 @@ WHERE e.sent_at < $5 ORDER BY e.sent_at, e.chat_id, e.seq LIMIT $6"
 }
 
 /// Builds the statement of the messages that none of the user's devices has acknowledged. As in
-/// [`super::listing::RECEIPTS`], the device that got furthest counts, or the read mark if that is higher, and what is not
-/// settled counts as not acknowledged. An entry that is being settled is seen either as unsettled or in the inbox,
-/// because one statement reads all of it. Own messages are left out. Of a user who left a chat, the devices are those of
-/// the newest membership, so the entry that removed them and what came before are still looked at.
+/// [`super::listing::RECEIPTS`], the device that got furthest counts, or the read mark if that is higher, and what is
+/// not settled counts as not acknowledged. An entry that is being settled is seen either as unsettled or in the inbox,
+/// because one statement reads all of it. Own messages are left out. Of a user who left a chat, the devices are those
+/// of the newest membership, so the entry that removed them and what came before are still looked at.
 macro_rules! undelivered {
     ($which:literal) => {
         first_entries!(

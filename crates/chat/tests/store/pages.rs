@@ -18,8 +18,8 @@ const READS: usize = 9;
 /// The most milliseconds that half of the reads of a page take.
 const BAR_MS: f64 = 5.0;
 
-/// Fills a chat ($1) of two people ($2, $3). Of five entries three are messages, one edits the first of them, and one is a
-/// reaction to the second. The bodies are as long as those of short messages.
+/// Fills a chat ($1) of two people ($2, $3). Of five entries three are messages, one edits the first of them, and one
+/// is a reaction to the second. The bodies are as long as those of short messages.
 const FILL: [&str; 5] = [
     "INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
      SELECT $1::uuid, s, s, CASE s % 5 WHEN 4 THEN 2 WHEN 0 THEN 4 ELSE 1 END, CASE s % 2 WHEN 0 THEN $2::uuid ELSE $3::uuid END, $2::uuid,

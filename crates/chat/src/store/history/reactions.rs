@@ -13,9 +13,9 @@ use uuid::Uuid;
 use crate::store::ReadError;
 use crate::store::seal::{Sealer, Turn};
 
-/// Counts the reactions to messages, each given by its chat ($1) and seq ($2), by their kind, and selects an entry of each
-/// kind. Those that a user ($3) shares and those of others only are at most 32 each, the most frequent first. Reactions of
-/// a time when the user was no member are left out (rule 7).
+/// Counts the reactions to messages, each given by its chat ($1) and seq ($2), by their kind, and selects an entry of
+/// each kind. Those that a user ($3) shares and those of others only are at most 32 each, the most frequent first.
+/// Reactions of a time when the user was no member are left out (rule 7).
 pub const REACTIONS: &str = "
 SELECT t.chat_id, t.seq AS target_seq, r.people, r.own, m.sender_user, m.request_id, m.body
 FROM unnest($1::uuid[], $2::int8[]) AS t(chat_id, seq)
