@@ -431,6 +431,8 @@ async fn an_acting_user_who_is_not_there_is_named_as_such_by_every_call() {
         list_messages(ListMessagesRequest { chat_id: group.clone() });
         get_message(GetMessageRequest { chat_id: group.clone(), by: Some(v1::get_message_request::By::Seq(1)) });
         list_edits(ListEditsRequest { chat_id: group.clone(), seq: 1 });
+        list_undelivered(ListUndeliveredRequest { chat_id: group.clone() });
+        list_user_messages(ListUserMessagesRequest {});
         get_receipts(GetReceiptsRequest { chat_id: group.clone() });
         get_message_receipts(GetMessageReceiptsRequest { chat_id: group.clone(), seq: 1 });
         mark_chat_read(MarkChatReadRequest { chat_id: group.clone(), seq: 1 });

@@ -14,7 +14,8 @@
 //! - [`load`]: loads a chat in one snapshot
 //! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: decides who may be added to a group, and adds
 //!   them; [`strangers`]: limits how many new strangers a person may meet
-//! - [`entries`]: reads windows of logs for devices, and history for people
+//! - [`entries`]: reads windows of logs for devices, and history for people; [`history`]: reads messages as they are
+//!   now; [`timeline`]: reads those of all chats of a user
 //! - [`listing`]: reads chats as their members see them; [`inboxes`]: reads what waits for devices
 //! - [`devices`]: links a device to its user's chats, or revokes it
 //! - [`people`]: reads and locks users, devices, blocks and contacts; [`written`]: finds out who has written to whom
@@ -41,6 +42,7 @@ pub mod seal;
 pub mod settle;
 pub mod strangers;
 mod targets;
+pub mod timeline;
 pub mod written;
 
 use tern_store::StoreError;

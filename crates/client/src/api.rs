@@ -117,6 +117,10 @@ calls! {
     chats_client::ChatsClient.get_message(GetMessageRequest) -> GetMessageResponse;
     /// Returns one page of edits.
     chats_client::ChatsClient.list_edits(ListEditsRequest) -> ListEditsResponse;
+    /// Returns one page of messages, for back ends.
+    chats_client::ChatsClient.list_undelivered(ListUndeliveredRequest) -> ListUndeliveredResponse;
+    /// Returns one page of messages, for back ends.
+    chats_client::ChatsClient.list_user_messages(ListUserMessagesRequest) -> ListUserMessagesResponse;
     chats_client::ChatsClient.get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
     /// Returns one page of receipts.
     chats_client::ChatsClient.get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;

@@ -16,7 +16,7 @@ pub enum Target {
     Chat,
     /// Any media node.
     Media,
-    /// Any chat node: field 1 of the request is not a chat.
+    /// Any chat node: the request is not about one chat, or any node can answer it.
     AnyChat,
     /// The presence node that owns the user in field 1, or any presence node if the request names no user.
     PresenceOwner,
@@ -43,8 +43,8 @@ const PACKAGE: &str = "tern.v1";
 const INTERNAL: &str = "tern.internal.v1";
 /// The method that sends a message.
 const SEND: &str = "SendMessage";
-/// The methods of Chats without a chat_id in field 1.
-const WITHOUT_CHAT: [&str; 2] = ["CreateGroup", "ListChats"];
+/// The methods of Chats that are not about one chat.
+const WITHOUT_CHAT: [&str; 4] = ["CreateGroup", "ListChats", "ListUndelivered", "ListUserMessages"];
 /// The service whose methods several roles share, each under an internal service name of its own.
 const ADMIN: &str = "Admin";
 /// The methods of Admin that accounts nodes answer.
@@ -140,6 +140,11 @@ mod tests {
         assert_eq!(target("/tern.v1.Chats/SendMessage"), Some((Target::Chat, true)));
         assert_eq!(
             target("/tern.v1.Chats/CreateGroup"),
+            Some((Target::AnyChat, true))
+        );
+        // It may name a chat, and any node reads all cells.
+        assert_eq!(
+            target("/tern.v1.Chats/ListUndelivered"),
             Some((Target::AnyChat, true))
         );
         assert_eq!(target("/tern.v1.Inbox/Fetch"), Some((Target::Chat, true)));

@@ -5,6 +5,7 @@
 //! - [`deletions`]: nothing of a deleted message is left, and nobody misses its place
 //! - [`races`]: nothing is done to a message after its deletion, however the two meet
 //! - [`history`]: pages of messages, single messages and edits
+//! - [`back_ends`]: which messages were sent in all chats of a user, and which were not received
 //! - [`acts`], [`files`]: what the people of these tests do, and with which files
 
 #![allow(
@@ -15,6 +16,7 @@
 )]
 
 mod acts;
+mod back_ends;
 mod deletions;
 mod files;
 mod history;

@@ -102,6 +102,17 @@ impl Callers {
         Ok(caller)
     }
 
+    /// Reads the caller as [`Self::person`] does, and fails also for devices.
+    pub async fn back_end(
+        &self,
+        metadata: &MetadataMap,
+        acting_user_id: &str,
+        scope: Scope,
+    ) -> Result<Caller, ApiError> {
+        Principal::read(metadata)?.key(scope)?;
+        self.person(metadata, acting_user_id, scope).await
+    }
+
     /// Reads the sender of a message, and whether they turned read receipts off. A message in nobody's name needs a
     /// scope of its own.
     pub async fn sender(

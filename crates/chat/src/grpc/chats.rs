@@ -5,6 +5,7 @@
 //! - `changing`: makes and changes groups
 //! - `reading`: reads chats, members and entries
 //! - `history`: reads messages as they are now
+//! - `timeline`: reads the messages of all chats of a user, for back ends
 //! - `receipts`: tells and sets watermarks
 //! - `call`: begins every call: it reads the caller and the chat, and checks rights
 //! - `heads`: reads chats as the answers show them
@@ -15,6 +16,7 @@ mod heads;
 mod history;
 mod reading;
 mod receipts;
+mod timeline;
 
 use tern_identity::ticket::Tickets;
 use tern_proto::v1;
@@ -34,6 +36,7 @@ use heads::ChatHeads;
 use history::History;
 use reading::Reading;
 use receipts::Receipts;
+use timeline::Timelines;
 
 /// The public service of chats.
 pub struct ChatsService {
@@ -41,6 +44,7 @@ pub struct ChatsService {
     changes: Changes,
     reading: Reading,
     history: History,
+    timelines: Timelines,
     receipts: Receipts,
 }
 
@@ -85,6 +89,11 @@ impl ChatsService {
                 master: master.clone(),
             },
             history: History {
+                calls: calls.clone(),
+                pools: pools.clone(),
+                master: master.clone(),
+            },
+            timelines: Timelines {
                 calls: calls.clone(),
                 pools: pools.clone(),
                 master,
@@ -200,6 +209,23 @@ impl Chats for ChatsService {
         request: Request<v1::ListEditsRequest>,
     ) -> Result<Response<v1::ListEditsResponse>, Status> {
         self.history.list_edits(request).await.map(Response::new)
+    }
+
+    async fn list_undelivered(
+        &self,
+        request: Request<v1::ListUndeliveredRequest>,
+    ) -> Result<Response<v1::ListUndeliveredResponse>, Status> {
+        self.timelines.list_undelivered(request).await.map(Response::new)
+    }
+
+    async fn list_user_messages(
+        &self,
+        request: Request<v1::ListUserMessagesRequest>,
+    ) -> Result<Response<v1::ListUserMessagesResponse>, Status> {
+        self.timelines
+            .list_user_messages(request)
+            .await
+            .map(Response::new)
     }
 
     async fn get_receipts(

@@ -1,4 +1,7 @@
 //! Reads messages as they are now: each with its last edit, its deletion, its reactions, and how many replies it has.
+//! This file reads pages of one chat, [`places`] messages at known places in several chats.
+
+use std::collections::HashMap;
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -12,17 +15,78 @@ use super::ReadError;
 use super::entries::{budget, entry, erased, more, sealer};
 use super::seal::{MasterKey, Sealer, Turn};
 
+pub mod places;
+pub mod reactions;
+
 /// The seqs through which one page looks for messages where no index leads to them. Chats may have long runs of entries
 /// that are no messages, or messages of others.
 const REACH: u64 = 4096;
 
-/// Builds the statement of a page of messages of a chat ($1) that a user ($2) may read, with seqs from $3 to $4, at most
-/// $5, in this order. `$source` is the table that has their seqs; `$only` are further conditions on its rows `x`, which
-/// may use $7. The bodies are bounded by $6 bytes as in [`super::entries::UPWARDS`]. The edit is the last one that the
-/// user may read, not one of a time when they were no member (rule 7).
+/// Names the columns of a message as it is now, of the rows that [`message_joins`] joins.
+macro_rules! message_columns {
+    () => {
+        concat!(
+            "m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
+            erased!("m"),
+            ", ",
+            millis!("m.sent_at"),
+            " AS sent_at, s.deleted_seq, s.pinned_seq, s.replies,
+            ed.seq AS edited_seq, ed.request_id AS edit_request, ed.body AS edit_body, ",
+            millis!("ed.sent_at"),
+            " AS edited_at, d.sender_user AS deleted_by, ",
+            millis!("d.sent_at"),
+            " AS deleted_at"
+        )
+    };
+}
+pub(super) use message_columns;
+
+/// Joins places `p` in the log of a chat with their messages, and with what was done to these as far as a user may read
+/// it. The edit is the last one that the user may read, not one of a time when they were no member (rule 7).
 ///
 /// Each row is probed by `LATERAL … LIMIT`. As joins the planner would read a whole chat, or all that was ever done to
 /// messages, for each message of the page.
+macro_rules! message_joins {
+    ($chat:literal, $user:literal) => {
+        concat!(
+            "
+        CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = ",
+            $chat,
+            " AND m.seq = p.seq LIMIT 1) m
+        LEFT JOIN LATERAL (
+            SELECT * FROM message_state s WHERE s.chat_id = ",
+            $chat,
+            " AND s.seq = m.seq LIMIT 1
+        ) s ON true
+        LEFT JOIN LATERAL (
+            SELECT e.* FROM entry_targets t
+            CROSS JOIN LATERAL (SELECT * FROM messages e WHERE e.chat_id = ",
+            $chat,
+            " AND e.seq = t.seq LIMIT 1) e
+            WHERE s.edited_seq > 0 AND t.chat_id = ",
+            $chat,
+            " AND t.target_seq = m.seq AND t.kind = 2
+                AND EXISTS (SELECT FROM members i WHERE i.chat_id = ",
+            $chat,
+            " AND i.user_id = ",
+            $user,
+            "
+                                AND t.seq BETWEEN i.joined_seq AND coalesce(i.left_seq, t.seq))
+            ORDER BY t.seq DESC LIMIT 1
+        ) ed ON true
+        LEFT JOIN LATERAL (
+            SELECT * FROM messages d WHERE d.chat_id = ",
+            $chat,
+            " AND d.seq = s.deleted_seq LIMIT 1
+        ) d ON true"
+        )
+    };
+}
+pub(super) use message_joins;
+
+/// Builds the statement of a page of messages of a chat ($1) that a user ($2) may read, with seqs from $3 to $4, at most
+/// $5, in this order. `$source` is the table that has their seqs; `$only` are further conditions on its rows `x`, which
+/// may use $7. The bodies are bounded by $6 bytes as in [`super::entries::UPWARDS`].
 macro_rules! page {
     ($source:literal, $only:literal, $order:literal) => {
         concat!(
@@ -33,16 +97,9 @@ SELECT * FROM (
             $order,
             ") - octet_length(e.body) - coalesce(octet_length(e.edit_body), 0) AS bytes_before
     FROM (
-        SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
-            erased!("m"),
-            ", ",
-            millis!("m.sent_at"),
-            " AS sent_at, s.deleted_seq, s.pinned_seq, s.replies,
-            ed.seq AS edited_seq, ed.request_id AS edit_request, ed.body AS edit_body, ",
-            millis!("ed.sent_at"),
-            " AS edited_at, d.sender_user AS deleted_by, ",
-            millis!("d.sent_at"),
-            " AS deleted_at
+        SELECT ",
+            message_columns!(),
+            "
         FROM (
             SELECT p.seq FROM members i CROSS JOIN LATERAL (
                 SELECT x.seq FROM ",
@@ -56,22 +113,9 @@ SELECT * FROM (
             ) p WHERE i.chat_id = $1 AND i.user_id = $2 ORDER BY p.seq ",
             $order,
             " LIMIT $5
-        ) p
-        CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = $1 AND m.seq = p.seq LIMIT 1) m
-        LEFT JOIN LATERAL (
-            SELECT * FROM message_state s WHERE s.chat_id = $1 AND s.seq = m.seq LIMIT 1
-        ) s ON true
-        LEFT JOIN LATERAL (
-            SELECT e.* FROM entry_targets t
-            CROSS JOIN LATERAL (SELECT * FROM messages e WHERE e.chat_id = $1 AND e.seq = t.seq LIMIT 1) e
-            WHERE s.edited_seq > 0 AND t.chat_id = $1 AND t.target_seq = m.seq AND t.kind = 2
-                AND EXISTS (SELECT FROM members i WHERE i.chat_id = $1 AND i.user_id = $2
-                                AND t.seq BETWEEN i.joined_seq AND coalesce(i.left_seq, t.seq))
-            ORDER BY t.seq DESC LIMIT 1
-        ) ed ON true
-        LEFT JOIN LATERAL (
-            SELECT * FROM messages d WHERE d.chat_id = $1 AND d.seq = s.deleted_seq LIMIT 1
-        ) d ON true
+        ) p",
+            message_joins!("$1", "$2"),
+            "
     ) e
 ) w WHERE w.bytes_before < $6 ORDER BY w.seq ",
             $order
@@ -105,24 +149,6 @@ pub const EDITS: [&str; 2] = pages!(
     " AND x.target_seq = $7 AND x.kind = 2
                     AND (SELECT octet_length(m.body) FROM messages m WHERE m.chat_id = $1 AND m.seq = x.seq) > 0"
 );
-
-/// Counts the reactions to messages ($2) of a chat ($1) by their kind, and selects an entry of each kind. Those that a user
-/// ($3) shares and those of others only are at most 32 each, the most frequent first. Reactions of a time when the user
-/// was no member are left out (rule 7).
-pub const REACTIONS: &str = "
-SELECT t.seq AS target_seq, r.people, r.own, m.sender_user, m.request_id, m.body
-FROM unnest($2::int8[]) AS t(seq)
-CROSS JOIN LATERAL (
-    SELECT count(*) AS people, bool_or(r.user_id = $3) AS own, min(r.seq) AS seq,
-           row_number() OVER (PARTITION BY bool_or(r.user_id = $3) ORDER BY count(*) DESC, min(r.seq)) AS place
-    FROM reactions r
-    WHERE r.chat_id = $1 AND r.target_seq = t.seq
-        AND EXISTS (SELECT FROM members i WHERE i.chat_id = $1 AND i.user_id = $3
-                        AND r.seq BETWEEN i.joined_seq AND coalesce(i.left_seq, r.seq))
-    GROUP BY r.key
-) AS r
-CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = $1 AND m.seq = r.seq LIMIT 1) AS m
-WHERE r.place <= 32 ORDER BY t.seq, r.people DESC, r.seq";
 
 /// Selects the seq of the entry that a request ($3) of a user ($2) became in a chat ($1).
 pub const SEQ_OF_REQUEST: &str =
@@ -296,53 +322,17 @@ impl Reader<'_> {
         }
         let sealer = sealer(self.pools, self.master, self.chat).await?;
         let (mut messages, mut turn) = (Vec::with_capacity(rows.len()), Turn::default());
+        let mut places = Vec::with_capacity(rows.len());
         for row in rows {
             let message = message(row, self.chat, &sealer)?;
             turn.worked(message.entry.as_ref().map_or(0, |entry| entry.content.len()))
                 .await;
             messages.push(message);
+            places.push((self.chat, Seq::from_i64(row.try_get("seq")?)));
         }
-        self.add_reactions(&mut messages, &sealer).await?;
+        let sealers = HashMap::from([(self.chat, sealer)]);
+        reactions::add(self.pools, self.user, &sealers, &places, &mut messages).await?;
         Ok(messages)
-    }
-
-    async fn add_reactions(
-        self,
-        messages: &mut [v1::HistoryMessage],
-        sealer: &Sealer,
-    ) -> Result<(), ReadError> {
-        let seq_of = |message: &v1::HistoryMessage| message.entry.as_ref().map_or(0, |entry| entry.seq);
-        let seqs: Vec<i64> = messages
-            .iter()
-            .map(|message| Seq(seq_of(message)).to_i64())
-            .collect();
-        let rows = sqlx::query(REACTIONS)
-            .bind(self.chat.0)
-            .bind(seqs)
-            .bind(self.user.0)
-            .fetch_all(self.pools.of(self.chat))
-            .await?;
-        let mut turn = Turn::default();
-        for row in rows {
-            let target = Seq::from_i64(row.try_get("target_seq")?);
-            let Some(message) = messages.iter_mut().find(|message| seq_of(message) == target.0) else {
-                continue;
-            };
-            let body: Vec<u8> = row.try_get("body")?;
-            let sent_by = (
-                UserId(row.try_get("sender_user")?),
-                RequestId(row.try_get("request_id")?),
-            );
-            let content = sealer.open(&body, self.chat, sent_by.0, sent_by.1);
-            let content = content.map_err(|_| ReadError::Key(self.chat))?;
-            turn.worked(content.len()).await;
-            message.reactions.push(v1::ReactionCount {
-                reaction: tern_proto::raw::message_body(&content),
-                count: u32::try_from(row.try_get::<i64, _>("people")?).unwrap_or(u32::MAX),
-                own: row.try_get("own")?,
-            });
-        }
-        Ok(())
     }
 }
 

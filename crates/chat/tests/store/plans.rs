@@ -4,7 +4,7 @@
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
     ack, change, commit, devices, direct, entries, heads, history, inboxes, joining, listing, load, people,
-    settle, strangers, written,
+    settle, strangers, timeline, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
 use tern_types::Seq;
@@ -58,7 +58,11 @@ const HOT: &[(&str, &str)] = &[
     ("pinned upwards", history::PINNED[1]),
     ("edits downwards", history::EDITS[0]),
     ("edits upwards", history::EDITS[1]),
-    ("reactions", history::REACTIONS),
+    ("reactions", history::reactions::REACTIONS),
+    ("messages at places", history::places::AT),
+    ("messages of all chats", timeline::SENT),
+    ("undelivered messages", timeline::UNDELIVERED),
+    ("undelivered messages of a chat", timeline::UNDELIVERED_IN),
     ("seq of a request", history::SEQ_OF_REQUEST),
     ("readable", history::READABLE),
     ("last", entries::LAST),
@@ -90,6 +94,15 @@ const HISTORY: [[&str; 2]; 6] = [
     history::WITH_ATTACHMENTS,
     history::PINNED,
     history::EDITS,
+];
+
+/// The other statements that read messages for people and back ends.
+const MESSAGES: [&str; 5] = [
+    history::reactions::REACTIONS,
+    history::places::AT,
+    timeline::SENT,
+    timeline::UNDELIVERED,
+    timeline::UNDELIVERED_IN,
 ];
 
 /// Returns the generic plan of a statement, line by line.
@@ -141,7 +154,7 @@ async fn assert_plans(db: &mut PgConnection, tables: &str) {
     }
     // Of a table that was empty when it was analysed, any index is as good as another.
     if tables != "empty, analysed" {
-        let pages = HISTORY.iter().flatten().chain([&history::REACTIONS]);
+        let pages = HISTORY.iter().flatten().chain(&MESSAGES);
         for &sql in pages {
             let plan = plan(db, "history", sql).await;
             assert_bounded(&plan, &format!("history on {tables} tables: {sql}"));

@@ -335,6 +335,8 @@ chats! {
     list_entries(ListEntriesRequest) -> ListEntriesResponse;
     get_message(GetMessageRequest) -> GetMessageResponse;
     list_edits(ListEditsRequest) -> ListEditsResponse;
+    list_undelivered(ListUndeliveredRequest) -> ListUndeliveredResponse;
+    list_user_messages(ListUserMessagesRequest) -> ListUserMessagesResponse;
     get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
     get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;
     mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;

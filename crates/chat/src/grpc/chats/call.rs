@@ -64,7 +64,14 @@ macro_rules! changing {
     };
 }
 
-by_field!(Acting, acting_user_id, CreateGroupRequest, ListChatsRequest);
+by_field!(
+    Acting,
+    acting_user_id,
+    CreateGroupRequest,
+    ListChatsRequest,
+    ListUndeliveredRequest,
+    ListUserMessagesRequest,
+);
 of_chat!(
     GetChatRequest,
     ListMembersRequest,
@@ -92,6 +99,8 @@ pub enum Who {
     Person,
     /// Devices, and back ends in a user's name or in nobody's.
     Anybody,
+    /// Back ends in a user's name.
+    BackEnd,
 }
 
 /// The conditions of a call about a chat, besides its caller.
@@ -141,7 +150,8 @@ impl Calls {
     ///
     /// # Errors
     ///
-    /// The caller is not known, lacks the scope or is nobody where a person is needed, or the store is away.
+    /// The caller is not known, lacks the scope, is a device where a back end is needed or nobody where a person is, or
+    /// the store is away.
     pub async fn open<R: Acting>(
         &self,
         request: Request<R>,
@@ -153,6 +163,7 @@ impl Calls {
         let caller = match who {
             Who::Person => self.callers.person(&metadata, acting, scope).await?,
             Who::Anybody => self.callers.read(&metadata, acting, scope).await?,
+            Who::BackEnd => self.callers.back_end(&metadata, acting, scope).await?,
         };
         Ok(Call {
             caller,
@@ -188,7 +199,7 @@ impl Calls {
 
     /// Checks that the caller may see the chat: a member may, and a back end in nobody's name. For all others it fails
     /// as if there were no such chat.
-    async fn check_visible(&self, caller: Caller, chat: ChatId) -> Result<(), ApiError> {
+    pub async fn check_visible(&self, caller: Caller, chat: ChatId) -> Result<(), ApiError> {
         let may = caller.is_nobody()
             || listing::is_member(&self.pools, chat, caller.user)
                 .await
