@@ -39,3 +39,39 @@ impl Client {
         self.read(|store| Ok(!store.has_unindexed()?)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tern_client_core::engine::Change;
+    use tern_client_core::testing::{credentials, entry};
+
+    use super::*;
+    use crate::config::{ClientConfig, StoreLocation};
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn messages_from_before_there_was_a_search_are_found_after_a_while() {
+        let directory = tempfile::tempdir().unwrap();
+        let location = StoreLocation::File(directory.path().join("device.db"));
+        let chat = ChatId(uuid::Uuid::from_u128(1));
+        let mut store = Store::open(&location, true).unwrap();
+        store.put_credentials(&credentials()).unwrap();
+        let entries: Vec<_> = (1..=500).map(|seq| Change::Entry(entry(chat, seq))).collect();
+        store.commit(&entries).unwrap();
+        drop(store);
+
+        let config = ClientConfig::new(vec!["http://127.0.0.1:1".into()], location);
+        let (client, _events) = Client::start(config).await.unwrap();
+        while !client.search_is_complete().await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let first = client.search("MESS", Some(chat), None, 1000).await.unwrap();
+        let rest = client.search("MESS", Some(chat), first.last(), 1000).await.unwrap();
+        let found = first.iter().chain(&rest);
+        let found: Vec<u64> = found.map(|hit| hit.message.entry.seq.0).collect();
+        assert_eq!(found, (1..=500).rev().collect::<Vec<_>>());
+        client.stop().await;
+    }
+}

@@ -22,6 +22,17 @@ fn hits(store: &Store, words: &str) -> Vec<u64> {
     hits.iter().map(|hit| hit.message.entry.seq.0).collect()
 }
 
+impl Store {
+    /// Returns the texts of a chat that are in the index, ascending by seq. Fails if FTS5 has others.
+    pub fn indexed(&self, chat: ChatId) -> Vec<(Seq, String)> {
+        check(self);
+        let texts = "SELECT seq, text FROM texts WHERE chat = ?1 ORDER BY seq";
+        let mut texts = self.connection.prepare(texts).unwrap();
+        let rows = texts.query_map([chat.as_bytes()], |row| Ok((Seq::from_i64(row.get(0)?), row.get(1)?)));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+}
+
 /// Fails if the index does not have exactly the texts that it should have.
 fn check(store: &Store) {
     let check = "INSERT INTO search (search, rank) VALUES ('integrity-check', 1)";
