@@ -68,7 +68,10 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let first = client.search("MESS", Some(chat), None, 1000).await.unwrap();
-        let rest = client.search("MESS", Some(chat), first.last(), 1000).await.unwrap();
+        let rest = client
+            .search("MESS", Some(chat), first.last(), 1000)
+            .await
+            .unwrap();
         let found = first.iter().chain(&rest);
         let found: Vec<u64> = found.map(|hit| hit.message.entry.seq.0).collect();
         assert_eq!(found, (1..=500).rev().collect::<Vec<_>>());

@@ -260,7 +260,9 @@ async fn messages_are_found_by_their_words_as_they_are_now() {
     let shown = bob.asks("/hit", "* › [").await;
     assert!(shown.ends_with("#3] Alice: 明天三点开会"), "{shown}");
     assert!(
-        bob.seen.iter().any(|line| line.ends_with("#1] Alice: the tea is ready")),
+        bob.seen
+            .iter()
+            .any(|line| line.ends_with("#1] Alice: the tea is ready")),
         "its neighbour: {:#?}",
         bob.seen
     );

@@ -253,7 +253,8 @@ fn index(db: &Connection, search: &SearchText, chat: ChatId, seq: Seq) -> Result
         }
         let take_out = "INSERT INTO search (search, rowid, text) VALUES ('delete', ?1, ?2)";
         db.prepare_cached(take_out)?.execute(params![id, known])?;
-        db.prepare_cached("DELETE FROM texts WHERE id = ?1")?.execute([id])?;
+        db.prepare_cached("DELETE FROM texts WHERE id = ?1")?
+            .execute([id])?;
     }
     let Some(entry) = entry.filter(|_| !text.trim().is_empty()) else {
         return Ok(());
@@ -292,7 +293,8 @@ fn as_it_is(db: &Connection, chat: ChatId, seq: Seq) -> Result<Option<Entry>> {
 
 /// Returns up to [`BATCH`] messages with a rowid of at most `newest`, each with its rowid, in descending order.
 fn messages_down_from(db: &Connection, newest: i64) -> Result<Vec<(i64, ChatId, Seq)>> {
-    let sql = "SELECT rowid, chat, seq FROM entries WHERE rowid <= ?1 AND kind = ?2 ORDER BY rowid DESC LIMIT ?3";
+    let sql =
+        "SELECT rowid, chat, seq FROM entries WHERE rowid <= ?1 AND kind = ?2 ORDER BY rowid DESC LIMIT ?3";
     let mut statement = db.prepare_cached(sql)?;
     let batch = i64::try_from(BATCH).unwrap_or(i64::MAX);
     let kind = i32::from(MessageKind::Message);

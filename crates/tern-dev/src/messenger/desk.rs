@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use tern_client::{
-    BackEnd, Chat, Client, ClientConfig, Entry, Event, EventStream, Hit, Mark, Message, MessageReceipts, Outgoing,
-    To,
+    BackEnd, Chat, Client, ClientConfig, Entry, Event, EventStream, Hit, Mark, Message, MessageReceipts,
+    Outgoing, To,
 };
 use tern_proto::v1;
 use tern_types::{ChatId, Clock, Seq, Timestamp, UserId};

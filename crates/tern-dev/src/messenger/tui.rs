@@ -172,10 +172,7 @@ fn take_update(update: Update, desk: &mut Desk, screen: &mut Screen) {
             screen.list = Some(List::new("found", lines, true));
         }
         Update::Show {
-            seq,
-            around,
-            entries,
-            ..
+            seq, around, entries, ..
         } if entries.is_empty() => {
             let lines = desk.view.around_lines(&around, seq, Clock::wall());
             screen.list = Some(List::new("too far back for the screen", lines, false));
@@ -235,7 +232,10 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
             scroll_help(key.code, screen);
         }
         KeyCode::Down | KeyCode::Up if screen.list.is_some() => {
-            screen.list.iter_mut().for_each(|list| list.step(key.code == KeyCode::Down));
+            screen
+                .list
+                .iter_mut()
+                .for_each(|list| list.step(key.code == KeyCode::Down));
         }
         KeyCode::Down => select(true, desk, screen),
         KeyCode::Up => select(false, desk, screen),

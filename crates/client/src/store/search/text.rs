@@ -151,7 +151,7 @@ mod tests {
         let marked = |text: &str, words: &[&str]| {
             let prepared = prepared(text);
             words.iter().fold(prepared, |text, word| {
-                text.replace(word, &format!("{BEGIN}{word}{END}"))
+                text.replace(*word, &format!("{BEGIN}{word}{END}"))
             })
         };
         for (text, words, expected) in [

@@ -28,7 +28,9 @@ impl Store {
         check(self);
         let texts = "SELECT seq, text FROM texts WHERE chat = ?1 ORDER BY seq";
         let mut texts = self.connection.prepare(texts).unwrap();
-        let rows = texts.query_map([chat.as_bytes()], |row| Ok((Seq::from_i64(row.get(0)?), row.get(1)?)));
+        let rows = texts.query_map([chat.as_bytes()], |row| {
+            Ok((Seq::from_i64(row.get(0)?), row.get(1)?))
+        });
         rows.unwrap().map(Result::unwrap).collect()
     }
 }
@@ -117,7 +119,10 @@ fn nothing_that_is_typed_is_an_operator_or_an_error() {
     let mut store = searching();
     put(
         &mut store,
-        [said(1, "he said \"no\" AND left (it's C++), didn't he? text: a*b")],
+        [said(
+            1,
+            "he said \"no\" AND left (it's C++), didn't he? text: a*b",
+        )],
     );
     for words in [
         "\"no\"", "no\"", "AND", "and left", "(it's", "C++", "didn't", "text:", "a*b", "left (it", "he^ ",
@@ -125,8 +130,21 @@ fn nothing_that_is_typed_is_an_operator_or_an_error() {
         assert_eq!(hits(&store, words), [1], "{words:?}");
     }
     for words in [
-        "NOT", "no NOT left", "left OR right", "NEAR(no left)", "text : right", "-left", "{text}", "'", "\u{0}", "*",
-        "\"\"\"", "a\u{0}\"b", "+", "\\", "%",
+        "NOT",
+        "no NOT left",
+        "left OR right",
+        "NEAR(no left)",
+        "text : right",
+        "-left",
+        "{text}",
+        "'",
+        "\u{0}",
+        "*",
+        "\"\"\"",
+        "a\u{0}\"b",
+        "+",
+        "\\",
+        "%",
     ] {
         let found = store.search(words, None, None, 10);
         assert!(found.is_ok(), "{words:?}: {found:?}");
@@ -136,16 +154,25 @@ fn nothing_that_is_typed_is_an_operator_or_an_error() {
 #[test]
 fn an_edit_replaces_the_text_and_a_deletion_takes_it_out() {
     let mut store = searching();
-    put(&mut store, [said(1, "first"), said(2, "other"), edited(3, 1, "second")]);
+    put(
+        &mut store,
+        [said(1, "first"), said(2, "other"), edited(3, 1, "second")],
+    );
     assert_eq!((hits(&store, "first"), hits(&store, "second")), (vec![], vec![1]));
     let hit = store.search("sec", None, None, 1).unwrap().remove(0);
     assert_eq!((hit.text.as_str(), hit.places.first()), ("second", Some(&(0..6))));
     assert!(hit.message.edited_at.is_some());
 
     // Only the sender's edits count, and an older one that comes late does not.
-    put(&mut store, [sent(6, 3, edit(1, "strange")), edited(5, 1, "fifth")]);
+    put(
+        &mut store,
+        [sent(6, 3, edit(1, "strange")), edited(5, 1, "fifth")],
+    );
     put(&mut store, [edited(4, 1, "fourth")]);
-    assert_eq!((hits(&store, "strange"), hits(&store, "fourth")), (vec![], vec![]));
+    assert_eq!(
+        (hits(&store, "strange"), hits(&store, "fourth")),
+        (vec![], vec![])
+    );
     assert_eq!(hits(&store, "fifth"), [1]);
     // All of it comes again.
     put(&mut store, [said(1, "first"), edited(3, 1, "second")]);
@@ -181,7 +208,10 @@ fn no_word_of_a_deleted_message_is_left_on_the_disk() {
         let others = (1..=50).map(|seq| said(100 + part * 50 + seq, format!("word{seq} part{part} other")));
         put(&mut store, others);
         if part == 10 {
-            put(&mut store, [said(1, SECRET), said(2, "innocent"), edited(3, 2, SECRET)]);
+            put(
+                &mut store,
+                [said(1, SECRET), said(2, "innocent"), edited(3, 2, SECRET)],
+            );
         }
     }
     assert_eq!(hits(&store, "marzipan"), [2, 1]);
@@ -242,7 +272,10 @@ fn files_are_found_by_their_names_and_the_text_beside_them() {
         },
     };
     let mut store = searching();
-    put(&mut store, [sent(1, 2, with_files(CHAT, "our beach", vec![file]))]);
+    put(
+        &mut store,
+        [sent(1, 2, with_files(CHAT, "our beach", vec![file]))],
+    );
     for words in ["beach", "holiday", "2024", "holiday_2024.jpg"] {
         assert_eq!(hits(&store, words), [1], "{words:?}");
     }
@@ -265,7 +298,10 @@ fn an_app_says_by_which_texts_messages_are_found() {
     store.set_search(&SearchText::Plain).unwrap();
     assert!(store.has_unindexed().unwrap());
     assert!(!store.index_older().unwrap());
-    assert_eq!((hits(&store, "two"), hits(&store, "secret")), (vec![3, 2], vec![]));
+    assert_eq!(
+        (hits(&store, "two"), hits(&store, "secret")),
+        (vec![3, 2], vec![])
+    );
     check(&store);
 }
 
@@ -284,7 +320,10 @@ fn a_store_of_version_2_is_indexed_in_steps_beside_everything_else() {
     let directory = tempfile::tempdir().unwrap();
     let location = StoreLocation::File(directory.path().join("device.db"));
     let mut store = Store::open(&location, true).unwrap();
-    put(&mut store, (1..=MANY).map(|seq| said(seq, format!("word n{seq}"))));
+    put(
+        &mut store,
+        (1..=MANY).map(|seq| said(seq, format!("word n{seq}"))),
+    );
     put(&mut store, [edited(1001, 1, "changed n1"), deletion(1002, 2)]);
     store.connection.pragma_update(None, "user_version", 2).unwrap();
     drop(store);
@@ -301,7 +340,11 @@ fn a_store_of_version_2_is_indexed_in_steps_beside_everything_else() {
     // Messages that the next steps have not reached are edited and deleted, and new ones come.
     put(
         &mut store,
-        [edited(1003, 3, "late n3"), deletion(1004, 4), said(1005, "word new")],
+        [
+            edited(1003, 3, "late n3"),
+            deletion(1004, 4),
+            said(1005, "word new"),
+        ],
     );
     assert_eq!(hits(&store, "late"), [3]);
     for expected in [true, false] {
@@ -312,7 +355,10 @@ fn a_store_of_version_2_is_indexed_in_steps_beside_everything_else() {
     assert!(!store.has_unindexed().unwrap());
     let missing = (1..=MANY).filter(|seq| hits(&store, &format!("n{seq} n")).is_empty());
     assert_eq!(missing.collect::<Vec<_>>(), [2, 4], "the deleted ones");
-    assert_eq!((hits(&store, "changed"), hits(&store, "late")), (vec![1], vec![3]));
+    assert_eq!(
+        (hits(&store, "changed"), hits(&store, "late")),
+        (vec![1], vec![3])
+    );
     assert_eq!(hits(&store, "new"), [1005]);
     check(&store);
 }

@@ -91,7 +91,10 @@ mod tests {
         desk.submit("/search nowhere").await;
         assert_eq!(notice(&mut desk).await, "nothing was found");
         desk.submit("/hit").await;
-        assert_eq!(notice(&mut desk).await, "there is no hit 1: /search finds messages");
+        assert_eq!(
+            notice(&mut desk).await,
+            "there is no hit 1: /search finds messages"
+        );
         desk.submit("/search").await;
         assert!(notice(&mut desk).await.contains("/search words"));
     }

@@ -44,7 +44,9 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, list: &List) {
     let height = u16::try_from(list.lines.len() + 2).unwrap_or(u16::MAX);
     let height = height.min(area.height);
     let page = usize::from(height.saturating_sub(2));
-    let from = list.selected.map_or(0, |selected| (selected + 1).saturating_sub(page));
+    let from = list
+        .selected
+        .map_or(0, |selected| (selected + 1).saturating_sub(page));
     let place = Rect {
         y: area.y + (area.height - height) / 2,
         height,

@@ -30,7 +30,11 @@ impl View {
         let line = |message: &Message| {
             let entry = &message.entry;
             let sign = if entry.seq == seq { '›' } else { ' ' };
-            format!("{sign} {}{}", self.beginning(entry, now), self.first_line(message))
+            format!(
+                "{sign} {}{}",
+                self.beginning(entry, now),
+                self.first_line(message)
+            )
         };
         around.iter().map(line).collect()
     }
