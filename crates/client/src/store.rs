@@ -104,8 +104,7 @@ impl Store {
                 "BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
             ))?,
             1 => migrate::from_1(&mut connection)?,
-            // Version 2 would leave deleted messages in the index. It had none, so `set_search` makes it.
-            2 => connection.pragma_update(None, "user_version", VERSION)?,
+            2 => migrate::from_2(&mut connection)?,
             VERSION => {}
             _ => return Err(ClientError::Corrupt("made by a newer version of this program")),
         }

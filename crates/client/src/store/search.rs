@@ -20,6 +20,8 @@ use crate::search_text::SearchText;
 
 /// The statements that make the index.
 const SCHEMA: &str = include_str!("search.sql");
+/// The statements that delete the index.
+const DROP: &str = "DROP TABLE search; DROP TABLE texts; UPDATE entries SET text = NULL WHERE text NOT NULL;";
 /// The key of the rowid up to which entries may not be in the index yet. It is missing if all are.
 const UNINDEXED: &str = "search_unindexed";
 /// The number of messages that one call of [`Store::index_older`] puts into the index: some milliseconds of work, for
@@ -82,7 +84,7 @@ impl Store {
 
     fn drop_index(&mut self) -> Result {
         let transaction = self.connection.transaction()?;
-        transaction.execute_batch("DROP TABLE search; DROP TABLE texts;")?;
+        transaction.execute_batch(DROP)?;
         forget_unindexed(&transaction)?;
         transaction.commit()?;
         self.empty_journal();
@@ -240,41 +242,56 @@ fn index(db: &Connection, search: &SearchText, chat: ChatId, seq: Seq) -> Result
     if !search.is_on() {
         return Ok(());
     }
-    let entry = as_it_is(db, chat, seq)?;
-    let text = entry.as_ref().and_then(|entry| search.of(entry));
-    let text = text.map(|text| text::prepared(&text)).unwrap_or_default();
-    let known = "SELECT id, text FROM texts WHERE chat = ?1 AND seq = ?2";
-    let mut known = db.prepare_cached(known)?;
-    let of = params![chat.as_bytes(), seq.to_i64()];
-    let known = known.query_row(of, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)));
-    if let Some((id, known)) = known.optional()? {
-        if known == text {
+    let Some((entry, known)) = as_it_is(db, chat, seq)? else {
+        return Ok(());
+    };
+    let text = search.of(&entry).map(|text| text::prepared(&text));
+    let text = text.filter(|text| !text.trim().is_empty());
+    if let Some(id) = known {
+        let mut indexed = db.prepare_cached("SELECT text FROM texts WHERE id = ?1")?;
+        let indexed: String = indexed.query_row([id], |row| row.get(0))?;
+        if text.as_ref() == Some(&indexed) {
             return Ok(());
         }
         let take_out = "INSERT INTO search (search, rowid, text) VALUES ('delete', ?1, ?2)";
-        db.prepare_cached(take_out)?.execute(params![id, known])?;
+        db.prepare_cached(take_out)?.execute(params![id, indexed])?;
         db.prepare_cached("DELETE FROM texts WHERE id = ?1")?
             .execute([id])?;
     }
-    let Some(entry) = entry.filter(|_| !text.trim().is_empty()) else {
-        return Ok(());
-    };
-    let keep = "INSERT INTO texts (chat, seq, sent_at, text) VALUES (?1, ?2, ?3, ?4)";
-    db.prepare_cached(keep)?
-        .execute(params![chat.as_bytes(), seq.to_i64(), entry.sent_at.0, text])?;
-    let put_in = "INSERT INTO search (rowid, text) VALUES (?1, ?2)";
-    db.prepare_cached(put_in)?
-        .execute(params![db.last_insert_rowid(), text])?;
+    let id = text.map(|text| put_in(db, &entry, &text)).transpose()?;
+    if id != known {
+        let refer = "UPDATE entries SET text = ?1 WHERE chat = ?2 AND seq = ?3";
+        db.prepare_cached(refer)?
+            .execute(params![id, chat.as_bytes(), seq.to_i64()])?;
+    }
     Ok(())
 }
 
-/// Returns the entry of a message with the content of its last edit, or `None` if it is not stored. The content of a
-/// deleted one is an Erased.
-fn as_it_is(db: &Connection, chat: ChatId, seq: Seq) -> Result<Option<Entry>> {
-    let message = format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE chat = ?1 AND seq = ?2 AND kind = ?3");
+/// Puts the text of a message into the index, and returns its id.
+fn put_in(db: &Connection, entry: &Entry, text: &str) -> Result<i64> {
+    let keep = "INSERT INTO texts (chat, seq, sent_at, text) VALUES (?1, ?2, ?3, ?4)";
+    let of = params![entry.chat.as_bytes(), entry.seq.to_i64(), entry.sent_at.0, text];
+    db.prepare_cached(keep)?.execute(of)?;
+    let id = db.last_insert_rowid();
+    let put_in = "INSERT INTO search (rowid, text) VALUES (?1, ?2)";
+    db.prepare_cached(put_in)?.execute(params![id, text])?;
+    Ok(id)
+}
+
+/// Returns the entry of a message with the content of its last edit, and the id of its text in the index. Returns
+/// `None` if it is not stored. The content of a deleted one is an Erased.
+fn as_it_is(db: &Connection, chat: ChatId, seq: Seq) -> Result<Option<(Entry, Option<i64>)>> {
+    let message =
+        format!("SELECT {ENTRY_COLUMNS}, text FROM entries WHERE chat = ?1 AND seq = ?2 AND kind = ?3");
     let mut message = db.prepare_cached(&message)?;
     let of = params![chat.as_bytes(), seq.to_i64(), i32::from(MessageKind::Message)];
-    let Some(entry) = message.query_row(of, rows::entry).optional()? else {
+    let message = message.query_row(of, |row| {
+        Ok((
+            rows::entry(row)?,
+            row.get::<_, Option<i64>>(rows::ENTRY_COLUMN_COUNT)?,
+        ))
+    });
+    let Some((entry, known)) = message.optional()? else {
         return Ok(None);
     };
     // They are sorted here, because for an ORDER BY SQLite would read the whole chat in the order of its seqs.
@@ -284,11 +301,12 @@ fn as_it_is(db: &Connection, chat: ChatId, seq: Seq) -> Result<Option<Entry>> {
     let edits = edits.query_map(of, rows::entry)?;
     let mut edits = edits.collect::<rusqlite::Result<Vec<_>>>()?;
     if edits.is_empty() {
-        return Ok(Some(entry));
+        return Ok(Some((entry, known)));
     }
     edits.sort_by_key(|edit| edit.seq);
     let messages: Messages = std::iter::once(&entry).chain(&edits).collect();
-    Ok(messages.into_values().next().map(|message| message.entry))
+    let message = messages.into_values().next();
+    Ok(message.map(|message| (message.entry, known)))
 }
 
 /// Returns up to [`BATCH`] messages with a rowid of at most `newest`, each with its rowid, in descending order.

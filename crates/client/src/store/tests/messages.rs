@@ -202,7 +202,7 @@ fn nothing_of_a_deleted_message_is_left_on_the_disk() {
 /// Makes the store one of version 1, which kept entries of kinds that it did not know.
 fn make_version_1(store: &Store, entries: &[Entry]) {
     let older = "DROP INDEX entries_about; ALTER TABLE entries DROP COLUMN kind; \
-         ALTER TABLE entries DROP COLUMN target; PRAGMA user_version = 1;";
+         ALTER TABLE entries DROP COLUMN target; ALTER TABLE entries DROP COLUMN text; PRAGMA user_version = 1;";
     store.connection.execute_batch(older).unwrap();
     for entry in entries {
         let put = "INSERT INTO entries (chat, seq, sent_at, sender, ordinal, counts, content) \

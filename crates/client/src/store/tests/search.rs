@@ -325,7 +325,8 @@ fn a_store_of_version_2_is_indexed_in_steps_beside_everything_else() {
         (1..=MANY).map(|seq| said(seq, format!("word n{seq}"))),
     );
     put(&mut store, [edited(1001, 1, "changed n1"), deletion(1002, 2)]);
-    store.connection.pragma_update(None, "user_version", 2).unwrap();
+    let older = "ALTER TABLE entries DROP COLUMN text; PRAGMA user_version = 2;";
+    store.connection.execute_batch(older).unwrap();
     drop(store);
 
     let mut store = Store::open(&location, true).unwrap();
