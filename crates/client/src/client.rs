@@ -1,12 +1,13 @@
 //! The handle that an app holds.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
 use tokio::sync::{mpsc, oneshot};
 
-use tern_client_core::engine::{Engine, Input, Settings};
+use tern_client_core::engine::{Engine, Input, Settings, Stored};
 use tern_client_core::model::{Credentials, Outgoing, To};
 
 use crate::access_token;
@@ -22,6 +23,9 @@ use crate::store::Store;
 
 /// The number of commands that may wait for the driver, which takes up to 64 at a time.
 const COMMANDS: usize = 256;
+/// The pause between two steps in which messages of an earlier version are put into the index of the search. The
+/// store is free for everything else meanwhile.
+const INDEX_PAUSE: Duration = Duration::from_millis(20);
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
@@ -57,11 +61,17 @@ impl Client {
     /// and [`ClientError::Corrupt`] if the store cannot be read.
     pub async fn start(config: ClientConfig) -> Result<(Self, EventStream)> {
         let gateways = Gateways::new(&config.gateways, &config.tls)?;
-        let (store, me, stored) = open_store(&config).await?;
+        let Opened {
+            store,
+            me,
+            stored,
+            has_unindexed,
+        } = open_store(&config).await?;
         let (commands, command_queue) = mpsc::channel(COMMANDS);
         let (to_app, events) = events::channel();
         let (keeper, token) = access_token::channel(me.access_token.clone());
         let api = Api::new(gateways.clone(), Auth::Device(token));
+        let indexer = has_unindexed.then(|| index_older(commands.downgrade()));
         let shared = Shared {
             commands,
             api: api.clone(),
@@ -79,6 +89,9 @@ impl Client {
         let engine = Engine::new(me, stored, settings);
         let driver = Driver::new(engine, store, gateways, api, keeper, command_queue, to_app);
         tokio::spawn(driver.run());
+        if let Some(indexer) = indexer {
+            tokio::spawn(indexer);
+        }
         Ok((
             Self {
                 shared: Arc::new(shared),
@@ -211,16 +224,40 @@ impl Client {
         &self,
         read: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (reply, answer) = oneshot::channel();
-        let read = Box::new(move |store: &mut Store| {
-            let _ = reply.send(read(store));
-        });
-        self.shared
-            .commands
-            .send(Command::Read(read))
-            .await
-            .map_err(|_| ClientError::Stopped)?;
-        answer.await.map_err(|_| ClientError::Stopped)?
+        on_store(&self.shared.commands, read).await
+    }
+}
+
+/// Lets the driver run `work` on the store, and returns the result.
+async fn on_store<T: Send + 'static>(
+    commands: &mpsc::Sender<Command>,
+    work: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (reply, answer) = oneshot::channel();
+    let work = Box::new(move |store: &mut Store| {
+        let _ = reply.send(work(store));
+    });
+    let sent = commands.send(Command::Read(work)).await;
+    sent.map_err(|_| ClientError::Stopped)?;
+    answer.await.map_err(|_| ClientError::Stopped)?
+}
+
+/// Puts the messages that were stored before the store had an index into it, step by step, until all of them are there
+/// or the client has ended. The next start goes on.
+async fn index_older(commands: mpsc::WeakSender<Command>) {
+    loop {
+        // A sender that is kept would keep the client from ending when the app drops its last handle.
+        let Some(sender) = commands.upgrade() else { return };
+        let more = on_store(&sender, Store::index_older).await;
+        drop(sender);
+        match more {
+            Ok(true) => tokio::time::sleep(INDEX_PAUSE).await,
+            Ok(false) | Err(ClientError::Stopped) => return,
+            Err(error) => {
+                tracing::warn!(%error, "older messages are not in the index of the search");
+                return;
+            }
+        }
     }
 }
 
@@ -235,14 +272,28 @@ pub async fn stored_credentials(location: StoreLocation) -> Result<Option<Creden
     blocking(move || Store::open(&location, true)?.credentials()).await
 }
 
-async fn open_store(config: &ClientConfig) -> Result<(Store, Credentials, tern_client_core::engine::Stored)> {
+/// A store and what a client needs of it at its start.
+struct Opened {
+    store: Store,
+    me: Credentials,
+    stored: Stored,
+    has_unindexed: bool,
+}
+
+async fn open_store(config: &ClientConfig) -> Result<Opened> {
     let (location, keep_history) = (config.store.clone(), config.keep_history);
-    let given = config.credentials.clone();
+    let (given, search) = (config.credentials.clone(), config.search.clone());
     let open = move || {
         let mut store = Store::open(&location, keep_history)?;
+        store.set_search(&search)?;
         let me = credentials(&mut store, given)?;
-        let stored = store.load()?;
-        Ok((store, me, stored))
+        let (stored, has_unindexed) = (store.load()?, store.has_unindexed()?);
+        Ok(Opened {
+            store,
+            me,
+            stored,
+            has_unindexed,
+        })
     };
     match config.store {
         StoreLocation::Memory => open(),

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use tern_client_core::model::Credentials;
 
+use crate::search_text::SearchText;
+
 /// The default number of sends of one chat that may be without a result at a time. With one, messages enter the log in
 /// the order in which they were written, whatever fails in between.
 pub const SENDS_PER_CHAT: usize = 1;
@@ -48,6 +50,8 @@ pub struct ClientConfig {
     /// the last stop counts as unread after the next start until all of it is read, and own messages are not
     /// sent again to a server's store that was restored from a backup.
     pub keep_history: bool,
+    /// The texts by which [`crate::Client::search`] finds messages. Without history it finds nothing.
+    pub search: SearchText,
     /// The number of sends of one chat that may be without a result at a time (see [`SENDS_PER_CHAT`]). With more than
     /// one, sending is faster, and messages may change places when a node fails.
     pub sends_per_chat: usize,
@@ -64,6 +68,7 @@ impl ClientConfig {
             client_version: concat!("tern-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
             active: true,
             keep_history: true,
+            search: SearchText::default(),
             sends_per_chat: SENDS_PER_CHAT,
         }
     }

@@ -10,7 +10,7 @@
 //!
 //! - [`client`]: the handle that an app holds; start here: [`Client::start`], send, mark as read
 //! - [`chats`]: what an app shows: chats, histories, receipts, names
-//! - [`messages`]: edits, deletions, reactions, pins, and messages as they are after that
+//! - [`messages`]: edits, deletions, reactions, pins, and messages as they are after that; [`search`]: finds messages
 //! - [`privacy`]: blocks, contacts, and the audience of the person's presence
 //! - [`tern_client_core`]: what is decided, as pure functions: the protocol, the types that the app sees, the delays
 //!   between attempts
@@ -19,7 +19,7 @@
 //! - [`connection`]: TLS, and the list of gateways
 //! - [`api`]: the unary calls of a device or a back end; [`backend`]: shortcuts for back ends
 //! - [`media`]: files: encrypted, uploaded, downloaded; [`http`]: the requests to the object store
-//! - [`access_token`], [`events`], [`upload_plan`]: what two of these have in common, so that none needs the other
+//! - [`access_token`], [`events`], [`search_text`], [`upload_plan`]: what two of these have in common, so that none needs the other
 //! - [`config`], [`error`]
 
 #![warn(missing_docs)]
@@ -38,6 +38,8 @@ mod http;
 pub mod media;
 mod messages;
 mod privacy;
+mod search;
+mod search_text;
 #[cfg(test)]
 mod simulation;
 mod store;
@@ -51,6 +53,8 @@ pub use error::{CallError, ClientError};
 pub use events::EventStream;
 pub use media::{Attachment, MediaError, PictureOf, Progress};
 pub use privacy::{Audience, Privacy};
+pub use search_text::{SearchText, TextOf};
+pub use store::Hit;
 pub use tern_client_core::model::{
     Act, Chat, Credentials, Deletion, Entry, Event, FailureCode, Mark, Message, MessageReceipts, Messages,
     Outgoing, Presence, QueuedMessage, Reaction, SendState, StopReason, To,

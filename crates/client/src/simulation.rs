@@ -20,6 +20,7 @@ use tern_client_core::model::{Chat, ChatList, Entry, Event, ListedChat, Outgoing
 use tern_client_core::testing::{NOW, credentials, entry, frame, opened, settings, wire};
 
 use crate::config::StoreLocation;
+use crate::search_text::SearchText;
 use crate::store::Store;
 
 /// One chat of the simulated server.
@@ -78,6 +79,7 @@ impl World {
         }
         let mut store = Store::open(&StoreLocation::Memory, true).unwrap();
         store.put_credentials(&credentials()).unwrap();
+        store.set_search(&SearchText::Plain).unwrap();
         let engine = Engine::new(credentials(), store.load().unwrap(), settings());
         let mut world = Self {
             now: NOW,

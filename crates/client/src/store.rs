@@ -5,7 +5,7 @@
 //! on a file on a blocking thread.
 //!
 //! - `read`, `write`: what the engine and the app need, and the engine's changes; `rows`: the columns of both
-//! - `messages`: messages as they are now; `erase`: the contents of deleted messages
+//! - `messages`: messages as they are now; `erase`: the contents of deleted messages; `search`: the index of texts
 //! - `uploads`: the uploads that have not ended
 //! - `migrate`: the stores of earlier versions; `private`: files that are their owner's alone
 
@@ -15,6 +15,7 @@ mod migrate;
 mod private;
 mod read;
 mod rows;
+mod search;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -29,11 +30,14 @@ use tern_client_core::engine::Change;
 
 use crate::config::StoreLocation;
 use crate::error::ClientError;
+use crate::search_text::SearchText;
+
+pub use search::Hit;
 
 /// The statements that make the tables of a new store.
 const SCHEMA: &str = include_str!("store/schema.sql");
 /// The `PRAGMA user_version` of this schema.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 /// The time that a new owner of the file waits for the former one to end. The file has one owner at a time.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of prepared statements that are kept, which is enough for all of them.
@@ -48,6 +52,8 @@ pub struct Store {
     connection: Connection,
     in_memory: bool,
     keep_history: bool,
+    /// The texts by which messages are found.
+    search: SearchText,
 }
 
 impl Store {
@@ -98,6 +104,7 @@ impl Store {
                 "BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
             ))?,
             1 => migrate::from_1(&mut connection)?,
+            2 => migrate::from_2(&mut connection)?,
             VERSION => {}
             _ => return Err(ClientError::Corrupt("made by a newer version of this program")),
         }
@@ -106,6 +113,7 @@ impl Store {
             connection,
             in_memory,
             keep_history,
+            search: SearchText::Off,
         })
     }
 
@@ -121,7 +129,7 @@ impl Store {
         }
         let transaction = self.connection.transaction()?;
         for change in changes {
-            write::change(&transaction, change, self.keep_history)?;
+            write::change(&transaction, change, self.keep_history, &self.search)?;
         }
         transaction.commit()?;
         if changes.iter().any(erase::erases) {

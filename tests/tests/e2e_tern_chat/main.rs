@@ -243,6 +243,37 @@ async fn messages_are_answered_changed_and_deleted_by_typing() {
 }
 
 #[tokio::test]
+async fn messages_are_found_by_their_words_as_they_are_now() {
+    let (place, mut alice, mut bob) = Place::with_two().await;
+    alice.types("the tea is redy\n/edit the tea is ready").await;
+    bob.shows("Alice edited #1: the tea is ready").await;
+    // No chat is open, so all are searched.
+    let hit = bob.asks("/search READ", "* 1. [").await;
+    assert!(hit.ends_with("#1] (Alice) Alice: the tea is ready"), "{hit}");
+    bob.asks("/search redy", "nothing was found").await;
+
+    bob.asks("/chat alice", "Alice: the tea is ready (edited)").await;
+    alice.types("明天三点开会").await;
+    bob.shows("Alice: 明天三点开会").await;
+    let hit = bob.asks("/search 三点", "* 1. [").await;
+    assert!(hit.ends_with("#3] Alice: 明天三点开会"), "{hit}");
+    let shown = bob.asks("/hit", "* › [").await;
+    assert!(shown.ends_with("#3] Alice: 明天三点开会"), "{shown}");
+    assert!(
+        bob.seen
+            .iter()
+            .any(|line| line.ends_with("#1] Alice: the tea is ready")),
+        "its neighbour: {:#?}",
+        bob.seen
+    );
+
+    alice.types("/delete #3").await;
+    bob.shows("Alice deleted #3").await;
+    bob.asks("/search 三点", "nothing was found").await;
+    place.end().await;
+}
+
+#[tokio::test]
 async fn files_go_to_the_downloads_and_the_path_is_said() {
     let place = Place::new().await;
     let dir = place.dir.path();

@@ -130,6 +130,9 @@ impl World {
             assert!(owed.len() as u64 >= log.entries.len() as u64 - log.base);
             assert_eq!(comparable(stored), comparable(owed.clone()));
             let shown = self.store.messages(*chat, None, usize::MAX).unwrap();
+            let text = |message: &Message| Some((message.entry.seq, message.entry.text()?.into_owned()));
+            let texts: Vec<_> = shown.iter().filter_map(text).collect();
+            assert_eq!(self.store.indexed(*chat), texts);
             let expected: Messages = comparable(owed).iter().collect();
             let expected: Vec<Message> = expected.into_values().collect();
             let shown = shown.into_iter().map(|message| Message {

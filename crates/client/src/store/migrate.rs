@@ -17,6 +17,9 @@ const ADD_TARGETS: &str = "ALTER TABLE entries ADD COLUMN kind INTEGER NOT NULL 
      ALTER TABLE entries ADD COLUMN target INTEGER; \
      CREATE INDEX entries_about ON entries (chat, target) WHERE target NOT NULL;";
 
+/// The statement that adds what version 2 lacks. `Store::set_search` makes the rest.
+const ADD_TEXTS: &str = "ALTER TABLE entries ADD COLUMN text INTEGER;";
+
 type Result<T = (), E = ClientError> = std::result::Result<T, E>;
 
 /// Brings a store of version 1 up to date. That version kept each entry, but knew nothing of edits, deletions and pins,
@@ -24,6 +27,7 @@ type Result<T = (), E = ClientError> = std::result::Result<T, E>;
 pub(super) fn from_1(connection: &mut Connection) -> Result {
     let transaction = connection.transaction()?;
     transaction.execute_batch(ADD_TARGETS)?;
+    transaction.execute_batch(ADD_TEXTS)?;
     let mut deleted: Vec<(ChatId, Seq)> = Vec::new();
     let mut after = 0;
     loop {
@@ -48,6 +52,15 @@ pub(super) fn from_1(connection: &mut Connection) -> Result {
         tracing::warn!(%error, "free pages of the store not removed");
     }
     Ok(())
+}
+
+/// Brings a store of version 2 up to date, which knew nothing of the search. That version does not open the store any
+/// more, because it would leave deleted messages in the index.
+pub(super) fn from_2(connection: &mut Connection) -> Result {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(ADD_TEXTS)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    Ok(transaction.commit()?)
 }
 
 /// Returns the next entries above a rowid, each with its own.

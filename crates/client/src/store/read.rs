@@ -153,7 +153,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
+    pub(super) fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
         let get = "SELECT value FROM meta WHERE key = ?1";
         Ok(self
             .connection

@@ -45,6 +45,8 @@ CREATE TABLE entries (
     kind INTEGER NOT NULL DEFAULT 0,
     -- The seq of the message that the entry edits, deletes, reacts to or pins.
     target INTEGER,
+    -- The id of the message's text in the index of the search, if it has one there.
+    text INTEGER,
     UNIQUE (chat, seq)
 );
 

@@ -1,6 +1,7 @@
 //! Tests of the store: it keeps its content over a restart, and empties the outbox and the history when it has to.
 
 mod messages;
+mod search;
 
 use std::time::Duration;
 

@@ -8,8 +8,9 @@ use tern_client_core::engine::{Change, ChatRow};
 use tern_client_core::model::{Act, Credentials, Entry, FailureCode, QueuedMessage, SendState, StoreEpoch};
 
 use super::rows::{self, FAILED, QUEUED, SENT};
-use super::{Store, erase};
+use super::{Store, erase, search};
 use crate::error::ClientError;
+use crate::search_text::SearchText;
 
 /// The largest number of own messages that are sent again after the server's store was restored. Sending them takes
 /// about a minute.
@@ -17,10 +18,21 @@ const MAX_RECENT: i64 = 1000;
 
 type Result<T = (), E = ClientError> = std::result::Result<T, E>;
 
-/// Carries out one change. `keep_history` says whether entries are stored.
-pub(super) fn change(db: &Connection, change: &Change, keep_history: bool) -> Result {
+/// Carries out one change. `keep_history` says whether entries are stored, and `search_text` by which texts messages
+/// are found.
+pub(super) fn change(
+    db: &Connection,
+    change: &Change,
+    keep_history: bool,
+    search_text: &SearchText,
+) -> Result {
     match change {
-        Change::Entry(entry) => put_entry(db, entry, keep_history),
+        Change::Entry(entry) if keep_history => {
+            dequeue(db, entry)?;
+            put_entry(db, entry)?;
+            search::stored(db, search_text, entry)
+        }
+        Change::Entry(entry) => dequeue(db, entry),
         Change::Chat(row) => put_chat(db, row),
         Change::Queue(message) => {
             discard(db, message.message.request)?;
@@ -64,7 +76,10 @@ pub(super) fn change(db: &Connection, change: &Change, keep_history: bool) -> Re
         Change::Credentials(credentials) => put_credentials(db, credentials),
         Change::Epoch(epoch) => put_meta(db, "epoch", epoch.as_bytes()),
         Change::Listed => put_meta(db, "listed", &[1]),
-        Change::Reset { epoch, since } => reset(db, *epoch, *since),
+        Change::Reset { epoch, since } => {
+            reset(db, *epoch, *since)?;
+            search::clear(db, search_text)
+        }
     }
 }
 
@@ -110,22 +125,23 @@ fn put_credentials(db: &Connection, credentials: &Credentials) -> Result {
     put_meta(db, "refresh_token", credentials.refresh_token.as_bytes())
 }
 
-/// Stores an entry, and deletes this device's message from the outbox if the entry is the one that it became. The
-/// server's version of an entry, which has an ordinal, replaces the one that was made from a send's result. If the
-/// entry deletes a message, that message's content is erased.
-fn put_entry(db: &Connection, entry: &Entry, keep_history: bool) -> Result {
-    if let Some(request) = entry.request {
-        let applied = "DELETE FROM outbox WHERE request = ?1 AND state <> ?2 \
-             AND ?3 = (SELECT value FROM meta WHERE key = 'device')";
-        run(
-            db,
-            applied,
-            params![request.as_bytes(), FAILED, entry.device.map(|id| *id.as_bytes())],
-        )?;
-    }
-    if !keep_history {
+/// Deletes this device's message from the outbox if the entry is the one that it became.
+fn dequeue(db: &Connection, entry: &Entry) -> Result {
+    let Some(request) = entry.request else {
         return Ok(());
-    }
+    };
+    let applied = "DELETE FROM outbox WHERE request = ?1 AND state <> ?2 \
+         AND ?3 = (SELECT value FROM meta WHERE key = 'device')";
+    run(
+        db,
+        applied,
+        params![request.as_bytes(), FAILED, entry.device.map(|id| *id.as_bytes())],
+    )
+}
+
+/// Stores an entry. The server's version of an entry, which has an ordinal, replaces the one that was made from a send's
+/// result. If the entry deletes a message, that message's content is erased.
+fn put_entry(db: &Connection, entry: &Entry) -> Result {
     let replacement = erase::replacement(db, entry)?;
     let content = replacement.as_ref().unwrap_or(&entry.content);
     run(

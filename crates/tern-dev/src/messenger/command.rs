@@ -46,6 +46,10 @@ pub enum Command {
     Unpin(Option<u64>),
     /// Deletes a message for everyone.
     Delete(Option<u64>),
+    /// Finds messages by these words: in the open chat, or in all chats if none is open or with `everywhere`.
+    Search { words: String, everywhere: bool },
+    /// Shows a message that was found, by its number in the list of those, from 1 on.
+    Hit(usize),
     /// Sends a refused message again: the last one is 1, the one before it 2.
     Retry(usize),
     /// Deletes a refused message, counted as for `Retry`.
@@ -134,6 +138,12 @@ pub const HELP: &[(&str, &str)] = &[
     ("/pin", "pin the selected or last message (/pin #12)"),
     ("/unpin", "the opposite"),
     (
+        "/search words",
+        "find messages of this chat that have these words (no chat open: of all)",
+    ),
+    ("/searchall words", "find messages of all chats"),
+    ("/hit 2", "show the second message that was found, in its chat"),
+    (
         "/retry",
         "send your last refused message again (/retry 2: the one before it)",
     ),
@@ -186,7 +196,8 @@ impl Command {
         Self::of_word(word, rest.trim()).unwrap_or_else(|| Self::wrong(word))
     }
 
-    /// Returns whether the command is about a message that it does not name by its number.
+    /// Returns whether the command is about messages that it does not name by their numbers in the chat, so that those
+    /// typed before it have to be there.
     pub fn is_about_a_message(&self) -> bool {
         matches!(
             self,
@@ -196,6 +207,8 @@ impl Command {
                 | Self::Pin(None)
                 | Self::Unpin(None)
                 | Self::Delete(None)
+                | Self::Search { .. }
+                | Self::Hit(_)
         )
     }
 
@@ -222,6 +235,9 @@ impl Command {
             "pin" => Self::Pin(number(rest)?),
             "unpin" => Self::Unpin(number(rest)?),
             "delete" => Self::Delete(number(rest)?),
+            "search" => Self::search(rest, false)?,
+            "searchall" => Self::search(rest, true)?,
+            "hit" => Self::Hit(nth(rest)?),
             "retry" => Self::Retry(nth(rest)?),
             "discard" => Self::Discard(nth(rest)?),
             "connect" => Self::Connect,
@@ -275,6 +291,13 @@ impl Command {
     fn react(rest: &str) -> Option<Self> {
         let (message, reaction) = about(rest)?;
         (reaction.len() <= MAX_REACTION).then_some(Self::React { message, reaction })
+    }
+
+    fn search(rest: &str, everywhere: bool) -> Option<Self> {
+        (!rest.is_empty()).then(|| Self::Search {
+            words: rest.to_owned(),
+            everywhere,
+        })
     }
 
     fn role(words: &[String]) -> Option<Self> {

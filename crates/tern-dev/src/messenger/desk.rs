@@ -5,6 +5,7 @@
 //! - [`messages`]: answers, edits and deletes messages, reacts to them and pins them
 //! - [`privacy`]: blocks, contacts and privacy settings
 //! - [`outbox`]: sends or deletes messages that were refused, and starts the client anew after it has ended
+//! - [`search`]: finds messages and shows them
 //! - [`seen`]: read receipts, typing, and the people whose presence is watched
 //!
 //! This file has the state, applies updates and events, and opens chats.
@@ -13,6 +14,7 @@ mod chats;
 mod messages;
 mod outbox;
 mod privacy;
+mod search;
 mod seen;
 #[cfg(test)]
 pub mod testing;
@@ -24,7 +26,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use tern_client::{
-    BackEnd, Chat, Client, ClientConfig, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, To,
+    BackEnd, Chat, Client, ClientConfig, Entry, Event, EventStream, Hit, Mark, Message, MessageReceipts,
+    Outgoing, To,
 };
 use tern_proto::v1;
 use tern_types::{ChatId, Clock, Seq, Timestamp, UserId};
@@ -70,6 +73,16 @@ pub enum Update {
     Made(Box<Chat>),
     /// A chat that is to be opened on the screen now.
     Open(ChatId),
+    /// The messages that a search has found.
+    Found(Vec<Hit>),
+    /// A message that is to be shown, with its neighbours.
+    Show {
+        chat: ChatId,
+        seq: Seq,
+        around: Vec<Message>,
+        /// The chat's entries from there to the newest one. They are none if there are too many for the screen.
+        entries: Vec<Entry>,
+    },
     /// The progress of the transfer with this id; `None` if it has ended.
     Transfer(u64, Option<Transfer>),
     /// A sign that the user may now see the presence of other people than before, so that presence has to be asked for
@@ -171,7 +184,8 @@ impl Desk {
         !self.work.is_empty() || !self.update_queue.is_empty()
     }
 
-    /// Applies an update to the view. [`Update::Open`] opens the chat, and [`Update::Notice`] changes nothing here.
+    /// Applies an update to the view. [`Update::Open`] opens the chat. [`Update::Show`] and
+    /// [`Update::Notice`] change nothing here.
     pub fn apply_update(&mut self, update: &Update) {
         match update {
             Update::History {
@@ -208,7 +222,8 @@ impl Desk {
             Update::Open(chat) => self.open(*chat),
             Update::Transfer(id, transfer) => self.view.set_transfer(*id, transfer.clone()),
             Update::Watch => self.watch_again(),
-            Update::Notice(_) => {}
+            Update::Found(hits) => self.view.found.clone_from(hits),
+            Update::Show { .. } | Update::Notice(_) => {}
         }
         self.ask_names();
         self.watch();
@@ -364,6 +379,8 @@ impl Desk {
             Command::Pin(message) => self.pin(message, false).await,
             Command::Unpin(message) => self.pin(message, true).await,
             Command::Delete(message) => self.delete(message).await,
+            Command::Search { words, everywhere } => self.search(words, everywhere),
+            Command::Hit(nth) => self.go_to(nth),
             Command::Retry(nth) => self.retry(nth).await,
             Command::Discard(nth) => self.discard(nth).await,
             Command::Connect => match self.connect().await {

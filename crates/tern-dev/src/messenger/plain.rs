@@ -272,7 +272,12 @@ impl Screen {
 
     fn update(&mut self, view: &View, update: &Update) {
         match update {
-            Update::Notice(text) => text.lines().for_each(|line| say(&format!("* {line}"))),
+            Update::Notice(text) => text.lines().for_each(said),
+            Update::Found(_) => view.found_lines(Clock::wall()).iter().for_each(|line| said(line)),
+            Update::Show { seq, around, .. } => {
+                let lines = view.around_lines(around, *seq, Clock::wall());
+                lines.iter().for_each(|line| said(line));
+            }
             Update::Transfer(id, Some(transfer)) => {
                 let quarter = transfer.percent() / 25;
                 if self.quarters.insert(*id, quarter) != Some(quarter) {
@@ -395,6 +400,11 @@ impl Screen {
             Connection::Connecting | Connection::Ended(_) => {}
         }
     }
+}
+
+/// Prints a line that no person wrote.
+fn said(line: &str) {
+    say(&format!("* {line}"));
 }
 
 fn say(line: &str) {

@@ -2,12 +2,13 @@
 //!
 //! - [`input`]: the line that is being typed
 //! - [`wrap`]: breaks text into lines
-//! - [`draw`]: draws the view; [`help`]: draws the help
+//! - [`draw`]: draws the view; [`help`]: draws the help; [`list`]: draws the messages that were found
 //! - [`terminal`]: takes the terminal and restores it
 
 mod draw;
 mod help;
 mod input;
+mod list;
 mod terminal;
 mod wrap;
 
@@ -18,9 +19,10 @@ use crossterm::event::{
 };
 use futures::StreamExt as _;
 use tern_client::{Event, EventStream, StopReason};
-use tern_types::ChatId;
+use tern_types::{ChatId, Clock};
 
 use input::Input;
+use list::List;
 use terminal::{FullScreen, Signals};
 
 use super::desk::{Desk, Outcome, Update};
@@ -40,6 +42,8 @@ pub struct Screen {
     pub notice: Option<(String, tokio::time::Instant)>,
     /// The number of the first line of the help that is shown; `None` if the help is not shown.
     pub help: Option<usize>,
+    /// The list of messages that is shown over the timeline.
+    pub list: Option<List>,
     /// The number of lines by which the timeline is scrolled up from its end.
     pub scrolled: usize,
     /// The height of the timeline in lines, as it was drawn last.
@@ -54,6 +58,7 @@ impl Default for Screen {
             input: Input::default(),
             notice: None,
             help: None,
+            list: None,
             scrolled: 0,
             page: FIRST_PAGE,
             lines: 0,
@@ -161,6 +166,27 @@ fn take_update(update: Update, desk: &mut Desk, screen: &mut Screen) {
     match update {
         Update::Open(chat) => open(chat, desk, screen),
         Update::Notice(text) => screen.notice = Some((text, tokio::time::Instant::now())),
+        Update::Found(_) => {
+            desk.apply_update(&update);
+            let lines = desk.view.found_lines(Clock::wall());
+            screen.list = Some(List::new("found", lines, true));
+        }
+        Update::Show {
+            seq, around, entries, ..
+        } if entries.is_empty() => {
+            let lines = desk.view.around_lines(&around, seq, Clock::wall());
+            screen.list = Some(List::new("too far back for the screen", lines, false));
+        }
+        Update::Show {
+            chat, seq, entries, ..
+        } => {
+            entries.into_iter().for_each(|entry| desk.view.add(entry));
+            if desk.view.open != Some(chat) {
+                open(chat, desk, screen);
+            }
+            screen.list = None;
+            desk.view.selected = Some(seq);
+        }
         update => desk.apply_update(&update),
     }
 }
@@ -168,6 +194,7 @@ fn take_update(update: Update, desk: &mut Desk, screen: &mut Screen) {
 fn open(chat: ChatId, desk: &mut Desk, screen: &mut Screen) {
     screen.scrolled = 0;
     screen.help = None;
+    screen.list = None;
     desk.open_new(chat);
 }
 
@@ -195,6 +222,7 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
         KeyCode::Enter if key.modifiers.contains(KeyModifiers::ALT) => screen.input.insert("\n"),
         KeyCode::Enter => return enter(desk, screen).await,
         KeyCode::Esc => {
+            screen.list = None;
             desk.view.selected = None;
             screen.help = None;
             screen.notice = None;
@@ -202,6 +230,12 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
         }
         KeyCode::Down | KeyCode::Up | KeyCode::PageDown | KeyCode::PageUp if screen.help.is_some() => {
             scroll_help(key.code, screen);
+        }
+        KeyCode::Down | KeyCode::Up if screen.list.is_some() => {
+            screen
+                .list
+                .iter_mut()
+                .for_each(|list| list.step(key.code == KeyCode::Down));
         }
         KeyCode::Down => select(true, desk, screen),
         KeyCode::Up => select(false, desk, screen),
@@ -300,7 +334,12 @@ fn scroll_help(key: KeyCode, screen: &mut Screen) {
 
 /// Carries out the line that was typed. Returns true if the user leaves.
 async fn enter(desk: &mut Desk, screen: &mut Screen) -> bool {
-    let line = screen.input.take();
+    let mut line = screen.input.take();
+    // With nothing typed, Enter goes to the message that is selected in the list.
+    let list = screen.list.take().filter(|_| line.is_empty());
+    if let Some(nth) = list.and_then(|list| list.selected) {
+        line = format!("/hit {}", nth + 1);
+    }
     screen.notice = None;
     screen.scrolled = 0;
     let before = desk.view.open;

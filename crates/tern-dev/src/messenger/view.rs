@@ -2,6 +2,7 @@
 //!
 //! - [`timeline`]: the lines of a chat; [`messages`]: messages as they are now, and which of them is selected
 //! - [`author`]: names the sender of an entry; [`members`]: the members of a chat, and what follows from them
+//! - [`search`]: messages that were found
 //! - [`presence`]: who is online or was last seen when; [`reach`]: who received and read messages, and who is typing
 
 mod author;
@@ -9,11 +10,12 @@ mod members;
 mod messages;
 mod presence;
 mod reach;
+mod search;
 mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tern_client::{Chat, Entry, Event, Mark, Presence, QueuedMessage, SendState};
+use tern_client::{Chat, Entry, Event, Hit, Mark, Presence, QueuedMessage, SendState};
 use tern_proto::v1::{ChatKind, entry_content::Content};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 
@@ -59,6 +61,8 @@ pub struct View {
     pub open: Option<ChatId>,
     /// The message of the open chat that is selected on the screen.
     pub selected: Option<Seq>,
+    /// The messages that the last search has found, the newest first.
+    pub found: Vec<Hit>,
     pub connection: Connection,
     presences: HashMap<UserId, Presence>,
     /// The files that are being sent or saved, by the id of the transfer.
@@ -92,6 +96,7 @@ impl View {
             nameless: [me].into(),
             open: None,
             selected: None,
+            found: Vec::new(),
             connection: Connection::Connecting,
             presences: HashMap::new(),
             transfers: BTreeMap::new(),
@@ -144,6 +149,7 @@ impl View {
             Event::Reset => {
                 self.rooms.clear();
                 self.selected = None;
+                self.found.clear();
             }
             Event::Watching { .. } | Event::Skipped { .. } | Event::Stopped(_) => {}
         }

@@ -11,7 +11,7 @@ use tern_client_core::model::{Act, Deletion, Message, Reaction, erased};
 use super::*;
 
 /// Returns the entry that a message of the user with this number becomes.
-fn sent(seq: u64, number: u128, message: Outgoing) -> Entry {
+pub(super) fn sent(seq: u64, number: u128, message: Outgoing) -> Entry {
     let content = v1::Message {
         envelope: Some(message.envelope),
         body: message.body,
@@ -26,26 +26,26 @@ fn sent(seq: u64, number: u128, message: Outgoing) -> Entry {
     }
 }
 
-fn said(seq: u64, body: impl Into<bytes::Bytes>) -> Entry {
+pub(super) fn said(seq: u64, body: impl Into<bytes::Bytes>) -> Entry {
     sent(seq, 2, Outgoing::new(CHAT, body))
 }
 
-fn edited(seq: u64, message: u64, body: impl Into<bytes::Bytes>) -> Entry {
+pub(super) fn edited(seq: u64, message: u64, body: impl Into<bytes::Bytes>) -> Entry {
     let mut edit = Outgoing::new(CHAT, body);
     edit.envelope.kind = MessageKind::Edit.into();
     edit.envelope.target_seq = message;
     sent(seq, 2, edit)
 }
 
-fn reaction(seq: u64, number: u128, message: u64, key: &'static str) -> Entry {
+pub(super) fn reaction(seq: u64, number: u128, message: u64, key: &'static str) -> Entry {
     sent(seq, number, Outgoing::reaction(CHAT, Seq(message), key, false))
 }
 
-fn deletion(seq: u64, message: u64) -> Entry {
+pub(super) fn deletion(seq: u64, message: u64) -> Entry {
     sent(seq, 3, Outgoing::delete(CHAT, Seq(message)))
 }
 
-fn put(store: &mut Store, entries: impl IntoIterator<Item = Entry>) {
+pub(super) fn put(store: &mut Store, entries: impl IntoIterator<Item = Entry>) {
     let changes: Vec<Change> = entries.into_iter().map(Change::Entry).collect();
     store.commit(&changes).unwrap();
 }
@@ -167,7 +167,7 @@ fn a_message_that_was_erased_before_this_device_got_it_is_shown_as_deleted() {
 }
 
 /// Returns how often the text is in the store's files.
-fn found(directory: &Path, text: &str) -> usize {
+pub(super) fn found(directory: &Path, text: &str) -> usize {
     let files = std::fs::read_dir(directory).unwrap();
     let count = |path: std::path::PathBuf| {
         let bytes = std::fs::read(path).unwrap();
@@ -202,7 +202,7 @@ fn nothing_of_a_deleted_message_is_left_on_the_disk() {
 /// Makes the store one of version 1, which kept entries of kinds that it did not know.
 fn make_version_1(store: &Store, entries: &[Entry]) {
     let older = "DROP INDEX entries_about; ALTER TABLE entries DROP COLUMN kind; \
-         ALTER TABLE entries DROP COLUMN target; PRAGMA user_version = 1;";
+         ALTER TABLE entries DROP COLUMN target; ALTER TABLE entries DROP COLUMN text; PRAGMA user_version = 1;";
     store.connection.execute_batch(older).unwrap();
     for entry in entries {
         let put = "INSERT INTO entries (chat, seq, sent_at, sender, ordinal, counts, content) \

@@ -168,6 +168,23 @@ fn commands_about_a_message_name_it_by_its_number_or_not_at_all() {
 }
 
 #[test]
+fn commands_about_the_search_mean_what_a_person_would_expect() {
+    let search = |words: &str, everywhere| Command::Search {
+        words: words.into(),
+        everywhere,
+    };
+    mean([
+        ("/search \"green\"  tea ", search("\"green\"  tea", false)),
+        ("/searchall 会议", search("会议", true)),
+        ("/hit", Command::Hit(1)),
+        ("/hit 2", Command::Hit(2)),
+    ]);
+    for line in ["/search", "/searchall ", "/hit 0", "/hit x"] {
+        assert!(matches!(Command::parse(line), Command::Wrong(_)), "{line:?}");
+    }
+}
+
+#[test]
 fn commands_about_the_program_mean_what_a_person_would_expect() {
     mean([("/connect", Command::Connect), ("/q", Command::Quit)]);
 }

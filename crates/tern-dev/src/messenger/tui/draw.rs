@@ -20,7 +20,7 @@ use tern_proto::v1::ChatKind;
 use tern_types::{Clock, UserId};
 
 use super::wrap::wrap;
-use super::{Screen, help};
+use super::{Screen, help, list};
 use crate::messenger::clock;
 use crate::messenger::view::{Connection, Line, Tick, View};
 
@@ -59,6 +59,9 @@ pub fn screen(frame: &mut Frame<'_>, view: &View, screen: &mut Screen) {
     timeline(frame, view, screen, timeline_area);
     input(frame, view, screen, input_area);
     status_line(frame, view, screen, status);
+    if let Some(shown) = &screen.list {
+        list::draw(frame, body, shown);
+    }
     if let Some(from) = screen.help {
         screen.help = Some(help::draw(frame, body, from));
     }

@@ -1,6 +1,6 @@
 //! Tests what keys and pasted texts do.
 
-use tern_client::{Chat, Entry};
+use tern_client::{Chat, Entry, Hit};
 use tern_proto::v1::{self, ChatKind, Role, entry_content::Content};
 use tern_types::{RequestId, Seq, Timestamp, UserId};
 
@@ -140,4 +140,41 @@ async fn keys_begin_commands_for_the_selected_message_and_enter_carries_them_out
     pressed(KeyCode::Enter, &mut desk, &mut screen).await;
     assert_eq!(outbox(&desk).await, ["hello"]);
     assert_eq!(desk.view.selected, None);
+}
+
+#[tokio::test]
+async fn enter_goes_to_the_message_that_is_selected_in_the_list() {
+    let (mut desk, _events) = offline().await;
+    let mut screen = Screen::default();
+    show(&mut desk, "hello");
+    let chat = desk.view.open.unwrap();
+    let message = desk.view.message(chat, Seq(1)).unwrap();
+    let hit = Hit {
+        message: message.clone(),
+        text: "hello".to_owned(),
+        places: Vec::new(),
+    };
+    take_update(Update::Found(vec![hit.clone(), hit]), &mut desk, &mut screen);
+    pressed(KeyCode::Down, &mut desk, &mut screen).await;
+    assert_eq!(screen.list.as_ref().and_then(|list| list.selected), Some(1));
+    pressed(KeyCode::Enter, &mut desk, &mut screen).await;
+    assert_eq!(screen.list, None);
+    let shown = loop {
+        match desk.update().await {
+            Some(Update::Show { chat, seq, .. }) => break (chat, seq),
+            other => assert!(other.is_some()),
+        }
+    };
+    assert_eq!(shown, (chat, Seq(1)));
+
+    let found = |entries| Update::Show {
+        chat,
+        seq: Seq(1),
+        around: vec![message.clone()],
+        entries,
+    };
+    take_update(found(Vec::new()), &mut desk, &mut screen);
+    assert_eq!((screen.list.is_some(), desk.view.selected), (true, None));
+    take_update(found(vec![message.entry.clone()]), &mut desk, &mut screen);
+    assert_eq!((screen.list.is_some(), desk.view.selected), (false, Some(Seq(1))));
 }

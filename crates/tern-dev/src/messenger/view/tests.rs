@@ -1,6 +1,7 @@
 //! Tests the lines and texts that the view shows after events.
 
 mod changes;
+mod search;
 
 use tern_client::Outgoing;
 use tern_proto::v1::{self, MessageKind};
