@@ -160,7 +160,7 @@ async fn files_are_sent_saved_and_sent_on() {
     bob.asks("/picture nothing-there.png", "nothing-there.png: No such file")
         .await;
     bob.types("/forward 1 carol").await;
-    carol.shows("Bob: [beach.png").await;
+    carol.shows("Bob: (forwarded) [beach.png").await;
     bob.asks("/send nor-there.png", "nor-there.png: No such file")
         .await;
     place.end().await;
