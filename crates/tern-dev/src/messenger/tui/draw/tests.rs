@@ -78,9 +78,8 @@ fn drawn(view: &View, width: u16, height: u16, help: Option<usize>) -> String {
         input: Input::default(),
         notice: None,
         help,
-        scrolled: 0,
         page: 0,
-        lines: 0,
+        ..Screen::default()
     };
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal
