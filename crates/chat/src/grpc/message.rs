@@ -187,7 +187,8 @@ fn check_content(kind: EntryKind, body: &Bytes, has_media: bool) -> Result<(), R
 fn about(envelope: &v1::Envelope, kind: EntryKind, body: &Bytes) -> Option<About> {
     let reaction = match kind {
         EntryKind::Message => return None,
-        EntryKind::Reaction => body.clone(),
+        // A part of the body's buffer would keep the whole frame in memory for as long as the entry waits.
+        EntryKind::Reaction => Bytes::copy_from_slice(body),
         _ => Bytes::new(),
     };
     Some(About {
@@ -331,6 +332,27 @@ mod tests {
             of(K::Message, 7, b"x").unwrap().about.is_none(),
             "a message stands alone"
         );
+    }
+
+    /// The bytes of what waits are counted by the contents alone, so an entry must not hold on to anything larger.
+    #[test]
+    fn a_reaction_does_not_keep_the_frame_that_it_came_in() {
+        let envelope = v1::Envelope {
+            kind: v1::MessageKind::Reaction.into(),
+            target_seq: 7,
+            ..Default::default()
+        };
+        let envelope = envelope.encode_to_vec().into();
+        let frame = Bytes::from(vec![b'+'; 1 << 19]);
+        let body = frame.slice(..1);
+        let message = Message {
+            body: &body,
+            ..message(&envelope)
+        };
+        let made = entry(&message, None).unwrap();
+        let reaction = made.about.unwrap().reaction;
+        assert_eq!(reaction, body);
+        assert!(!frame.as_ptr_range().contains(&reaction.as_ptr()));
     }
 
     #[test]
