@@ -70,6 +70,9 @@ pub const COMMIT_WITH_MEDIA: &str = commit!(
 /// mention. A deletion takes the bodies of the message, of its edits and of the reactions to it out of the log, which
 /// also ends what they refer to (`release_entry`), and ends that the message is pinned. Batches without such entries use
 /// the other statements.
+///
+/// `gone` names these bodies first, and `OFFSET 0` keeps its parts in order: message, then what is about it. The planner
+/// would otherwise read the whole chat and ask of each entry what it is about, as long as the tables are not analysed.
 pub const COMMIT_WITH_TARGETS: &str = commit!(
     ", refs AS (
     INSERT INTO media_refs (chat_id, media_id, seq)
@@ -108,12 +111,15 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
     DELETE FROM mentions n USING t WHERE t.kind = 3 AND n.chat_id = t.chat_id AND n.seq = t.target_seq
 ), forgotten AS (
     DELETE FROM reactions r USING t WHERE t.kind = 3 AND r.chat_id = t.chat_id AND r.target_seq = t.target_seq
+), gone AS MATERIALIZED (
+    SELECT t.chat_id, t.target_seq AS seq FROM t WHERE t.kind = 3
+    UNION ALL
+    SELECT t.chat_id, a.seq FROM t CROSS JOIN LATERAL (
+        SELECT a.seq FROM entry_targets a
+        WHERE a.chat_id = t.chat_id AND a.target_seq = t.target_seq AND a.kind IN (2, 4) ORDER BY a.kind, a.seq OFFSET 0
+    ) a WHERE t.kind = 3
 ), blanked AS (
-    UPDATE messages m SET body = '' FROM t WHERE t.kind = 3 AND m.chat_id = t.chat_id AND m.seq = t.target_seq
-), blanked_too AS (
-    UPDATE messages m SET body = '' FROM t
-    JOIN entry_targets a ON a.chat_id = t.chat_id AND a.target_seq = t.target_seq AND a.kind IN (2, 4)
-    WHERE t.kind = 3 AND m.chat_id = a.chat_id AND m.seq = a.seq
+    UPDATE messages m SET body = '' FROM gone g WHERE m.chat_id = g.chat_id AND m.seq = g.seq
 )"
 );
 
