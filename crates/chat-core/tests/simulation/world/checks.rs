@@ -49,6 +49,14 @@ impl World {
             assert!(target.seq < entry.seq && target.new.kind == EntryKind::Message);
             assert!(!deleted.contains(&target.seq), "{entry:?} comes after a deletion");
             let (by, own) = (entry.new.sender, target.new.sender == entry.new.sender);
+            let sees = self.store.members.iter().any(|interval| {
+                let lasts = interval.left.is_none_or(|left| left > entry.seq);
+                interval.user == by && interval.joined <= target.seq && lasts
+            });
+            assert!(
+                sees,
+                "{entry:?} is about an entry of before its sender's membership"
+            );
             match entry.new.kind {
                 EntryKind::Edit => assert!(own, "{entry:?}"),
                 EntryKind::Delete => {
