@@ -9,7 +9,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use crate::acts::{
-    By, add, call, delete, done, edit, pin, react, read, reply, say, take_back, text, with_file,
+    By, act, add, call, delete, done, edit, pin, react, read, reply, say, take_back, text, with_file,
 };
 use crate::files::upload;
 
@@ -219,6 +219,8 @@ async fn a_message_is_read_as_it_is_now_by_its_seq_and_by_its_request() {
 
     let now = read(&his.api(), group, message).await.unwrap();
     assert_eq!(text(&now).as_deref(), Some("hello, all"));
+    let shown = act(now.entry.as_ref().unwrap()).envelope;
+    assert_eq!((shown.kind(), shown.target_seq), (v1::MessageKind::Edit, message));
     let last = edits.last().unwrap();
     assert_eq!((now.edited_seq, now.edited_at_ms), (last.seq, last.sent_at_ms));
     assert_eq!((now.pinned_seq, now.deleted_seq), (pinned, 0));
