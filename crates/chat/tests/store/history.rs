@@ -319,6 +319,31 @@ async fn a_page_that_found_nothing_in_its_part_of_the_log_says_where_the_next_be
 }
 
 #[tokio::test]
+async fn of_many_reactions_the_most_frequent_are_shown_and_ones_own() {
+    let mut two = Two::new().await;
+    let [a, b] = two.people;
+    let message = two.say(0, "hello").await;
+    for number in 0..40 {
+        let reaction = format!("{number}");
+        two.put(about(a, EntryKind::Reaction, message, &reaction)).await;
+    }
+    for own in ["39", "mine"] {
+        two.put(about(b, EntryKind::Reaction, message, own)).await;
+    }
+    let found = two.reader(1).message(message).await.unwrap().unwrap();
+    let shown = found.reactions.iter().map(|one| {
+        let reaction = String::from_utf8(one.reaction.to_vec()).unwrap();
+        (reaction, one.count, one.own)
+    });
+    // Of those that are as frequent as each other, the first 32 of the others'.
+    let others = (0..32).map(|number| (format!("{number}"), 1, false));
+    let mut expected = vec![("39".to_owned(), 2, true)];
+    expected.extend(others);
+    expected.push(("mine".to_owned(), 1, true));
+    assert_eq!(shown.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
 async fn a_request_leads_to_its_message() {
     let mut two = Two::new().await;
     let new = entry(two.people[0], EntryKind::Message, "hello");
