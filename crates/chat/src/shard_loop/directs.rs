@@ -35,9 +35,9 @@ const LOCKED_RETRY: Duration = Duration::from_millis(20);
 /// The longest time between two tries.
 const LOCKED_RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// The time for which chats are made one by one. It is longer than one statement waits for a lock, so that the others
+/// The time for which chats are made one by one. It is twice as long as a statement waits for a lock, so that the others
 /// have their turn after a chat that is locked. The callers of the chats that are left then try again.
-const ONE_BY_ONE_FOR: Duration = Duration::from_secs(3);
+const ONE_BY_ONE_FOR: Duration = Duration::from_secs(4);
 
 /// A chat to be made, and the channel for its answer.
 type Ask = (NewDirect, oneshot::Sender<Result<Made, LoadError>>);
