@@ -34,6 +34,14 @@ pub(super) fn replacement(db: &Connection, entry: &Entry) -> Result<Option<Entry
     Ok(deleted.then(|| erased(kind, entry.target())))
 }
 
+/// Erases what the store has of a message that this entry deletes.
+pub(super) fn applied(db: &Connection, entry: &Entry) -> Result {
+    match entry.act() {
+        Act::Delete { target } => erase(db, entry.chat, target),
+        _ => Ok(()),
+    }
+}
+
 /// Erases the content of a message that was deleted, of its edits, and of the reactions to it.
 pub(super) fn erase(db: &Connection, chat: ChatId, message: Seq) -> Result {
     let with_content = "SELECT seq, kind, NULL FROM entries WHERE chat = ?1 AND seq = ?2 AND kind = ?3 \

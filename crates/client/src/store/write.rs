@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 use tern_types::{RequestId, Seq, Timestamp, UserId};
 
 use tern_client_core::engine::{Change, ChatRow};
-use tern_client_core::model::{Act, Credentials, Entry, FailureCode, QueuedMessage, SendState, StoreEpoch};
+use tern_client_core::model::{Credentials, Entry, FailureCode, QueuedMessage, SendState, StoreEpoch};
 
 use super::rows::{self, FAILED, QUEUED, SENT};
 use super::{Store, erase, search};
@@ -32,7 +32,11 @@ pub(super) fn change(
             put_entry(db, entry)?;
             search::stored(db, search_text, entry)
         }
-        Change::Entry(entry) => dequeue(db, entry),
+        // An earlier start may have kept history.
+        Change::Entry(entry) => {
+            dequeue(db, entry)?;
+            erase::applied(db, entry)
+        }
         Change::Chat(row) => put_chat(db, row),
         Change::Queue(message) => {
             discard(db, message.message.request)?;
@@ -165,10 +169,7 @@ fn put_entry(db: &Connection, entry: &Entry) -> Result {
             entry.target().map(Seq::to_i64),
         ],
     )?;
-    match entry.act() {
-        Act::Delete { target } => erase::erase(db, entry.chat, target),
-        _ => Ok(()),
-    }
+    erase::applied(db, entry)
 }
 
 fn put_chat(db: &Connection, row: &ChatRow) -> Result {

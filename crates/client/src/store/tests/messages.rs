@@ -199,6 +199,25 @@ fn nothing_of_a_deleted_message_is_left_on_the_disk() {
     assert_eq!(found(directory.path(), SECRET), 0);
 }
 
+/// The app kept history once, and does so no more.
+#[test]
+fn what_an_earlier_start_has_stored_is_erased_without_history_too() {
+    const SECRET: &str = "kept by an earlier start";
+    let directory = tempfile::tempdir().unwrap();
+    let location = StoreLocation::File(directory.path().join("device.db"));
+    let mut store = Store::open(&location, true).unwrap();
+    put(&mut store, [said(1, SECRET), edited(2, 1, SECRET)]);
+    drop(store);
+    let mut store = Store::open(&location, false).unwrap();
+    put(&mut store, [deletion(3, 1)]);
+    assert_eq!(found(directory.path(), SECRET), 0);
+    assert_eq!(
+        store.history(CHAT, None, 10).unwrap().len(),
+        2,
+        "nothing is added"
+    );
+}
+
 /// Makes the store one of version 1, which kept entries of kinds that it did not know.
 fn make_version_1(store: &Store, entries: &[Entry]) {
     let older = "DROP INDEX entries_about; ALTER TABLE entries DROP COLUMN kind; \
