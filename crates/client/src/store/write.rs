@@ -56,11 +56,7 @@ pub(super) fn change(
             request,
             code,
             message,
-        } => run(
-            db,
-            "UPDATE outbox SET state = ?1, code = ?2, reason = ?3 WHERE request = ?4",
-            params![FAILED, i32::from(*code), message, request.as_bytes()],
-        ),
+        } => fail(db, *request, *code, message),
         Change::Unqueue(request) => discard(db, *request),
         Change::Receipt { chat, user, mark } => run(
             db,
@@ -201,6 +197,17 @@ fn put_chat(db: &Connection, row: &ChatRow) -> Result {
             row.own.to_i64(),
         ],
     )
+}
+
+/// Notes that a message was refused for good. What was to be done to a message that was deleted is not kept.
+fn fail(db: &Connection, request: RequestId, code: FailureCode, message: &str) -> Result {
+    let failed = "UPDATE outbox SET state = ?1, code = ?2, reason = ?3 WHERE request = ?4";
+    run(
+        db,
+        failed,
+        params![FAILED, i32::from(code), message, request.as_bytes()],
+    )?;
+    erase::refused(db, request)
 }
 
 /// Deletes a message from the outbox if it was refused.

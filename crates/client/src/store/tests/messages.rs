@@ -199,6 +199,47 @@ fn nothing_of_a_deleted_message_is_left_on_the_disk() {
     assert_eq!(found(directory.path(), SECRET), 0);
 }
 
+#[test]
+fn a_refused_edit_of_a_deleted_message_is_not_kept() {
+    const SECRET: &str = "a refused edit says it too";
+    let directory = tempfile::tempdir().unwrap();
+    let location = StoreLocation::File(directory.path().join("device.db"));
+    let mut store = Store::open(&location, true).unwrap();
+    put(&mut store, [said(1, SECRET), said(2, "two")]);
+    let edit_of = |message: u64, body: &'static str| {
+        let mut waiting = queued(body);
+        waiting.message.envelope.kind = MessageKind::Edit.into();
+        waiting.message.envelope.target_seq = message;
+        waiting
+    };
+    let (before, after) = (edit_of(1, SECRET), edit_of(1, SECRET));
+    let other = edit_of(2, "zwei");
+    let refused = |queued: &QueuedMessage, code| Change::Failed {
+        request: queued.message.request,
+        code,
+        message: String::new(),
+    };
+    let waits = |store: &Store| -> Vec<_> {
+        let outbox = store.outbox().unwrap();
+        outbox.iter().map(|queued| queued.message.request).collect()
+    };
+    for queued in [&before, &after, &other] {
+        store.commit(&[Change::Queue(queued.clone())]).unwrap();
+    }
+    store.commit(&[refused(&before, FailureCode::TooLate)]).unwrap();
+    assert_eq!(waits(&store).len(), 3, "the message is there");
+    put(&mut store, [deletion(3, 1)]);
+    assert_eq!(waits(&store), [after.message.request, other.message.request]);
+    store
+        .commit(&[
+            refused(&after, FailureCode::TargetNotFound),
+            refused(&other, FailureCode::TooLate),
+        ])
+        .unwrap();
+    assert_eq!(waits(&store), [other.message.request]);
+    assert_eq!(found(directory.path(), SECRET), 0);
+}
+
 /// The app kept history once, and does so no more.
 #[test]
 fn what_an_earlier_start_has_stored_is_erased_without_history_too() {
