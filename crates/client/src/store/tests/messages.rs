@@ -9,6 +9,7 @@ use tern_types::Timestamp;
 use tern_client_core::model::{Act, Deletion, Message, Reaction, erased};
 
 use super::*;
+use crate::store::migrate;
 
 /// Returns the entry that a message of the user with this number becomes.
 pub(super) fn sent(seq: u64, number: u128, message: Outgoing) -> Entry {
@@ -300,6 +301,34 @@ fn a_store_of_version_1_shows_what_that_version_did_not_understand() {
     assert_eq!(messages[1].reactions.len(), 1);
     drop(store);
     assert!(Store::open(&location, true).is_ok(), "it is up to date now");
+}
+
+/// The first start of this version was killed after the migration, or had no room for a new file.
+#[test]
+fn what_version_1_left_in_free_pages_is_removed_by_a_later_start() {
+    const SECRET: &str = "deleted by version 1";
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("device.db");
+    let location = StoreLocation::File(path.clone());
+    let store = Store::open(&location, true).unwrap();
+    make_version_1(&store, &[]);
+    drop(store);
+    // It did not overwrite what it deleted.
+    let mut version_1 = rusqlite::Connection::open(&path).unwrap();
+    version_1.pragma_update(None, "secure_delete", false).unwrap();
+    version_1
+        .execute_batch("CREATE TABLE deleted (body TEXT)")
+        .unwrap();
+    let body = SECRET.repeat(2000);
+    version_1
+        .execute("INSERT INTO deleted (body) VALUES (?1)", [body])
+        .unwrap();
+    version_1.execute_batch("DROP TABLE deleted").unwrap();
+    migrate::from_1(&mut version_1).unwrap();
+    drop(version_1);
+    assert!(found(directory.path(), SECRET) > 0);
+    drop(Store::open(&location, true).unwrap());
+    assert_eq!(found(directory.path(), SECRET), 0);
 }
 
 /// In a restored store of the server, the seqs that the device knows may stand for other messages.
