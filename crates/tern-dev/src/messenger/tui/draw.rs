@@ -262,10 +262,11 @@ fn message(view: &View, line: Line, width: usize) -> Vec<Text<'static>> {
         out.push(Text::from(spans));
     }
     if let Some(Tick::Failed(why)) = &line.tick {
-        out.push(Text::from(Span::styled(
-            format!("{}not sent: {why} · /retry or /discard", " ".repeat(indent)),
-            Style::new().fg(Color::Red),
-        )));
+        let why = format!("not sent: {why} · /retry or /discard");
+        for part in wrap(&why, width.saturating_sub(indent)) {
+            let part = format!("{}{part}", " ".repeat(indent));
+            out.push(Text::from(Span::styled(part, Style::new().fg(Color::Red))));
+        }
     }
     out
 }

@@ -206,6 +206,12 @@ fn a_refused_message_says_what_can_be_done() {
         shown.contains("not sent: no messages pass between the two of you · /retry or /discard"),
         "{shown}"
     );
+    for width in [40, 80] {
+        let shown = drawn(&view, width, 24, None);
+        for word in ["not sent:", "the two", "/retry", "/discard"] {
+            assert!(shown.contains(word), "{width}: no {word:?} in\n{shown}");
+        }
+    }
 }
 
 /// Returns a message of Bob, with which the chat of [`view`] begins when it is added.
