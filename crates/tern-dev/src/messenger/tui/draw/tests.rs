@@ -288,4 +288,12 @@ fn the_selected_message_is_on_the_screen_and_the_keys_for_it_are_named() {
     let shown = drawn(&view, 100, 8, None);
     assert!(shown.contains("who comes?  ["), "{shown}");
     assert!(shown.contains("#1 · r: reply · e: edit"), "{shown}");
+    for (width, keys) in [
+        (40, "r:reply e:edit +:react p:pin d:del"),
+        (80, "d: delete · Esc: back"),
+    ] {
+        let shown = drawn(&view, width, 12, None);
+        assert!(shown.contains(keys), "{width}: {shown}");
+    }
+    assert!(drawn(&view, 200, 12, None).contains("https://tern.example/   #1 · r: reply"));
 }
