@@ -30,6 +30,11 @@ impl List {
         }
     }
 
+    /// Shows these lines instead. The same one stays selected.
+    pub fn renew(&mut self, lines: Vec<String>) {
+        self.lines = lines;
+    }
+
     /// Selects the line above the selected one, or with `down` the one below. At the ends it stays.
     pub fn step(&mut self, down: bool) {
         let last = self.lines.len().saturating_sub(1);
