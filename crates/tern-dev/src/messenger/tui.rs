@@ -309,6 +309,7 @@ fn begin_command(key: char, desk: &Desk, screen: &mut Screen) -> bool {
     };
     match key {
         'r' => screen.input.insert("/reply "),
+        't' => screen.input.insert("/thread "),
         'e' => {
             screen.input.insert("/edit ");
             // A text that is too long for the input would be cut off.

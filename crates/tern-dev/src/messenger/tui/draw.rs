@@ -380,7 +380,7 @@ fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) 
 /// do not fit into `width` columns.
 fn keys_for(selected: Seq, connection: String, width: usize) -> (String, String) {
     let columns = |text: &str| Span::raw(text).width();
-    let keys = format!("#{selected} · r: reply · e: edit · +: react · p: pin · d: delete · Esc: back");
+    let keys = format!("#{selected} · r: reply · t: thread · e: edit · +: react · p: pin · d: delete · Esc");
     let both = format!("   {keys}");
     if columns(&connection) + columns(&both) <= width {
         (connection, both)

@@ -119,6 +119,7 @@ async fn keys_begin_commands_for_the_selected_message_and_enter_carries_them_out
     for (key, command) in [
         ('e', "/edit helo"),
         ('r', "/reply "),
+        ('t', "/thread "),
         ('+', "/react "),
         ('p', "/pin"),
         ('d', "/delete"),

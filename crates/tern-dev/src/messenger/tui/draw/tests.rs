@@ -287,10 +287,10 @@ fn the_selected_message_is_on_the_screen_and_the_keys_for_it_are_named() {
     view.selected = Some(Seq(1));
     let shown = drawn(&view, 100, 8, None);
     assert!(shown.contains("who comes?  ["), "{shown}");
-    assert!(shown.contains("#1 · r: reply · e: edit"), "{shown}");
+    assert!(shown.contains("#1 · r: reply · t: thread · e: edit"), "{shown}");
     for (width, keys) in [
         (40, "r:reply e:edit +:react p:pin d:del"),
-        (80, "d: delete · Esc: back"),
+        (80, "d: delete · Esc"),
     ] {
         let shown = drawn(&view, width, 12, None);
         assert!(shown.contains(keys), "{width}: {shown}");
