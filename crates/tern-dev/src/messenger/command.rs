@@ -142,7 +142,10 @@ pub const HELP: &[(&str, &str)] = &[
         "delete your selected or last message for everyone (/delete #12)",
     ),
     ("/pin", "pin the selected or last message (/pin #12)"),
-    ("/unpin", "the opposite"),
+    (
+        "/unpin",
+        "the opposite (alone: the newest message that is pinned)",
+    ),
     (
         "/search words",
         "find messages of this chat that have these words (no chat open: of all)",

@@ -58,8 +58,15 @@ impl Desk {
         }
     }
 
-    /// Pins a message, or with `take_back` ends that it is pinned.
-    pub(super) async fn pin(&mut self, typed: Option<u64>, take_back: bool) {
+    /// Pins a message, or with `take_back` ends that it is pinned. Without a number and a selection, the newest pinned
+    /// message is meant then.
+    pub(super) async fn pin(&mut self, mut typed: Option<u64>, take_back: bool) {
+        if take_back && typed.is_none() && self.view.selected.is_none() && self.view.open.is_some() {
+            let Some(pinned) = self.view.newest_pinned() else {
+                return self.notice("no message is pinned here".to_owned());
+            };
+            typed = Some(pinned.0);
+        }
         if let Some((chat, message)) = self.target(typed, false) {
             let pin = Outgoing::pin(self.address(chat), message.entry.seq, take_back);
             self.put(chat, pin).await;
@@ -156,6 +163,21 @@ mod tests {
         ];
         let expected = expected.map(|(target, answers, body)| (target, answers, body.to_owned()));
         assert_eq!(outbox(&desk).await, expected);
+    }
+
+    #[tokio::test]
+    async fn without_a_number_the_newest_pinned_message_is_unpinned() {
+        let (mut desk, _events) = offline().await;
+        let bob = UserId::random();
+        show(&mut desk, bob, 1, bob);
+        show(&mut desk, bob, 2, bob);
+        desk.submit("/unpin").await;
+        assert!(outbox(&desk).await.is_empty());
+        desk.submit("/pin #1").await;
+        desk.submit("/unpin").await;
+        desk.submit("/unpin").await;
+        let about_1 = (Some(1), 0, String::new());
+        assert_eq!(outbox(&desk).await, [about_1.clone(), about_1]);
     }
 
     #[tokio::test]
