@@ -100,7 +100,8 @@ impl Client {
     }
 
     /// Returns the messages written on this device that are not in the log yet, in the order of writing, including
-    /// refused ones. Fails as [`Client::chats`] does.
+    /// refused ones. What was to be done to a message that was deleted is not kept after it was refused, because the
+    /// text of an edit is mostly that of the message. Fails as [`Client::chats`] does.
     pub async fn outbox(&self) -> Result<Vec<QueuedMessage>> {
         self.read(|store| store.outbox()).await
     }

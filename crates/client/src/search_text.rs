@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tern_client_core::model::Entry;
 
 /// A function that returns the text by which a message is found, or `None` if it is not to be found. It gets the
-/// message's entry as it is after the last edit.
+/// message's entry as it is after the last edit. It is not asked for a message that was deleted, which is never found.
 pub type TextOf = dyn Fn(&Entry) -> Option<String> + Send + Sync;
 
 /// The text by which [`crate::Client::search`] finds a message.
@@ -32,6 +32,8 @@ impl SearchText {
 
     /// Returns the text by which the message of this entry is found, or `None` if it is not to be found.
     pub(crate) fn of(&self, entry: &Entry) -> Option<String> {
+        // An app may remember texts by chat and seq.
+        entry.message()?;
         match self {
             Self::Plain => plain(entry),
             Self::By(text_of) => text_of(entry),

@@ -91,6 +91,7 @@ impl Store {
         // What is deleted is overwritten, so that a message that was deleted for everyone is gone from this disk too.
         connection.pragma_update(None, "secure_delete", true)?;
         let store = Self::prepare(connection, false, keep_history)?;
+        migrate::clean(&store.connection)?;
         // The program may have been killed before it could empty the journal after a deletion.
         store.empty_journal();
         Ok(store)

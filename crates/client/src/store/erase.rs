@@ -1,23 +1,28 @@
 //! Erases what was deleted for everyone: a message's content, that of its edits, and the reactions to it. The entries
-//! stay, with an `Erased` in the place of the content. On the disk nothing is left of it, because SQLite overwrites
+//! stay, with an `Erased` in the place of the content. What the server has refused to do to the message leaves the
+//! outbox, because an edit repeats most of the message. On the disk nothing is left of it, because SQLite overwrites
 //! what it deletes (`secure_delete`) and the store empties SQLite's journal afterwards.
 
 use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension, params};
 use tern_proto::v1::{EntryContent, MessageKind};
-use tern_types::{ChatId, Seq};
+use tern_types::{ChatId, RequestId, Seq};
 
 use tern_client_core::engine::Change;
 use tern_client_core::model::{Act, Entry, erased};
 
-use super::rows;
+use super::rows::{self, FAILED, OUTBOX_COLUMNS};
 use crate::error::ClientError;
 
 type Result<T = (), E = ClientError> = std::result::Result<T, E>;
 
-/// Returns whether a change erases something.
+/// Returns whether a change may erase something.
 pub(super) fn erases(change: &Change) -> bool {
-    matches!(change, Change::Entry(entry) if matches!(entry.act(), Act::Delete { .. }))
+    match change {
+        Change::Entry(entry) => matches!(entry.act(), Act::Delete { .. }),
+        Change::Failed { .. } => true,
+        _ => false,
+    }
 }
 
 /// Returns the content that is stored in the place of the entry's own, because the message was deleted, or `None` if it
@@ -32,6 +37,14 @@ pub(super) fn replacement(db: &Connection, entry: &Entry) -> Result<Option<Entry
     };
     let deleted = is_deleted(db, entry.chat, message)?;
     Ok(deleted.then(|| erased(kind, entry.target())))
+}
+
+/// Erases what the store has of a message that this entry deletes.
+pub(super) fn applied(db: &Connection, entry: &Entry) -> Result {
+    match entry.act() {
+        Act::Delete { target } => erase(db, entry.chat, target),
+        _ => Ok(()),
+    }
 }
 
 /// Erases the content of a message that was deleted, of its edits, and of the reactions to it.
@@ -59,6 +72,38 @@ pub(super) fn erase(db: &Connection, chat: ChatId, message: Seq) -> Result {
         let content = erased(kind, target).encode_to_vec();
         put.execute(params![content, chat.as_bytes(), seq.to_i64()])?;
     }
+    forget_refused(db, chat, message)
+}
+
+/// Deletes from the outbox what the server has refused to do to a message that was deleted.
+fn forget_refused(db: &Connection, chat: ChatId, message: Seq) -> Result {
+    let refused = format!("SELECT {OUTBOX_COLUMNS} FROM outbox WHERE chat = ?1 AND state = ?2");
+    let mut refused = db.prepare_cached(&refused)?;
+    let refused = refused.query_map(params![chat.as_bytes(), FAILED], rows::queued)?;
+    for queued in refused.collect::<rusqlite::Result<Vec<_>>>()? {
+        if queued.message.act().target() == Some(message) {
+            forget(db, queued.message.request)?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a send from the outbox that was just refused, if it is about a message that was deleted.
+pub(super) fn refused(db: &Connection, request: RequestId) -> Result {
+    let send = format!("SELECT {OUTBOX_COLUMNS} FROM outbox WHERE request = ?1");
+    let mut send = db.prepare_cached(&send)?;
+    let Some(queued) = send.query_row([request.as_bytes()], rows::queued).optional()? else {
+        return Ok(());
+    };
+    match queued.message.act().target() {
+        Some(message) if is_deleted(db, queued.chat, message)? => forget(db, request),
+        _ => Ok(()),
+    }
+}
+
+fn forget(db: &Connection, request: RequestId) -> Result {
+    let forget = "DELETE FROM outbox WHERE request = ?1";
+    db.prepare_cached(forget)?.execute([request.as_bytes()])?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Brings the stores of earlier versions up to date.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use tern_proto::v1::MessageKind;
 use tern_types::{ChatId, Seq};
 
@@ -19,6 +19,9 @@ const ADD_TARGETS: &str = "ALTER TABLE entries ADD COLUMN kind INTEGER NOT NULL 
 
 /// The statement that adds what version 2 lacks. `Store::set_search` makes the rest.
 const ADD_TEXTS: &str = "ALTER TABLE entries ADD COLUMN text INTEGER;";
+
+/// The key of the mark that free pages of the file may have what version 1 deleted, which did not overwrite it.
+const UNCLEAN: &str = "unclean";
 
 type Result<T = (), E = ClientError> = std::result::Result<T, E>;
 
@@ -44,13 +47,25 @@ pub(super) fn from_1(connection: &mut Connection) -> Result {
     for (chat, message) in deleted {
         erase::erase(&transaction, chat, message)?;
     }
+    let mark = "INSERT INTO meta (key, value) VALUES (?1, x'01')";
+    transaction.execute(mark, [UNCLEAN])?;
     transaction.pragma_update(None, "user_version", VERSION)?;
-    transaction.commit()?;
-    // That version left in free pages what it deleted. If there is no room for a new file, the store is of use all the
-    // same.
+    Ok(transaction.commit()?)
+}
+
+/// Removes the free pages of a store that was of version 1. If there is no room for a new file, the store is of use all
+/// the same, and the next start tries again. It does so too if the program is killed before the end.
+pub(super) fn clean(connection: &Connection) -> Result {
+    let marked = "SELECT 1 FROM meta WHERE key = ?1";
+    let marked = connection.query_row(marked, [UNCLEAN], |_| Ok(())).optional()?;
+    if marked.is_none() {
+        return Ok(());
+    }
     if let Err(error) = connection.execute_batch("VACUUM") {
         tracing::warn!(%error, "free pages of the store not removed");
+        return Ok(());
     }
+    connection.execute("DELETE FROM meta WHERE key = ?1", [UNCLEAN])?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 use tern_types::{RequestId, Seq, Timestamp, UserId};
 
 use tern_client_core::engine::{Change, ChatRow};
-use tern_client_core::model::{Act, Credentials, Entry, FailureCode, QueuedMessage, SendState, StoreEpoch};
+use tern_client_core::model::{Credentials, Entry, FailureCode, QueuedMessage, SendState, StoreEpoch};
 
 use super::rows::{self, FAILED, QUEUED, SENT};
 use super::{Store, erase, search};
@@ -32,7 +32,11 @@ pub(super) fn change(
             put_entry(db, entry)?;
             search::stored(db, search_text, entry)
         }
-        Change::Entry(entry) => dequeue(db, entry),
+        // An earlier start may have kept history.
+        Change::Entry(entry) => {
+            dequeue(db, entry)?;
+            erase::applied(db, entry)
+        }
         Change::Chat(row) => put_chat(db, row),
         Change::Queue(message) => {
             discard(db, message.message.request)?;
@@ -52,11 +56,7 @@ pub(super) fn change(
             request,
             code,
             message,
-        } => run(
-            db,
-            "UPDATE outbox SET state = ?1, code = ?2, reason = ?3 WHERE request = ?4",
-            params![FAILED, i32::from(*code), message, request.as_bytes()],
-        ),
+        } => fail(db, *request, *code, message),
         Change::Unqueue(request) => discard(db, *request),
         Change::Receipt { chat, user, mark } => run(
             db,
@@ -165,10 +165,7 @@ fn put_entry(db: &Connection, entry: &Entry) -> Result {
             entry.target().map(Seq::to_i64),
         ],
     )?;
-    match entry.act() {
-        Act::Delete { target } => erase::erase(db, entry.chat, target),
-        _ => Ok(()),
-    }
+    erase::applied(db, entry)
 }
 
 fn put_chat(db: &Connection, row: &ChatRow) -> Result {
@@ -200,6 +197,17 @@ fn put_chat(db: &Connection, row: &ChatRow) -> Result {
             row.own.to_i64(),
         ],
     )
+}
+
+/// Notes that a message was refused for good. What was to be done to a message that was deleted is not kept.
+fn fail(db: &Connection, request: RequestId, code: FailureCode, message: &str) -> Result {
+    let failed = "UPDATE outbox SET state = ?1, code = ?2, reason = ?3 WHERE request = ?4";
+    run(
+        db,
+        failed,
+        params![FAILED, i32::from(code), message, request.as_bytes()],
+    )?;
+    erase::refused(db, request)
 }
 
 /// Deletes a message from the outbox if it was refused.

@@ -36,6 +36,8 @@ pub enum Command {
     /// Answers a message. Here and below, `message` is the number that was typed, as in `/reply #12 yes`; without one
     /// the command is about the selected message, or else about the newest one.
     Reply { message: Option<u64>, text: String },
+    /// Writes into the thread that the message is in, or that begins with it.
+    Thread { message: Option<u64>, text: String },
     /// Changes the text of an own message.
     Edit { message: Option<u64>, text: String },
     /// Reacts to a message, or takes the same reaction back.
@@ -124,6 +126,10 @@ pub const HELP: &[(&str, &str)] = &[
         "answer the selected message or the last one (/reply #12 hello: message 12)",
     ),
     (
+        "/thread hello",
+        "write into the thread of the selected message or the last one, or begin one (/thread #12 hello)",
+    ),
+    (
         "/edit hello",
         "change the text of your selected or last message (/edit #12 hello)",
     ),
@@ -136,7 +142,10 @@ pub const HELP: &[(&str, &str)] = &[
         "delete your selected or last message for everyone (/delete #12)",
     ),
     ("/pin", "pin the selected or last message (/pin #12)"),
-    ("/unpin", "the opposite"),
+    (
+        "/unpin",
+        "the opposite (alone: the newest message that is pinned)",
+    ),
     (
         "/search words",
         "find messages of this chat that have these words (no chat open: of all)",
@@ -176,7 +185,7 @@ impl Command {
     /// unless it is the new text of a message or an answer to one.
     pub fn parse(line: &str) -> Self {
         let line = line.trim_end();
-        let takes_lines = ["/edit ", "/reply "]
+        let takes_lines = ["/edit ", "/reply ", "/thread "]
             .iter()
             .any(|command| line.starts_with(command));
         if line.contains('\n') && !takes_lines {
@@ -202,6 +211,7 @@ impl Command {
         matches!(
             self,
             Self::Reply { message: None, .. }
+                | Self::Thread { message: None, .. }
                 | Self::Edit { message: None, .. }
                 | Self::React { message: None, .. }
                 | Self::Pin(None)
@@ -230,6 +240,7 @@ impl Command {
             "role" => Self::role(&words)?,
             "leave" => Self::Leave(all()),
             "reply" => Self::reply(rest)?,
+            "thread" => Self::thread(rest)?,
             "edit" => Self::edit(rest)?,
             "react" => Self::react(rest)?,
             "pin" => Self::Pin(number(rest)?),
@@ -281,6 +292,11 @@ impl Command {
     fn reply(rest: &str) -> Option<Self> {
         let (message, text) = about(rest)?;
         Some(Self::Reply { message, text })
+    }
+
+    fn thread(rest: &str) -> Option<Self> {
+        let (message, text) = about(rest)?;
+        Some(Self::Thread { message, text })
     }
 
     fn edit(rest: &str) -> Option<Self> {

@@ -374,6 +374,7 @@ impl Desk {
             Command::Save { message, to } => self.save_files(message, to),
             Command::Forward { message, to } => self.forward(message, &to),
             Command::Reply { message, text } => self.reply(message, text).await,
+            Command::Thread { message, text } => self.thread(message, text).await,
             Command::Edit { message, text } => self.edit(message, text).await,
             Command::React { message, reaction } => self.react(message, reaction).await,
             Command::Pin(message) => self.pin(message, false).await,

@@ -257,12 +257,19 @@ impl Screen {
             Event::Entry(entry) => self.unnamed.push(entry.clone()),
             Event::Receipt { chat, .. } if Some(*chat) == view.open => self.ticks(view, *chat),
             Event::Send {
+                request,
+                chat,
                 state: SendState::Failed { code, message },
-                ..
-            } => say(&format!(
-                "! not sent: {} (/retry sends it again, /discard forgets it)",
-                refusal(*code, message)
-            )),
+            } => {
+                say(&format!(
+                    "! not sent: {} (/retry sends it again, /discard forgets it)",
+                    refusal(*code, message)
+                ));
+                // It may have waited for hours, and the person has to know which one it is.
+                if let Some(unsent) = view.unsent(*chat, *request) {
+                    say(&format!("        {}", unsent.replace('\n', "\n        ")));
+                }
+            }
             Event::Connected { .. } | Event::Disconnected { .. } => self.connection(view),
             Event::Presence { .. } => self.presence(view),
             _ => {}

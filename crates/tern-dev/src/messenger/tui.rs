@@ -18,7 +18,7 @@ use crossterm::event::{
     Event as TerminalEvent, EventStream as TerminalEvents, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
 };
 use futures::StreamExt as _;
-use tern_client::{Event, EventStream, StopReason};
+use tern_client::{Act, Event, EventStream, StopReason};
 use tern_types::{ChatId, Clock};
 
 use input::Input;
@@ -99,7 +99,7 @@ async fn chat(
         let leave = tokio::select! {
             event = next(&mut events) => {
                 let Some(event) = event else { return Ok(StopReason::ByApp) };
-                if let Some(reason) = take_events(event, &mut events, &mut desk, &screen) {
+                if let Some(reason) = take_events(event, &mut events, &mut desk, &mut screen) {
                     if let Some(reason) = desk.ended(reason) {
                         return Ok(reason);
                     }
@@ -149,17 +149,29 @@ fn take_events(
     first: Event,
     events: &mut Option<EventStream>,
     desk: &mut Desk,
-    screen: &Screen,
+    screen: &mut Screen,
 ) -> Option<StopReason> {
     let mut next = Some(first);
     while let Some(event) = next {
         desk.apply_event(&event, screen.scrolled == 0);
+        if matches!(&event, Event::Entry(entry) if matches!(entry.act(), Act::Delete { .. })) {
+            take_from_list(desk, screen);
+        }
         if let Event::Stopped(reason) = event {
             return Some(reason);
         }
         next = events.as_mut().and_then(EventStream::try_next);
     }
     None
+}
+
+/// Lets nothing of a message that was just deleted stay on the screen in the list of what was found. The neighbours of
+/// a message that is too far back are not shown any more.
+fn take_from_list(desk: &Desk, screen: &mut Screen) {
+    screen.list.take_if(|list| list.selected.is_none());
+    if let Some(found) = &mut screen.list {
+        found.renew(desk.view.found_lines(Clock::wall()));
+    }
 }
 
 fn take_update(update: Update, desk: &mut Desk, screen: &mut Screen) {
@@ -297,6 +309,7 @@ fn begin_command(key: char, desk: &Desk, screen: &mut Screen) -> bool {
     };
     match key {
         'r' => screen.input.insert("/reply "),
+        't' => screen.input.insert("/thread "),
         'e' => {
             screen.input.insert("/edit ");
             // A text that is too long for the input would be cut off.

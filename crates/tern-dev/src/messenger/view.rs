@@ -108,6 +108,7 @@ impl View {
         match event {
             Event::Entry(entry) => {
                 self.room(entry.chat).members_changed(entry);
+                self.take_from_found(entry);
                 self.add(entry.clone());
             }
             Event::Chat(chat) => self.set_chat(chat.clone()),

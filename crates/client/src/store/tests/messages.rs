@@ -9,6 +9,7 @@ use tern_types::Timestamp;
 use tern_client_core::model::{Act, Deletion, Message, Reaction, erased};
 
 use super::*;
+use crate::store::migrate;
 
 /// Returns the entry that a message of the user with this number becomes.
 pub(super) fn sent(seq: u64, number: u128, message: Outgoing) -> Entry {
@@ -199,6 +200,66 @@ fn nothing_of_a_deleted_message_is_left_on_the_disk() {
     assert_eq!(found(directory.path(), SECRET), 0);
 }
 
+#[test]
+fn a_refused_edit_of_a_deleted_message_is_not_kept() {
+    const SECRET: &str = "a refused edit says it too";
+    let directory = tempfile::tempdir().unwrap();
+    let location = StoreLocation::File(directory.path().join("device.db"));
+    let mut store = Store::open(&location, true).unwrap();
+    put(&mut store, [said(1, SECRET), said(2, "two")]);
+    let edit_of = |message: u64, body: &'static str| {
+        let mut waiting = queued(body);
+        waiting.message.envelope.kind = MessageKind::Edit.into();
+        waiting.message.envelope.target_seq = message;
+        waiting
+    };
+    let (before, after) = (edit_of(1, SECRET), edit_of(1, SECRET));
+    let other = edit_of(2, "zwei");
+    let refused = |queued: &QueuedMessage, code| Change::Failed {
+        request: queued.message.request,
+        code,
+        message: String::new(),
+    };
+    let waits = |store: &Store| -> Vec<_> {
+        let outbox = store.outbox().unwrap();
+        outbox.iter().map(|queued| queued.message.request).collect()
+    };
+    for queued in [&before, &after, &other] {
+        store.commit(&[Change::Queue(queued.clone())]).unwrap();
+    }
+    store.commit(&[refused(&before, FailureCode::TooLate)]).unwrap();
+    assert_eq!(waits(&store).len(), 3, "the message is there");
+    put(&mut store, [deletion(3, 1)]);
+    assert_eq!(waits(&store), [after.message.request, other.message.request]);
+    store
+        .commit(&[
+            refused(&after, FailureCode::TargetNotFound),
+            refused(&other, FailureCode::TooLate),
+        ])
+        .unwrap();
+    assert_eq!(waits(&store), [other.message.request]);
+    assert_eq!(found(directory.path(), SECRET), 0);
+}
+
+/// The app kept history once, and does so no more.
+#[test]
+fn what_an_earlier_start_has_stored_is_erased_without_history_too() {
+    const SECRET: &str = "kept by an earlier start";
+    let directory = tempfile::tempdir().unwrap();
+    let location = StoreLocation::File(directory.path().join("device.db"));
+    let mut store = Store::open(&location, true).unwrap();
+    put(&mut store, [said(1, SECRET), edited(2, 1, SECRET)]);
+    drop(store);
+    let mut store = Store::open(&location, false).unwrap();
+    put(&mut store, [deletion(3, 1)]);
+    assert_eq!(found(directory.path(), SECRET), 0);
+    assert_eq!(
+        store.history(CHAT, None, 10).unwrap().len(),
+        2,
+        "nothing is added"
+    );
+}
+
 /// Makes the store one of version 1, which kept entries of kinds that it did not know.
 fn make_version_1(store: &Store, entries: &[Entry]) {
     let older = "DROP INDEX entries_about; ALTER TABLE entries DROP COLUMN kind; \
@@ -240,6 +301,34 @@ fn a_store_of_version_1_shows_what_that_version_did_not_understand() {
     assert_eq!(messages[1].reactions.len(), 1);
     drop(store);
     assert!(Store::open(&location, true).is_ok(), "it is up to date now");
+}
+
+/// The first start of this version was killed after the migration, or had no room for a new file.
+#[test]
+fn what_version_1_left_in_free_pages_is_removed_by_a_later_start() {
+    const SECRET: &str = "deleted by version 1";
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("device.db");
+    let location = StoreLocation::File(path.clone());
+    let store = Store::open(&location, true).unwrap();
+    make_version_1(&store, &[]);
+    drop(store);
+    // It did not overwrite what it deleted.
+    let mut version_1 = rusqlite::Connection::open(&path).unwrap();
+    version_1.pragma_update(None, "secure_delete", false).unwrap();
+    version_1
+        .execute_batch("CREATE TABLE deleted (body TEXT)")
+        .unwrap();
+    let body = SECRET.repeat(2000);
+    version_1
+        .execute("INSERT INTO deleted (body) VALUES (?1)", [body])
+        .unwrap();
+    version_1.execute_batch("DROP TABLE deleted").unwrap();
+    migrate::from_1(&mut version_1).unwrap();
+    drop(version_1);
+    assert!(found(directory.path(), SECRET) > 0);
+    drop(Store::open(&location, true).unwrap());
+    assert_eq!(found(directory.path(), SECRET), 0);
 }
 
 /// In a restored store of the server, the seqs that the device knows may stand for other messages.

@@ -305,6 +305,18 @@ fn an_app_says_by_which_texts_messages_are_found() {
     check(&store);
 }
 
+#[test]
+fn no_app_brings_a_deleted_message_back_into_the_index() {
+    let mut store = memory();
+    let remembers = |_: &Entry| Some("secret".to_owned());
+    store.set_search(&SearchText::By(Arc::new(remembers))).unwrap();
+    put(&mut store, [said(1, "xyz")]);
+    assert_eq!(hits(&store, "secret"), [1]);
+    put(&mut store, [deletion(2, 1)]);
+    assert_eq!(hits(&store, "secret"), [0; 0]);
+    check(&store);
+}
+
 /// Indexes a step of what is not indexed yet, and opens the store anew as after a crash.
 fn step_and_open(mut store: Store, location: &StoreLocation) -> (Store, bool) {
     let more = store.index_older().unwrap();

@@ -136,6 +136,20 @@ fn commands_about_a_message_name_it_by_its_number_or_not_at_all() {
                 text: text.clone(),
             },
         ),
+        (
+            "/thread #12 very well",
+            Command::Thread {
+                message,
+                text: text.clone(),
+            },
+        ),
+        (
+            "/thread very well",
+            Command::Thread {
+                message: None,
+                text: text.clone(),
+            },
+        ),
         ("/edit #12 very well", Command::Edit { message, text }),
         (
             "/edit #tags are text",
@@ -208,6 +222,7 @@ fn what_is_wrong_is_told_with_an_example() {
         "/pin #",
         "/edit",
         "/reply #12",
+        "/thread",
         "/react",
         "/info x",
         "/nonsense",

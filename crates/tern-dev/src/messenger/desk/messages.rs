@@ -15,6 +15,15 @@ impl Desk {
         }
     }
 
+    /// Writes into the thread that the message which [`Self::target`] finds is in, or that begins with it.
+    pub(super) async fn thread(&mut self, typed: Option<u64>, text: String) {
+        if let Some((chat, message)) = self.target(typed, false) {
+            let root = message.thread_root().unwrap_or(message.entry.seq);
+            let part = Outgoing::new(self.address(chat), text).in_thread(root);
+            self.put(chat, part).await;
+        }
+    }
+
     /// Replaces the text of an own message. If the message has files, that waits for the server, which gives new
     /// tickets for them.
     pub(super) async fn edit(&mut self, typed: Option<u64>, text: String) {
@@ -49,8 +58,15 @@ impl Desk {
         }
     }
 
-    /// Pins a message, or with `take_back` ends that it is pinned.
-    pub(super) async fn pin(&mut self, typed: Option<u64>, take_back: bool) {
+    /// Pins a message, or with `take_back` ends that it is pinned. Without a number and a selection, the newest pinned
+    /// message is meant then.
+    pub(super) async fn pin(&mut self, mut typed: Option<u64>, take_back: bool) {
+        if take_back && typed.is_none() && self.view.selected.is_none() && self.view.open.is_some() {
+            let Some(pinned) = self.view.newest_pinned() else {
+                return self.notice("no message is pinned here".to_owned());
+            };
+            typed = Some(pinned.0);
+        }
         if let Some((chat, message)) = self.target(typed, false) {
             let pin = Outgoing::pin(self.address(chat), message.entry.seq, take_back);
             self.put(chat, pin).await;
@@ -147,6 +163,42 @@ mod tests {
         ];
         let expected = expected.map(|(target, answers, body)| (target, answers, body.to_owned()));
         assert_eq!(outbox(&desk).await, expected);
+    }
+
+    #[tokio::test]
+    async fn without_a_number_the_newest_pinned_message_is_unpinned() {
+        let (mut desk, _events) = offline().await;
+        let bob = UserId::random();
+        show(&mut desk, bob, 1, bob);
+        show(&mut desk, bob, 2, bob);
+        desk.submit("/unpin").await;
+        assert!(outbox(&desk).await.is_empty());
+        desk.submit("/pin #1").await;
+        desk.submit("/unpin").await;
+        desk.submit("/unpin").await;
+        let about_1 = (Some(1), 0, String::new());
+        assert_eq!(outbox(&desk).await, [about_1.clone(), about_1]);
+    }
+
+    #[tokio::test]
+    async fn what_is_written_into_a_thread_goes_to_its_root() {
+        let (mut desk, _events) = offline().await;
+        let bob = UserId::random();
+        show(&mut desk, bob, 1, bob);
+        let mut part = desk.view.target(None, false).unwrap().entry;
+        part.seq = Seq(2);
+        if let Some(Content::Message(message)) = &mut part.content.content {
+            message.envelope.get_or_insert_default().thread_root_seq = 1;
+        }
+        desk.view.add(part);
+        show(&mut desk, bob, 3, bob);
+        desk.submit("/thread begins").await;
+        desk.submit("/thread #2 goes on").await;
+        let outbox = desk.client.outbox().await.unwrap();
+        let roots = outbox
+            .iter()
+            .map(|queued| queued.message.envelope.thread_root_seq);
+        assert_eq!(roots.collect::<Vec<_>>(), [3, 1]);
     }
 
     #[tokio::test]

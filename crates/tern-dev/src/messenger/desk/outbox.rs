@@ -1,7 +1,7 @@
 //! Sends or deletes messages that were refused, and starts the client anew after the server has ended the connection.
 
 use anyhow::Context as _;
-use tern_client::{Client, EventStream, Outgoing, QueuedMessage, SendState, StopReason};
+use tern_client::{Client, EventStream, FailureCode, Outgoing, QueuedMessage, SendState, StopReason};
 use tern_types::{ChatId, Clock};
 
 use super::Desk;
@@ -12,6 +12,9 @@ impl Desk {
     /// request_id, because the server has stored nothing of the first. If that fails, the refused message stays.
     pub(super) async fn retry(&mut self, nth: usize) {
         let Some(refused) = self.refused(nth) else { return };
+        if is_final(&refused) {
+            return self.notice("the server takes that no more: /discard forgets it".to_owned());
+        }
         let chat = refused.chat;
         let Outgoing {
             request,
@@ -105,5 +108,47 @@ impl Desk {
         self.view.connection = Connection::Connecting;
         self.watch_again();
         Ok(Some(events))
+    }
+}
+
+/// Returns whether the server refuses this in any case: what was to be done to a message that is not there any more, or
+/// that is too old. After the server's store was replaced, another message may have the seq of the one that was meant.
+fn is_final(refused: &QueuedMessage) -> bool {
+    let SendState::Failed { code, .. } = &refused.state else {
+        return false;
+    };
+    let is_final = matches!(code, FailureCode::TargetNotFound | FailureCode::TooLate);
+    is_final && refused.message.act().target().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_types::{Seq, UserId};
+
+    use super::*;
+    use crate::messenger::desk::testing::offline;
+
+    #[tokio::test]
+    async fn what_the_server_takes_no_more_is_not_sent_again() {
+        let (mut desk, _events) = offline().await;
+        desk.open_direct(UserId::random());
+        let chat = desk.view.open.unwrap();
+        for (code, waiting) in [
+            (FailureCode::TooLate, 0),
+            (FailureCode::TargetNotFound, 0),
+            (FailureCode::NotAllowed, 1),
+        ] {
+            desk.view.queue(QueuedMessage {
+                message: Outgoing::delete(chat, Seq(1)),
+                chat,
+                created_at: Clock::wall(),
+                state: SendState::Failed {
+                    code,
+                    message: String::new(),
+                },
+            });
+            desk.submit("/retry").await;
+            assert_eq!(desk.client.outbox().await.unwrap().len(), waiting, "{code:?}");
+        }
     }
 }

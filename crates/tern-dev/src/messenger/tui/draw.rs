@@ -17,7 +17,7 @@ use ratatui::style::{Color, Modifier, Style, Stylize as _};
 use ratatui::text::{Line as Text, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Wrap};
 use tern_proto::v1::ChatKind;
-use tern_types::{Clock, UserId};
+use tern_types::{Clock, Seq, UserId};
 
 use super::wrap::wrap;
 use super::{Screen, help, list};
@@ -34,6 +34,8 @@ const TIME_COLUMNS: usize = 7;
 const NAME_COLUMNS: usize = 11;
 /// The columns of a tick, as in ` ✓✓`.
 const TICK_COLUMNS: usize = 3;
+/// The columns of the sign of the connection, with the blanks beside it.
+const SIGN_COLUMNS: u16 = 3;
 /// The colour of the tick "read".
 const READ: Color = Color::Cyan;
 /// The colours of people's names. Cyan and red are not among them, because they mean "read" and "not sent".
@@ -262,10 +264,11 @@ fn message(view: &View, line: Line, width: usize) -> Vec<Text<'static>> {
         out.push(Text::from(spans));
     }
     if let Some(Tick::Failed(why)) = &line.tick {
-        out.push(Text::from(Span::styled(
-            format!("{}not sent: {why} · /retry or /discard", " ".repeat(indent)),
-            Style::new().fg(Color::Red),
-        )));
+        let why = format!("not sent: {why} · /retry or /discard");
+        for part in wrap(&why, width.saturating_sub(indent)) {
+            let part = format!("{}{part}", " ".repeat(indent));
+            out.push(Text::from(Span::styled(part, Style::new().fg(Color::Red))));
+        }
     }
     out
 }
@@ -356,9 +359,13 @@ fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) 
     } else {
         ""
     };
-    let keys = match view.selected {
-        Some(seq) => format!("   #{seq} · r: reply · e: edit · +: react · p: pin · d: delete · Esc: back"),
-        None => format!("   Tab: next chat · ↑: select · PgUp: older · /help · Ctrl-C: leave{scrolled}"),
+    let (text, keys) = match view.selected {
+        Some(seq) => keys_for(seq, text, usize::from(area.width.saturating_sub(SIGN_COLUMNS))),
+        None => {
+            let keys =
+                format!("   Tab: next chat · ↑: select · PgUp: older · /help · Ctrl-C: leave{scrolled}");
+            (text, keys)
+        }
     };
     let line = Text::from(vec![
         " ".into(),
@@ -367,6 +374,22 @@ fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) 
         Span::raw(keys).dim(),
     ]);
     frame.render_widget(Paragraph::new(line), area);
+}
+
+/// Returns what the status line says while a message is selected: the connection and the keys, or only the keys if both
+/// do not fit into `width` columns.
+fn keys_for(selected: Seq, connection: String, width: usize) -> (String, String) {
+    let columns = |text: &str| Span::raw(text).width();
+    let keys = format!("#{selected} · r: reply · t: thread · e: edit · +: react · p: pin · d: delete · Esc");
+    let both = format!("   {keys}");
+    if columns(&connection) + columns(&both) <= width {
+        (connection, both)
+    } else if columns(&keys) <= width {
+        (String::new(), keys)
+    } else {
+        let short = format!("r:reply e:edit +:react p:pin d:del #{selected}");
+        (String::new(), short)
+    }
 }
 
 /// Shortens a text to at most `width` columns, with `…` at its end if something is cut off.

@@ -119,6 +119,7 @@ async fn keys_begin_commands_for_the_selected_message_and_enter_carries_them_out
     for (key, command) in [
         ('e', "/edit helo"),
         ('r', "/reply "),
+        ('t', "/thread "),
         ('+', "/react "),
         ('p', "/pin"),
         ('d', "/delete"),
@@ -177,4 +178,46 @@ async fn enter_goes_to_the_message_that_is_selected_in_the_list() {
     assert_eq!((screen.list.is_some(), desk.view.selected), (true, None));
     take_update(found(vec![message.entry.clone()]), &mut desk, &mut screen);
     assert_eq!((screen.list.is_some(), desk.view.selected), (false, Some(Seq(1))));
+}
+
+#[tokio::test]
+async fn nothing_of_a_message_that_is_deleted_stays_in_the_list() {
+    let (mut desk, _events) = offline().await;
+    let mut screen = Screen::default();
+    show(&mut desk, "hello");
+    let chat = desk.view.open.unwrap();
+    let message = desk.view.message(chat, Seq(1)).unwrap();
+    let deletion = v1::Envelope {
+        kind: v1::MessageKind::Delete.into(),
+        target_seq: 1,
+        ..Default::default()
+    };
+    let deletion = Entry {
+        seq: Seq(2),
+        content: v1::EntryContent {
+            content: Some(Content::Message(v1::Message {
+                envelope: Some(deletion),
+                ..Default::default()
+            })),
+        },
+        ..message.entry.clone()
+    };
+    let hit = Hit {
+        message,
+        text: "hello".to_owned(),
+        places: Vec::new(),
+    };
+    take_update(Update::Found(vec![hit]), &mut desk, &mut screen);
+    assert!(format!("{:?}", screen.list).contains("hello"));
+    take_events(Event::Entry(deletion.clone()), &mut None, &mut desk, &mut screen);
+    let list = format!("{:?}", screen.list);
+    assert!(list.contains("deleted") && !list.contains("hello"), "{list}");
+
+    screen.list = Some(List::new(
+        "too far back for the screen",
+        vec!["hello".to_owned()],
+        false,
+    ));
+    take_events(Event::Entry(deletion), &mut None, &mut desk, &mut screen);
+    assert_eq!(screen.list, None);
 }

@@ -34,6 +34,13 @@ impl View {
         newest.find(|message| !own || message.entry.sender == Some(self.me))
     }
 
+    /// Returns the seq of the newest pinned message of the open chat that is loaded, or `None` if there is none.
+    pub fn newest_pinned(&self) -> Option<Seq> {
+        let messages = self.messages(self.rooms.get(&self.open?)?);
+        let mut newest = messages.into_values().rev();
+        Some(newest.find(|message| message.pinned)?.entry.seq)
+    }
+
     /// Returns whether messages of the user to the open chat have no place in it yet.
     pub fn is_sending(&self) -> bool {
         let room = self.open.and_then(|chat| self.rooms.get(&chat));

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use tern_client::{Entry, Hit, Message};
+use tern_client::{Act, Entry, Hit, Message};
 use tern_types::{Seq, Timestamp};
 
 use super::View;
@@ -14,7 +14,24 @@ const BEFORE: usize = 30;
 /// The largest number of characters of a message that are shown.
 const SHOWN: usize = 100;
 
+/// The text of a message that was deleted after it was found.
+const DELETED: &str = "This message was deleted";
+
 impl View {
+    /// Takes the text of a message away from what was found, if the entry deletes it. The others keep their numbers.
+    pub(super) fn take_from_found(&mut self, entry: &Entry) {
+        let Act::Delete { target } = entry.act() else {
+            return;
+        };
+        for hit in &mut self.found {
+            let found = &hit.message.entry;
+            if (found.chat, found.seq) == (entry.chat, target) {
+                DELETED.clone_into(&mut hit.text);
+                hit.places.clear();
+            }
+        }
+    }
+
     /// Returns a numbered line for each message that was found. A line names the chat if it is not the open one.
     pub fn found_lines(&self, now: Timestamp) -> Vec<String> {
         let line = |(index, hit): (usize, &Hit)| {

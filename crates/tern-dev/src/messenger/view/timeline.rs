@@ -3,7 +3,7 @@
 use tern_client::media::safe_name;
 use tern_client::{Act, Deletion, Entry, Mark, Message, Messages, Outgoing, QueuedMessage, SendState};
 use tern_proto::v1::{AttachedFile, AttachmentBody, entry_content::Content};
-use tern_types::{ChatId, Clock, Seq, Timestamp, UserId};
+use tern_types::{ChatId, Clock, RequestId, Seq, Timestamp, UserId};
 
 use super::messages::was_refused;
 use super::{Room, View, author};
@@ -146,6 +146,15 @@ impl View {
                 self.attempted(messages, message),
             )
         }
+    }
+
+    /// Returns the text of a message that is not sent, or says what was to be done to an earlier one. Returns `None` if
+    /// no such message waits or was refused.
+    pub fn unsent(&self, chat: ChatId, request: RequestId) -> Option<String> {
+        let room = self.rooms.get(&chat)?;
+        let mut queued = room.queued.iter();
+        let queued = queued.find(|queued| queued.message.request == request)?;
+        Some(self.attempted(&self.messages(room), &queued.message))
     }
 
     /// Returns the text of a message that is not sent, or says what was to be done to an earlier one.

@@ -206,6 +206,12 @@ fn a_refused_message_says_what_can_be_done() {
         shown.contains("not sent: no messages pass between the two of you · /retry or /discard"),
         "{shown}"
     );
+    for width in [40, 80] {
+        let shown = drawn(&view, width, 24, None);
+        for word in ["not sent:", "the two", "/retry", "/discard"] {
+            assert!(shown.contains(word), "{width}: no {word:?} in\n{shown}");
+        }
+    }
 }
 
 /// Returns a message of Bob, with which the chat of [`view`] begins when it is added.
@@ -281,5 +287,13 @@ fn the_selected_message_is_on_the_screen_and_the_keys_for_it_are_named() {
     view.selected = Some(Seq(1));
     let shown = drawn(&view, 100, 8, None);
     assert!(shown.contains("who comes?  ["), "{shown}");
-    assert!(shown.contains("#1 · r: reply · e: edit"), "{shown}");
+    assert!(shown.contains("#1 · r: reply · t: thread · e: edit"), "{shown}");
+    for (width, keys) in [
+        (40, "r:reply e:edit +:react p:pin d:del"),
+        (80, "d: delete · Esc"),
+    ] {
+        let shown = drawn(&view, width, 12, None);
+        assert!(shown.contains(keys), "{width}: {shown}");
+    }
+    assert!(drawn(&view, 200, 12, None).contains("https://tern.example/   #1 · r: reply"));
 }

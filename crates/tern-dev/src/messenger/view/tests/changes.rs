@@ -152,6 +152,9 @@ fn what_waits_to_be_done_to_a_message_is_shown_there_and_what_was_refused_beside
         NOW,
     );
     assert_eq!(shown(&view), ["hello", "(reaction to “hello”) 👍"]);
+    let unsent = view.unsent(CHAT, request);
+    assert_eq!(unsent.as_deref(), Some("(reaction to “hello”) 👍"));
+    assert_eq!(view.unsent(CHAT, RequestId::random()), None);
     assert_eq!(
         tick(&view),
         Some(Tick::Failed("there is no such message any more".to_owned()))

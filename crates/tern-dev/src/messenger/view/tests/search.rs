@@ -33,6 +33,23 @@ fn hits_are_numbered_and_name_the_chat_unless_it_is_open() {
 }
 
 #[test]
+fn a_hit_that_is_deleted_loses_its_text_and_the_others_keep_their_numbers() {
+    let mut view = view(2);
+    view.open = Some(CHAT);
+    view.add(said(1, user(2), "tea at five?"));
+    view.add(said(2, user(1), "no tea"));
+    view.found = vec![hit(&view, 2, 3..6), hit(&view, 1, 0..3)];
+    let deletion = entry(3, user(1), MessageKind::Delete, 2, "");
+    view.apply(&Event::Entry(deletion), NOW);
+    let at = format!("today {}", clock::time(NOW));
+    let expected = [
+        format!("1. [{at} #2] you: This message was deleted"),
+        format!("2. [{at} #1] Bob: tea at five?"),
+    ];
+    assert_eq!(view.found_lines(NOW), expected);
+}
+
+#[test]
 fn a_message_is_shown_between_its_neighbours() {
     let mut view = view(2);
     view.open = Some(CHAT);
