@@ -235,13 +235,15 @@ async fn commands_print_for_people(world: &World, chat: ChatId, alice: &User) {
 async fn a_dead_node_is_shown_without_an_answer(world: &World, operator: &Operator) {
     let victim = "presence-0";
     world.platform.freeze(victim).unwrap();
-    let map = until::some("a map with a frozen node", BOUND, || async {
+    // A moment passes until the last of its threads has stopped.
+    let shown = until::some("a map with a frozen node", BOUND, || async {
         let request = v1::GetClusterMapRequest {};
-        Ok(operator.clone().get_cluster_map(request).await?.into_inner())
+        let map = operator.clone().get_cluster_map(request).await?.into_inner();
+        let mut frozen = map.nodes.iter().filter(|node| node.name == victim);
+        anyhow::ensure!(frozen.all(|node| node.answer.is_none()), "{map:?}");
+        Ok(())
     });
-    let map = map.await.unwrap();
-    let mut frozen = map.nodes.iter().filter(|node| node.name == victim);
-    assert!(frozen.all(|node| node.answer.is_none()), "{map:?}");
+    shown.await.unwrap();
     world.platform.thaw(victim).unwrap();
 }
 
