@@ -16,7 +16,7 @@ impl Client {
     /// accents make no difference, and nothing that is typed has a special meaning. At most `limit` messages are
     /// returned, and at most 256; `before` is the last hit of the page before.
     ///
-    /// By which text a message is found is a setting: [`crate::ClientConfig::search`].
+    /// The setting [`crate::ClientConfig::search`] says which text of a message is searched.
     ///
     /// # Errors
     ///

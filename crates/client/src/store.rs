@@ -88,7 +88,7 @@ impl Store {
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        // What is deleted is overwritten, so that a message that was deleted for everyone is gone from this disk too.
+        // SQLite overwrites rows that are deleted, so that a message that was deleted for everyone leaves this disk too.
         connection.pragma_update(None, "secure_delete", true)?;
         let store = Self::prepare(connection, false, keep_history)?;
         migrate::clean(&store.connection)?;

@@ -168,9 +168,9 @@ pub enum Only {
     OfSender(UserId),
     /// The replies in the thread that begins with this message.
     InThread(Seq),
-    /// Those with attachments.
+    /// The messages with attachments.
     WithAttachments,
-    /// Those that are pinned.
+    /// The messages that are pinned.
     Pinned,
     /// The edits of this message, each as an entry.
     EditsOf(Seq),

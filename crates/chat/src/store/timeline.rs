@@ -130,7 +130,7 @@ pub enum Which {
     SentBefore(Timestamp),
     /// The messages of others that none of the user's devices has acknowledged, as far as the store knows.
     Undelivered,
-    /// Those of them that are in this chat.
+    /// The messages of others in this chat that none of the user's devices has acknowledged, as far as the store knows.
     UndeliveredIn(ChatId),
 }
 

@@ -299,7 +299,7 @@ async fn what_was_done_to_a_message_while_somebody_was_no_member_is_not_shown_to
 async fn a_page_that_found_nothing_in_its_part_of_the_log_says_where_the_next_begins() {
     let mut two = Two::new().await;
     let first = two.say(0, "first").await;
-    // As if so many reactions had followed.
+    // The head is where it would be if 5,000 reactions had followed.
     let head = first.0 + 5_000;
     sqlx::query("UPDATE chat_heads SET head_seq = $2 WHERE chat_id = $1")
         .bind(two.chat.id.0)
@@ -335,7 +335,7 @@ async fn of_many_reactions_the_most_frequent_are_shown_and_ones_own() {
         let reaction = String::from_utf8(one.reaction.to_vec()).unwrap();
         (reaction, one.count, one.own)
     });
-    // Of those that are as frequent as each other, the first 32 of the others'.
+    // Each of the 40 has one person, so the 32 that came first are shown.
     let others = (0..32).map(|number| (format!("{number}"), 1, false));
     let mut expected = vec![("39".to_owned(), 2, true)];
     expected.extend(others);

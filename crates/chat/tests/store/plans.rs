@@ -157,7 +157,7 @@ async fn assert_plans(db: &mut PgConnection, tables: &str) {
     for (name, sql) in repeated {
         assert_probes(&plan(db, name, sql).await, &format!("{name} on {tables} tables"));
     }
-    // Of a table that was empty when it was analysed, any index is as good as another.
+    // If a table was empty when it was analysed, the planner takes any index to be as good as another.
     if tables != "empty, analysed" {
         let pages = HISTORY.iter().flatten().chain(&MESSAGES);
         for &sql in pages {

@@ -159,7 +159,7 @@ impl Message {
                 key: key.clone(),
                 users: vec![who],
             }),
-            // What is there already is not added again, and what is not there is not taken back.
+            // The person has this reaction already, or nobody has the one that is taken back. Nothing changes.
             (Some(_), false) | (None, true) => {}
         }
     }

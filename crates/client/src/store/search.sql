@@ -22,6 +22,6 @@ CREATE VIRTUAL TABLE search USING fts5 (
     tokenize = "unicode61 remove_diacritics 2 categories 'L* M* N* Co So'"
 );
 
--- What is deleted is taken out of the index at once. Otherwise FTS5 notes the deletion only, and the words stay on the
+-- FTS5 takes a deleted text out of the index at once. Without this it only notes the deletion, and the words stay on the
 -- disk until it merges this part of the index with others.
 INSERT INTO search (search, rank) VALUES ('secure-delete', 1);

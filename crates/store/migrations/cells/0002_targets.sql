@@ -1,5 +1,5 @@
--- What is done to messages that are in the log already, the threads that they are in, and whom they mention. The commit of an entry writes
--- its rows here. An ordinary message has none.
+-- These tables have what entries do to messages that are in the log already, the threads that messages are in, and
+-- whom they mention. The commit of an entry writes its rows here. An ordinary message has none.
 
 -- "Entry seq is about the entry target_seq, or, if it is a message, in the thread that begins there."
 CREATE TABLE entry_targets (

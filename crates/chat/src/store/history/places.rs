@@ -62,7 +62,7 @@ pub async fn at(
     let (mut covered, mut bytes, mut turn) = (0, 0, Turn::default());
     for place in places {
         let row = found.remove(place);
-        // What a cell has left out begins the next page.
+        // A cell leaves messages out when its part of the bytes is used up. The next page begins with the first of them.
         if covered > 0 && (row.is_none() || bytes >= max_bytes) {
             break;
         }
