@@ -64,9 +64,14 @@ mod tests {
 
         let config = ClientConfig::new(vec!["http://127.0.0.1:1".into()], location);
         let (client, _events) = Client::start(config).await.unwrap();
-        while !client.search_is_complete().await.unwrap() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let complete = async {
+            while !client.search_is_complete().await.unwrap() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), complete)
+            .await
+            .expect("all messages are in the index");
         let first = client.search("MESS", Some(chat), None, 1000).await.unwrap();
         let rest = client
             .search("MESS", Some(chat), first.last(), 1000)

@@ -53,6 +53,12 @@ pub const CELL_TABLES: [&str; 11] = [
     "mentions",
 ];
 
+/// The tables of a cell that version 0.1 had too. They are the first of [`CELL_TABLES`].
+pub const TABLES_OF_0_1: &[&str] = {
+    const ALL: &[&str] = &CELL_TABLES;
+    ALL.split_at(7).0
+};
+
 /// The number of cells that are migrated at a time.
 const CELLS_AT_ONCE: usize = 4;
 

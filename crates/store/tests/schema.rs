@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use tern_local::{Shared, until};
 use tern_store::postgres::{self, PostgresArgs};
-use tern_store::schema::{self, Wanted};
+use tern_store::schema::{self, TABLES_OF_0_1, Wanted};
 use tern_types::{Cells, ChatId, Slot, UserId};
 use uuid::Uuid;
 
@@ -323,17 +323,6 @@ async fn references_end_with_their_entry() {
     }
 }
 
-/// The tables about chats that version 0.1 had.
-const TABLES_OF_0_1: [&str; 7] = [
-    "chats",
-    "chat_heads",
-    "members",
-    "messages",
-    "unsettled",
-    "inbox",
-    "media_refs",
-];
-
 #[tokio::test]
 async fn the_rows_of_version_0_1_are_moved_into_the_cells() {
     for count in [4, 32] {
@@ -344,13 +333,13 @@ async fn the_rows_of_version_0_1_are_moved_into_the_cells() {
             .await
             .unwrap();
         let mut before = Vec::new();
-        for table in TABLES_OF_0_1 {
+        for &table in TABLES_OF_0_1 {
             before.push(contents(&mut db, &format!("public.{table}"), kept(table)).await);
         }
         assert!(store.moves_tables().await);
         store.migrate(Cells::new(count)).await.unwrap();
         assert!(!store.moves_tables().await);
-        for (table, before) in TABLES_OF_0_1.into_iter().zip(before) {
+        for (&table, before) in TABLES_OF_0_1.iter().zip(before) {
             let after = contents(&mut db, &format!("public.{table}"), kept(table)).await;
             assert_eq!(after, before, "{table} in {count} cells");
         }

@@ -10,9 +10,20 @@ use super::heads::{Heads, lock_free_to_commit};
 use super::seal::{Sealer, Turn};
 use super::targets::TargetRows;
 
-/// Builds the statement of a commit. `$more` is a further part of its WITH list.
+/// The part of a commit's WITH list that writes the media to which the entries refer.
+macro_rules! refs {
+    () => {
+        ", refs AS (
+    INSERT INTO media_refs (chat_id, media_id, seq)
+    SELECT chat_id, media_id, seq FROM unnest($16::uuid[], $17::uuid[], $18::int8[]) AS r(chat_id, media_id, seq)
+    WHERE (r.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
+)"
+    };
+}
+
+/// Builds the statement of a commit. `$more` are further parts of its WITH list.
 macro_rules! commit {
-    ($more:literal) => {
+    ($($more:tt)*) => {
         concat!(
             "
 WITH c AS (
@@ -40,7 +51,7 @@ WITH c AS (
 ), open AS (
     INSERT INTO unsettled (chat_id, from_seq, slot) SELECT chat_id, expected + 1, slot FROM stored
 )",
-            $more,
+            $($more)*,
             "
 SELECT chat_id FROM stored"
         )
@@ -58,13 +69,7 @@ pub const COMMIT: &str = commit!("");
 
 /// Commits batches as [`COMMIT`] does, with the media that their entries refer to. Batches without media use
 /// [`COMMIT`], and pay nothing for this.
-pub const COMMIT_WITH_MEDIA: &str = commit!(
-    ", refs AS (
-    INSERT INTO media_refs (chat_id, media_id, seq)
-    SELECT chat_id, media_id, seq FROM unnest($16::uuid[], $17::uuid[], $18::int8[]) AS r(chat_id, media_id, seq)
-    WHERE (r.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
-)"
-);
+pub const COMMIT_WITH_MEDIA: &str = commit!(refs!());
 
 /// Commits batches as [`COMMIT_WITH_MEDIA`] does, with what their entries do to earlier messages, and whom they
 /// mention. A deletion takes the bodies of the message, of its edits and of the reactions to it out of the log, which
@@ -74,11 +79,8 @@ pub const COMMIT_WITH_MEDIA: &str = commit!(
 /// `gone` names these bodies first, and `OFFSET 0` keeps its parts in order: message, then what is about it. The planner
 /// would otherwise read the whole chat and ask of each entry what it is about, as long as the tables are not analysed.
 pub const COMMIT_WITH_TARGETS: &str = commit!(
-    ", refs AS (
-    INSERT INTO media_refs (chat_id, media_id, seq)
-    SELECT chat_id, media_id, seq FROM unnest($16::uuid[], $17::uuid[], $18::int8[]) AS r(chat_id, media_id, seq)
-    WHERE (r.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
-), t AS (
+    refs!(),
+    ", t AS (
     SELECT t.* FROM unnest($19::uuid[], $20::int8[], $21::int8[], $22::int2[], $23::bool[], $24::uuid[], $25::bytea[])
         AS t(chat_id, seq, target_seq, kind, take_back, user_id, key)
     WHERE (t.chat_id IN (SELECT chat_id FROM stored)) IS TRUE

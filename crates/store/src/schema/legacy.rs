@@ -6,21 +6,12 @@ use anyhow::Context;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tern_types::{Cell, Cells};
 
+use super::TABLES_OF_0_1;
+
 /// The last migration of version 0.1.
 const LAST: i64 = 42;
 /// The number of partitions that each table about chats had.
 const PARTITIONS: u16 = 16;
-
-/// The tables about chats.
-const TABLES: [&str; 7] = [
-    "chats",
-    "chat_heads",
-    "members",
-    "messages",
-    "unsettled",
-    "inbox",
-    "media_refs",
-];
 
 /// The tables about people.
 const PEOPLE_TABLES: [&str; 13] = [
@@ -78,7 +69,7 @@ pub(super) async fn adopt(db: &mut PgConnection, cells: Option<Cells>) -> anyhow
         .await?;
     tx.execute("ALTER TABLE tern.store ALTER COLUMN cells SET NOT NULL")
         .await?;
-    for table in TABLES {
+    for &table in TABLES_OF_0_1 {
         set_schema(&mut tx, table, "tern_0_1").await?;
         for partition in 0..PARTITIONS {
             set_schema(&mut tx, &format!("{table}_{partition:02}"), "tern_0_1").await?;
@@ -131,7 +122,7 @@ pub(super) async fn move_cell(db: &mut PgConnection, cells: Cells, cell: Cell) -
         return Ok(());
     }
     let mut rows = 0;
-    for table in TABLES {
+    for &table in TABLES_OF_0_1 {
         for statement in copies(table, cells, cell) {
             let copied = tx.execute(AssertSqlSafe(statement)).await;
             let copied = copied.with_context(|| format!("{table} of {cell} cannot be copied"))?;
@@ -144,7 +135,7 @@ pub(super) async fn move_cell(db: &mut PgConnection, cells: Cells, cell: Cell) -
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
-    for table in TABLES {
+    for &table in TABLES_OF_0_1 {
         let analyze = format!("ANALYZE {}.{table}", cell.schema());
         db.execute(AssertSqlSafe(analyze)).await?;
     }
@@ -212,7 +203,7 @@ pub(super) async fn forget(db: &mut PgConnection) -> anyhow::Result<()> {
         .fetch_one(&mut *db)
         .await?;
     let mut rows = 0;
-    for table in TABLES {
+    for &table in TABLES_OF_0_1 {
         let count = format!("SELECT count(*) FROM tern_0_1.{table}");
         rows += sqlx::query_scalar::<_, i64>(AssertSqlSafe(count))
             .fetch_one(&mut *db)
@@ -223,7 +214,7 @@ pub(super) async fn forget(db: &mut PgConnection) -> anyhow::Result<()> {
         "of {rows} rows of version 0.1, {moved} were moved; those tables stay in the schema tern_0_1"
     );
     let mut tx = db.begin().await?;
-    for table in TABLES.iter().chain(&["_sqlx_migrations", "moved"]) {
+    for table in TABLES_OF_0_1.iter().chain(&["_sqlx_migrations", "moved"]) {
         let dropped = tx
             .execute(AssertSqlSafe(format!("DROP TABLE tern_0_1.{table}")))
             .await;
