@@ -60,7 +60,7 @@ impl TargetRows {
         self.user.push(new.sender.0);
         let reaction = new.about.as_ref().filter(|_| new.kind == EntryKind::Reaction);
         self.key.push(reaction.map_or_else(Vec::new, |about| {
-            // Without the data key nobody can find out by trying which reaction it is.
+            // Without the data key nobody can find out from this column, by trying, which reaction it is.
             fingerprint([&key.0[..], &about.reaction]).to_vec()
         }));
     }
