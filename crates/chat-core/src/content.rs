@@ -24,6 +24,7 @@ pub fn of_erased(kind: i16, target: Option<Seq>) -> Bytes {
     encode(Content::Erased(v1::Erased {
         kind: kind.into(),
         target_seq: target.map_or(0, |target| target.0),
+        ..Default::default()
     }))
 }
 
@@ -63,6 +64,7 @@ pub fn role_from_wire(role: v1::Role) -> Option<Role> {
 pub(crate) fn encode(content: Content) -> Bytes {
     v1::EntryContent {
         content: Some(content),
+        ..Default::default()
     }
     .encoded()
 }

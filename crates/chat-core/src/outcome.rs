@@ -115,6 +115,21 @@ pub enum Refusal {
     /// The message was sent too long ago to be edited or deleted.
     #[error("the message is too old for this")]
     TooOld,
+    /// The sender has done as much to the message as one person may.
+    #[error("the sender has reacted to this message, or edited it, too often")]
+    TooManyActs,
+    /// The operator froze the chat.
+    #[error("the chat is frozen")]
+    Frozen,
+    /// The group's policy lets only higher roles send.
+    #[error("the sender's role does not allow this")]
+    RoleTooLow,
+    /// The group is in slow mode, and the sender has sent a message not long ago.
+    #[error("the group is in slow mode")]
+    SlowMode {
+        /// The time from now after which the sender may send again.
+        retry_after: Duration,
+    },
     /// The request_id belongs to an earlier request with another content (rule 5).
     #[error("the request_id was used for something else")]
     RequestIdReused,

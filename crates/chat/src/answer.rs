@@ -89,6 +89,10 @@ pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
         Refusal::TargetNotFound => SendErrorCode::TargetNotFound,
         Refusal::NotAllowed => SendErrorCode::NotAllowed,
         Refusal::TooOld => SendErrorCode::TooLate,
+        Refusal::TooManyActs => SendErrorCode::TooManyActs,
+        Refusal::Frozen => SendErrorCode::ChatFrozen,
+        Refusal::RoleTooLow => SendErrorCode::RoleTooLow,
+        Refusal::SlowMode { .. } => SendErrorCode::SlowMode,
         Refusal::Invalid(..) | Refusal::TooMany { .. } => SendErrorCode::Invalid,
         Refusal::MediaTicket => SendErrorCode::MediaTicket,
         Refusal::Unreadable | Refusal::Unavailable { .. } => SendErrorCode::Unavailable,
@@ -98,7 +102,9 @@ pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
 fn send_error(refusal: &Refusal) -> v1::SendError {
     let code = send_error_code(refusal);
     let retry_after = match refusal {
-        Refusal::Unavailable { retry_after, .. } | Refusal::StrangersLimited { retry_after } => *retry_after,
+        Refusal::Unavailable { retry_after, .. }
+        | Refusal::StrangersLimited { retry_after }
+        | Refusal::SlowMode { retry_after } => *retry_after,
         Refusal::Unreadable => UNREADABLE_RETRY,
         _ => Duration::ZERO,
     };
@@ -118,6 +124,10 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
         Refusal::TargetNotFound => ErrorReason::TargetNotFound,
         Refusal::NotAllowed => ErrorReason::NotAllowed,
         Refusal::TooOld => ErrorReason::TooLate,
+        Refusal::TooManyActs => ErrorReason::TooManyActs,
+        Refusal::Frozen => ErrorReason::ChatFrozen,
+        Refusal::RoleTooLow => ErrorReason::RoleTooLow,
+        Refusal::SlowMode { .. } => ErrorReason::SlowMode,
         Refusal::NotAccepted => ErrorReason::NotAccepted,
         Refusal::StrangersLimited { .. } => ErrorReason::StrangersLimited,
         Refusal::Invalid(field, problem) => return ApiError::invalid(field, problem),
@@ -130,9 +140,9 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
     };
     let error = ApiError::new(reason, refusal.to_string());
     match refusal {
-        Refusal::Unavailable { retry_after, .. } | Refusal::StrangersLimited { retry_after } => {
-            error.retry_after(*retry_after)
-        }
+        Refusal::Unavailable { retry_after, .. }
+        | Refusal::StrangersLimited { retry_after }
+        | Refusal::SlowMode { retry_after } => error.retry_after(*retry_after),
         _ => error,
     }
 }
@@ -159,8 +169,8 @@ mod tests {
 
     use super::*;
 
-    /// The cases are the rows of the table at `Chats.SendMessage` in the protos, without those that only gateways
-    /// answer and the one that is not in use yet.
+    /// The reasons are those that the comment on `Chats.SendMessage` in the protos says. Those that only gateways answer
+    /// are left out.
     #[test]
     fn what_a_stream_answers_as_an_error_is_a_status_of_its_reason_in_a_unary_call() {
         use ErrorReason as R;
@@ -169,6 +179,7 @@ mod tests {
         let many = Refusal::TooMany { field, most };
         let retry_after = Duration::from_secs(1);
         let strangers = Refusal::StrangersLimited { retry_after };
+        let slow = Refusal::SlowMode { retry_after };
         let cases = [
             (
                 Code::NotFound,
@@ -183,11 +194,16 @@ mod tests {
                 vec![
                     (Refusal::NotAccepted, E::NotAccepted, R::NotAccepted),
                     (Refusal::NotAllowed, E::NotAllowed, R::NotAllowed),
+                    (Refusal::Frozen, E::ChatFrozen, R::ChatFrozen),
+                    (Refusal::RoleTooLow, E::RoleTooLow, R::RoleTooLow),
                 ],
             ),
             (
                 Code::FailedPrecondition,
-                vec![(Refusal::TooOld, E::TooLate, R::TooLate)],
+                vec![
+                    (Refusal::TooOld, E::TooLate, R::TooLate),
+                    (Refusal::TooManyActs, E::TooManyActs, R::TooManyActs),
+                ],
             ),
             (
                 Code::AlreadyExists,
@@ -211,7 +227,10 @@ mod tests {
             ),
             (
                 Code::ResourceExhausted,
-                vec![(strangers, E::StrangersLimited, R::StrangersLimited)],
+                vec![
+                    (strangers, E::StrangersLimited, R::StrangersLimited),
+                    (slow, E::SlowMode, R::SlowMode),
+                ],
             ),
         ];
         let cases = cases

@@ -63,6 +63,7 @@ pub fn message_content(body: &str) -> v1::EntryContent {
     };
     v1::EntryContent {
         content: Some(v1::entry_content::Content::Message(message)),
+        ..Default::default()
     }
 }
 

@@ -288,6 +288,7 @@ impl World {
             request: Some(request),
             content: v1::EntryContent {
                 content: Some(Content::Message(content)),
+                ..Default::default()
             },
             ..entry(chat, log.entries.len() as u64 + 1)
         };

@@ -68,6 +68,7 @@ fn entry(seq: u64) -> v1::ServerEvent {
         seq,
         content: v1::EntryContent {
             content: Some(v1::entry_content::Content::Message(message)),
+            ..Default::default()
         }
         .encoded(),
         ..Default::default()

@@ -93,7 +93,8 @@ impl ApiError {
             | R::RoleTooLow
             | R::NotTheSender
             | R::NotAllowed
-            | R::NotAccepted => Code::PermissionDenied,
+            | R::NotAccepted
+            | R::ChatFrozen => Code::PermissionDenied,
             R::InvalidField | R::ProtocolError | R::MediaTicket => Code::InvalidArgument,
             R::ChatNotFound
             | R::UserNotFound
@@ -102,14 +103,19 @@ impl ApiError {
             | R::MessageNotFound
             | R::TargetNotFound
             | R::MediaNotFound
+            | R::InviteNotFound
             | R::UploadNotFound => Code::NotFound,
             R::UploadIncomplete | R::UploadMismatch => Code::FailedPrecondition,
             R::QuotaExceeded => Code::ResourceExhausted,
             R::RequestIdReused => Code::AlreadyExists,
-            R::GroupFull | R::TooManyDevices | R::NotAGroup | R::LastOwner | R::ListFull | R::TooLate => {
-                Code::FailedPrecondition
-            }
-            R::TooLarge | R::RateLimited | R::StrangersLimited => Code::ResourceExhausted,
+            R::GroupFull
+            | R::TooManyDevices
+            | R::NotAGroup
+            | R::LastOwner
+            | R::ListFull
+            | R::TooLate
+            | R::TooManyActs => Code::FailedPrecondition,
+            R::TooLarge | R::RateLimited | R::StrangersLimited | R::SlowMode => Code::ResourceExhausted,
             R::SessionReplaced => Code::Aborted,
             R::MethodUnknown => Code::Unimplemented,
             R::Unavailable | R::Draining => Code::Unavailable,

@@ -142,6 +142,7 @@ impl State {
             request_id: request.to_string(),
             content: EntryContent {
                 content: Some(Content::Message(message)),
+                ..Default::default()
             }
             .encoded(),
             ..Entry::default()
@@ -228,6 +229,7 @@ mod tests {
             seq,
             content: EntryContent {
                 content: Some(Content::Message(message)),
+                ..Default::default()
             }
             .encoded(),
             ..Entry::default()
@@ -269,6 +271,7 @@ mod tests {
         state.entry(entry(1, "a"));
         let erased = EntryContent {
             content: Some(Content::Erased(Erased::default())),
+            ..Default::default()
         };
         state.entry(Entry {
             content: erased.encoded(),

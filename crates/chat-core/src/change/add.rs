@@ -22,6 +22,7 @@ impl Rules for Add<'_> {
     fn content(&self, _: UserId) -> Bytes {
         encode(Content::MembersAdded(v1::MembersAdded {
             user_ids: self.0.iter().map(ToString::to_string).collect(),
+            ..Default::default()
         }))
     }
 

@@ -23,6 +23,7 @@ impl Rules for Remove {
         encode(Content::MemberRemoved(v1::MemberRemoved {
             user_id: self.0.to_string(),
             left: self.0 == actor,
+            ..Default::default()
         }))
     }
 

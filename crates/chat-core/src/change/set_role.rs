@@ -22,6 +22,7 @@ impl Rules for SetRole {
         encode(Content::RoleChanged(v1::RoleChanged {
             user_id: self.0.to_string(),
             role: role_to_wire(self.1).into(),
+            ..Default::default()
         }))
     }
 

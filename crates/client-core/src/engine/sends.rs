@@ -155,6 +155,7 @@ impl Engine {
             ordinal: 0,
             content: v1::EntryContent {
                 content: Some(v1::entry_content::Content::Message(content)),
+                ..Default::default()
             },
         }
     }

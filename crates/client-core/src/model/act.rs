@@ -159,6 +159,7 @@ pub fn erased(kind: MessageKind, target: Option<Seq>) -> v1::EntryContent {
     };
     v1::EntryContent {
         content: Some(Content::Erased(erased)),
+        ..Default::default()
     }
 }
 
@@ -171,7 +172,10 @@ mod tests {
 
     fn with(content: Option<Content>) -> Entry {
         Entry {
-            content: v1::EntryContent { content },
+            content: v1::EntryContent {
+                content,
+                ..Default::default()
+            },
             ..entry(ChatId(uuid::Uuid::from_u128(1)), 9)
         }
     }

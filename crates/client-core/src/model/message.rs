@@ -227,6 +227,7 @@ mod tests {
             sent_at: Timestamp(i64::try_from(seq).unwrap()),
             content: v1::EntryContent {
                 content: Some(Content::Message(content)),
+                ..Default::default()
             },
             ..entry(CHAT, seq)
         }

@@ -110,6 +110,7 @@ mod tests {
         let entry = Entry {
             content: v1::EntryContent {
                 content: Some(Content::Message(content)),
+                ..Default::default()
             },
             ..entry(CHAT, 9)
         };

@@ -87,6 +87,7 @@ impl World {
             request: Some(RequestId::random()),
             content: v1::EntryContent {
                 content: Some(Content::Message(content)),
+                ..Default::default()
             },
             ..entry(chat, log.entries.len() as u64 + 1)
         };

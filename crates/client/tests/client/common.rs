@@ -245,6 +245,7 @@ pub fn entry(seq: u64, request: &str, body: &str) -> v1::Entry {
         request_id: request.to_owned(),
         content: v1::EntryContent {
             content: Some(v1::entry_content::Content::Message(message)),
+            ..Default::default()
         }
         .encoded(),
         ..Default::default()

@@ -102,6 +102,7 @@ fn carrying(body: Bytes) -> Bytes {
     };
     v1::EntryContent {
         content: Some(entry_content::Content::Message(message)),
+        ..Default::default()
     }
     .encoded()
 }

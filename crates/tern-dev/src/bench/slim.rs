@@ -153,6 +153,7 @@ mod tests {
                     envelope: None,
                     body: Bytes::from_static(b"the body"),
                 })),
+                ..Default::default()
             }
             .encoded(),
             ..Default::default()

@@ -22,6 +22,7 @@ pub(super) fn sent(seq: u64, number: u128, message: Outgoing) -> Entry {
         sent_at: Timestamp(NOW.0 + i64::try_from(seq).unwrap()),
         content: v1::EntryContent {
             content: Some(Content::Message(content)),
+            ..Default::default()
         },
         ..entry(CHAT, seq)
     }

@@ -194,6 +194,7 @@ mod tests {
         let content = |content| {
             EntryContent {
                 content: Some(content),
+                ..Default::default()
             }
             .encoded()
         };

@@ -159,6 +159,7 @@ mod tests {
             ordinal: seq,
             content: v1::EntryContent {
                 content: Some(Content::Message(message)),
+                ..Default::default()
             },
         })
     }

@@ -105,6 +105,7 @@ fn show(desk: &mut Desk, text: &'static str) {
         ordinal: 1,
         content: v1::EntryContent {
             content: Some(Content::Message(message)),
+            ..Default::default()
         },
     });
 }
@@ -199,6 +200,7 @@ async fn nothing_of_a_message_that_is_deleted_stays_in_the_list() {
                 envelope: Some(deletion),
                 ..Default::default()
             })),
+            ..Default::default()
         },
         ..message.entry.clone()
     };

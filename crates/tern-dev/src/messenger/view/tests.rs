@@ -62,6 +62,7 @@ fn entry(seq: u64, sender: UserId, kind: MessageKind, target: u64, body: &str) -
         ordinal: seq,
         content: v1::EntryContent {
             content: Some(Content::Message(message)),
+            ..Default::default()
         },
     }
 }
@@ -270,6 +271,7 @@ fn happenings_are_told_by_name() {
     let mut view = view(3);
     let content = |content| v1::EntryContent {
         content: Some(content),
+        ..Default::default()
     };
     let added = v1::MembersAdded {
         user_ids: vec![user(3).to_string(), user(1).to_string(), "garbage".into()],
@@ -361,6 +363,7 @@ fn removed(seq: u64, number: u128) -> Entry {
     Entry {
         content: v1::EntryContent {
             content: Some(Content::MemberRemoved(removed)),
+            ..Default::default()
         },
         ..said(seq, user(1), "")
     }

@@ -230,6 +230,7 @@ fn message(seq: u64, envelope: v1::Envelope, body: &'static str) -> Entry {
         ordinal: seq,
         content: v1::EntryContent {
             content: Some(v1::entry_content::Content::Message(message)),
+            ..Default::default()
         },
     }
 }
