@@ -156,6 +156,7 @@ pub fn erased(kind: MessageKind, target: Option<Seq>) -> v1::EntryContent {
     let erased = v1::Erased {
         kind: kind.into(),
         target_seq: target.unwrap_or_default().0,
+        ..Default::default()
     };
     v1::EntryContent {
         content: Some(Content::Erased(erased)),

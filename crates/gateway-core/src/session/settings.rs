@@ -155,6 +155,7 @@ impl Settings {
             max_sends_in_flight: MAX_SENDS_IN_FLIGHT as u32,
             sends_per_second: self.sends_per_second,
             max_group_members: MAX_GROUP_MEMBERS as u32,
+            acts: None,
         }
     }
 
