@@ -169,71 +169,64 @@ mod tests {
 
     use super::*;
 
-    /// The reasons are those that the comment on `Chats.SendMessage` in the protos says. Those that only gateways answer
-    /// are left out.
-    #[test]
-    fn what_a_stream_answers_as_an_error_is_a_status_of_its_reason_in_a_unary_call() {
+    /// A refusal with the code and the reason that it becomes.
+    type Case = (Refusal, SendErrorCode, ErrorReason);
+
+    /// Returns the refusals by the status that each becomes in a unary call.
+    fn cases() -> [(Code, Vec<Case>); 8] {
         use ErrorReason as R;
         use SendErrorCode as E;
         let (field, most) = ("body", 1);
         let many = Refusal::TooMany { field, most };
         let retry_after = Duration::from_secs(1);
-        let strangers = Refusal::StrangersLimited { retry_after };
-        let slow = Refusal::SlowMode { retry_after };
-        let cases = [
-            (
-                Code::NotFound,
-                vec![
-                    (Refusal::NotAMember, E::NotAMember, R::ChatNotFound),
-                    (Refusal::PeerNotFound, E::PeerNotFound, R::UserNotFound),
-                    (Refusal::TargetNotFound, E::TargetNotFound, R::TargetNotFound),
-                ],
-            ),
-            (
-                Code::PermissionDenied,
-                vec![
-                    (Refusal::NotAccepted, E::NotAccepted, R::NotAccepted),
-                    (Refusal::NotAllowed, E::NotAllowed, R::NotAllowed),
-                    (Refusal::Frozen, E::ChatFrozen, R::ChatFrozen),
-                    (Refusal::RoleTooLow, E::RoleTooLow, R::RoleTooLow),
-                ],
-            ),
-            (
-                Code::FailedPrecondition,
-                vec![
-                    (Refusal::TooOld, E::TooLate, R::TooLate),
-                    (Refusal::TooManyActs, E::TooManyActs, R::TooManyActs),
-                ],
-            ),
-            (
-                Code::AlreadyExists,
-                vec![(Refusal::RequestIdReused, E::RequestIdReused, R::RequestIdReused)],
-            ),
-            (
-                Code::InvalidArgument,
-                vec![
-                    (Refusal::MediaTicket, E::MediaTicket, R::MediaTicket),
-                    (Refusal::Invalid("body", "is bad"), E::Invalid, R::InvalidField),
-                    (many, E::Invalid, R::InvalidField),
-                ],
-            ),
-            (
-                Code::Unavailable,
-                vec![(Refusal::STORE_AWAY, E::Unavailable, R::Unavailable)],
-            ),
-            (
-                Code::Internal,
-                vec![(Refusal::Unreadable, E::Unavailable, R::Internal)],
-            ),
-            (
-                Code::ResourceExhausted,
-                vec![
-                    (strangers, E::StrangersLimited, R::StrangersLimited),
-                    (slow, E::SlowMode, R::SlowMode),
-                ],
-            ),
+        let not_found = vec![
+            (Refusal::NotAMember, E::NotAMember, R::ChatNotFound),
+            (Refusal::PeerNotFound, E::PeerNotFound, R::UserNotFound),
+            (Refusal::TargetNotFound, E::TargetNotFound, R::TargetNotFound),
         ];
-        let cases = cases
+        let denied = vec![
+            (Refusal::NotAccepted, E::NotAccepted, R::NotAccepted),
+            (Refusal::NotAllowed, E::NotAllowed, R::NotAllowed),
+            (Refusal::Frozen, E::ChatFrozen, R::ChatFrozen),
+            (Refusal::RoleTooLow, E::RoleTooLow, R::RoleTooLow),
+        ];
+        let precondition = vec![
+            (Refusal::TooOld, E::TooLate, R::TooLate),
+            (Refusal::TooManyActs, E::TooManyActs, R::TooManyActs),
+        ];
+        let reused = vec![(Refusal::RequestIdReused, E::RequestIdReused, R::RequestIdReused)];
+        let invalid = vec![
+            (Refusal::MediaTicket, E::MediaTicket, R::MediaTicket),
+            (Refusal::Invalid("body", "is bad"), E::Invalid, R::InvalidField),
+            (many, E::Invalid, R::InvalidField),
+        ];
+        let away = vec![(Refusal::STORE_AWAY, E::Unavailable, R::Unavailable)];
+        let unreadable = vec![(Refusal::Unreadable, E::Unavailable, R::Internal)];
+        let (strangers, slow) = (
+            Refusal::StrangersLimited { retry_after },
+            Refusal::SlowMode { retry_after },
+        );
+        let exhausted = vec![
+            (strangers, E::StrangersLimited, R::StrangersLimited),
+            (slow, E::SlowMode, R::SlowMode),
+        ];
+        [
+            (Code::NotFound, not_found),
+            (Code::PermissionDenied, denied),
+            (Code::FailedPrecondition, precondition),
+            (Code::AlreadyExists, reused),
+            (Code::InvalidArgument, invalid),
+            (Code::Unavailable, away),
+            (Code::Internal, unreadable),
+            (Code::ResourceExhausted, exhausted),
+        ]
+    }
+
+    /// The reasons are those that the comment on `Chats.SendMessage` in the protos says. Those that only gateways answer
+    /// are left out.
+    #[test]
+    fn what_a_stream_answers_as_an_error_is_a_status_of_its_reason_in_a_unary_call() {
+        let cases = cases()
             .into_iter()
             .flat_map(|(code, cases)| cases.into_iter().map(move |case| (code, case)));
         for (code, (refusal, on_a_stream, reason)) in cases {
