@@ -369,8 +369,10 @@ impl Device {
                     meter.refused(why);
                 }
                 Heard::CaughtUp => {
-                    *caught_up = true;
-                    meter.time(&meter.to_last, began.elapsed());
+                    // It comes again on an open stream, which is no reconnect.
+                    if !std::mem::replace(caught_up, true) {
+                        meter.time(&meter.to_last, began.elapsed());
+                    }
                 }
                 Heard::Receipt { .. } | Heard::Presence { .. } | Heard::Watched { .. } => {}
             }
