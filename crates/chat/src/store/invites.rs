@@ -291,15 +291,14 @@ pub async fn way(
     })
 }
 
-/// Locks the link until the transaction ends, and returns who made it; `None` if it is not in force.
+/// Locks the link until the transaction ends, and returns what [`offer`] does.
 pub(super) async fn lock_offer(
     db: &mut PgConnection,
     chat: ChatId,
     invite: InviteId,
     now: Timestamp,
-) -> sqlx::Result<Option<UserId>> {
-    let offered = select_offer(db, LOCK_OFFER, chat, invite, now).await?;
-    Ok(offered.map(|(maker, _)| maker))
+) -> sqlx::Result<Option<(UserId, bool)>> {
+    select_offer(db, LOCK_OFFER, chat, invite, now).await
 }
 
 /// Counts that somebody has joined by the link, which is locked.

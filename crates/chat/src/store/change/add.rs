@@ -11,7 +11,7 @@ use super::{At, Statements};
 use crate::store::{join_requests, joining, people};
 
 /// The refusal if it has changed who may be added. The same request, sent again, decides anew.
-const REFUSED_MEANWHILE: ChangeRefusal = ChangeRefusal::Common(Refusal::Unavailable {
+pub(super) const REFUSED_MEANWHILE: ChangeRefusal = ChangeRefusal::Common(Refusal::Unavailable {
     reason: "who may be added has changed meanwhile",
     retry_after: Duration::ZERO,
 });

@@ -5,6 +5,7 @@ use tern_types::{Clock, InviteId, UserId};
 
 use tern_chat_core::{ChangeRefusal, Role};
 
+use super::add::REFUSED_MEANWHILE;
 use super::{At, Statements};
 use crate::store::{invites, join_requests, joining, people};
 
@@ -16,10 +17,10 @@ pub(super) struct Join {
 impl Statements for Join {
     /// Refuses a link that is not in force any more, and one that a block is in the way of. The lock on the link keeps
     /// others from using it up meanwhile. Blocking somebody locks the row of the one who blocks, and those rows are
-    /// locked here.
+    /// locked here. A user who has to ask is sent back to ask: they were a member when the caller looked.
     async fn before(&self, db: &mut PgConnection, at: &At) -> sqlx::Result<Option<ChangeRefusal>> {
         let offered = invites::lock_offer(db, at.chat, self.invite, Clock::wall()).await?;
-        let Some(maker) = offered else {
+        let Some((maker, needs_approval)) = offered else {
             return Ok(Some(ChangeRefusal::InviteNotFound));
         };
         let hosts = invites::hosts(db, at.chat, maker).await?;
@@ -28,8 +29,11 @@ impl Statements for Join {
         if people::share(db, &people).await? == Some(self.user) {
             return Ok(Some(ChangeRefusal::UserNotFound(self.user)));
         }
-        let barred = invites::bars(db, &hosts, self.user).await?;
-        Ok(barred.then_some(ChangeRefusal::InviteNotFound))
+        if invites::bars(db, &hosts, self.user).await? {
+            return Ok(Some(ChangeRefusal::InviteNotFound));
+        }
+        let asks = needs_approval || joining::was_removed(db, at.chat, self.user).await?;
+        Ok(asks.then_some(REFUSED_MEANWHILE))
     }
 
     async fn write(&self, db: &mut PgConnection, at: &At) -> sqlx::Result<()> {
