@@ -27,8 +27,8 @@ pub fn of(key: &ChatKey, invite: InviteId) -> String {
     URL_SAFE_NO_PAD.encode(token)
 }
 
-/// Returns the link whose token this is; `None` if it is none that was made with this key. Codes are compared in constant
-/// time.
+/// Returns the link whose token this is; `None` if it is none that was made with this key. Codes are compared in
+/// constant time.
 pub fn verify(key: &ChatKey, token: &str) -> Option<InviteId> {
     if token.len() != TOKEN_CHARS {
         return None;

@@ -20,7 +20,8 @@ pub struct Gcra {
     empty_at_ns: i64,
 }
 
-/// The longest time that a limiter reckons with, in nanoseconds: 73 years. Sums of it with a time have room in an `i64`.
+/// The longest time that a limiter reckons with, in nanoseconds: 73 years. Sums of it with a time have room in an
+/// `i64`.
 const MOST_NS: i64 = i64::MAX / 4;
 
 impl Gcra {
@@ -36,8 +37,9 @@ impl Gcra {
         }
     }
 
-    /// Makes a limiter that lets `burst` items pass at once, and one in each `interval` over a longer time. A burst of 0
-    /// counts as 1, and an interval of 0 as a nanosecond. The time that the whole burst takes counts as 73 years at most.
+    /// Makes a limiter that lets `burst` items pass at once, and one in each `interval` over a longer time. A burst of
+    /// 0 counts as 1, and an interval of 0 as a nanosecond. The time that the whole burst takes counts as 73 years at
+    /// most.
     pub fn every(interval: Duration, burst: u32) -> Self {
         let interval_ns = i64::try_from(interval.as_nanos()).unwrap_or(MOST_NS);
         let interval_ns = interval_ns.clamp(1, MOST_NS);

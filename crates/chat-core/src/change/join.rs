@@ -1,5 +1,5 @@
-//! The action by which a user joins a group by an invite link. Whoever has shown the link's token may, so the actor is no
-//! member yet. Whether the link is in force is known to the store only, which refuses the change if it is not.
+//! The action by which a user joins a group by an invite link. Whoever has shown the link's token may, so the actor is
+//! no member yet. Whether the link is in force is known to the store only, which refuses the change if it is not.
 
 use bytes::Bytes;
 use tern_proto::v1;

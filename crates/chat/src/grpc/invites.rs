@@ -252,8 +252,7 @@ fn full(why: &str) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use tern_types::DeviceId;
-    use tern_types::Timestamp;
+    use tern_types::{DeviceId, Timestamp};
 
     use super::*;
 

@@ -15,8 +15,8 @@ use super::{joining, people};
 
 /// The most links of a group that are in force. An admin can still look through them.
 pub const MAX_INVITES: i64 = 64;
-/// The number of links that have ended and are kept for each group. A request that is repeated finds its link among them,
-/// and so does not make it anew. The link that was made first is forgotten first.
+/// The number of links that have ended and are kept for each group. A request that is repeated finds its link among
+/// them, and so does not make it anew. The link that was made first is forgotten first.
 pub const KEPT_ENDED: i64 = 64;
 
 /// The condition that a link is in force at a time, a parameter in milliseconds since 1970.
@@ -75,14 +75,15 @@ DELETE FROM invites WHERE chat_id = $1 AND invite_id IN (
 pub const MAKE: &str = concat!(
     "
 INSERT INTO invites (chat_id, invite_id, created_by, created_at, expires_at, max_uses, needs_approval)
-SELECT $1::uuid, $2::uuid, $3::uuid, to_timestamp($4::int8 / 1000.0), to_timestamp($5::int8 / 1000.0), $6::int4, $7::boolean
+SELECT $1::uuid, $2::uuid, $3::uuid, to_timestamp($4::int8 / 1000.0), to_timestamp($5::int8 / 1000.0),
+       $6::int4, $7::boolean
 WHERE (SELECT count(*) FROM invites WHERE chat_id = $1 AND ",
     in_force!("$4"),
     ") < $8"
 );
 
-/// Selects the links of a chat that are in force at $2, the newest first, at most $4. With $3 it is those that this user
-/// made.
+/// Selects the links of a chat that are in force at $2, the newest first, at most $4. With $3 it is those that this
+/// user made.
 pub const LIST: &str = concat!(
     "SELECT ",
     columns!(),
@@ -100,8 +101,8 @@ pub const REVOKE: &str = concat!(
 /// Selects what a link offers.
 pub const OFFER: &str = offer!();
 
-/// Selects what a link offers, and locks it, so that no more people use it than may. A statement that has waited for the
-/// lock looks again whether the link is in force.
+/// Selects what a link offers, and locks it, so that no more people use it than may. A statement that has waited for
+/// the lock looks again whether the link is in force.
 pub const LOCK_OFFER: &str = concat!(offer!(), " FOR NO KEY UPDATE");
 
 /// Counts that somebody has joined by the link.
@@ -267,8 +268,8 @@ pub async fn revoke(pools: &Pools, chat: ChatId, invite: InviteId, now: Timestam
     statement.execute(pools.of(chat)).await.map(drop)
 }
 
-/// Returns what the link lets the user do, who is no member. It reads the same however the answer turns out, so that the
-/// time it takes does not tell one reason from another.
+/// Returns what the link lets the user do, who is no member. It reads the same however the answer turns out, so that
+/// the time it takes does not tell one reason from another.
 pub async fn way(
     pools: &Pools,
     chat: ChatId,

@@ -1,5 +1,5 @@
-//! Requests to join a group, which its members answer. A row is one of a user: a request that waits or, for a while, one
-//! that was refused.
+//! Requests to join a group, which its members answer. A row is one of a user: a request that waits or, for a while,
+//! one that was refused.
 
 use std::time::Duration;
 
@@ -12,8 +12,8 @@ use super::doors::lock;
 
 /// The time after which a request that nobody has answered ends: a month, as for invitations by mail.
 pub const REQUEST_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The time after a refusal for which the person's further requests do nothing. They are not told that they were refused,
-/// so they would otherwise ask again at once.
+/// The time after a refusal for which the person's further requests do nothing. They are not told that they were
+/// refused, so they would otherwise ask again at once.
 pub const REFUSED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// The most requests that wait for one group: as many as somebody can be expected to look through.
 pub const MAX_REQUESTS: i64 = 256;

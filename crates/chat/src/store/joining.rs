@@ -9,9 +9,9 @@ use tern_chat_core::Role;
 use super::join_requests::REQUEST_FOR;
 use super::people::{self, Devices};
 
-/// Selects the users among $2 who may be added to the group $1, and whether they are members already: those who have asked
-/// to join since $4, and of the others those who did not leave by themselves and have not blocked the caller ($3). A user
-/// left by themselves if they sent the entry that ended their newest interval of membership.
+/// Selects the users among $2 who may be added to the group $1, and whether they are members already: those who have
+/// asked to join since $4, and of the others those who did not leave by themselves and have not blocked the caller
+/// ($3). A user left by themselves if they sent the entry that ended their newest interval of membership.
 pub const ADDABLE: &str = "
 SELECT a.user_id, EXISTS (SELECT FROM members m WHERE m.chat_id = $1 AND m.user_id = a.user_id AND m.left_seq IS NULL)
 FROM unnest($2::uuid[], $3::bool[]) AS a(user_id, blocks)

@@ -36,7 +36,8 @@ impl Invites {
         let _: RequestId = parse::id("request_id", &call.request.request_id)?;
         let (door, invite) = self.proven(call.caller, chat, &call.request.token).await?;
         let change = join(&call, invite)?;
-        // The shard answers a repetition, also if the link is not in force any more, and tells a member that they are one.
+        // The shard answers a repetition, also if the link is not in force any more, and tells a member that they are
+        // one.
         if door.role.is_some() || self.is_placed(chat, &change).await? {
             return self.join(chat, change).await;
         }
@@ -122,8 +123,8 @@ impl Invites {
         Ok(v1::JoinByInviteResponse { seq, requested })
     }
 
-    /// Makes a request of the user. A repetition does nothing, and tells again those who may answer: somebody may not have
-    /// been told the first time.
+    /// Makes a request of the user. A repetition does nothing, and tells again those who may answer: somebody may not
+    /// have been told the first time.
     async fn ask(
         &self,
         chat: ChatId,
