@@ -2,13 +2,14 @@
 //! rules in a file of its own, and [`Action::rules`] names them all.
 
 mod add;
+mod join;
 mod remove;
 mod set_picture;
 mod set_role;
 mod set_title;
 
 use bytes::Bytes;
-use tern_types::{RequestId, Seq, UserId};
+use tern_types::{InviteId, RequestId, Seq, UserId};
 
 use super::entry::{EntryKind, Fingerprint, MediaRef, NewEntry, Sending};
 use super::group::{ChatKind, Group, Role};
@@ -64,6 +65,13 @@ pub enum Action {
     SetTitle(String),
     /// Sets the picture, which the actor's ticket names. `None` removes the picture.
     SetPicture(Option<MediaRef>),
+    /// Makes the actor, who is no member yet, one by an invite link.
+    Join {
+        /// The link, whose token the actor has shown.
+        invite: InviteId,
+        /// The actor.
+        user: UserId,
+    },
     /// Stands for the actions of chats of every kind. No action is one of these so far, so that only tests make it.
     #[cfg(test)]
     OfEveryKind,
@@ -89,6 +97,11 @@ trait Rules {
     /// Returns whether only groups may be changed in this way.
     fn is_for_groups(&self) -> bool {
         true
+    }
+
+    /// Returns whether somebody who is no member may make the change. Their role is then [`Role::Member`].
+    fn is_for_strangers(&self) -> bool {
+        false
     }
 
     /// Decides whether `actor`, who has this role, may make the change to the group as it is now. `Err` says why not.
@@ -117,6 +130,10 @@ impl Action {
             Self::SetRole(user, role) => ask(&set_role::SetRole(*user, *role)),
             Self::SetTitle(title) => ask(&set_title::SetTitle(title)),
             Self::SetPicture(picture) => ask(&set_picture::SetPicture(*picture)),
+            Self::Join { invite, user } => ask(&join::Join {
+                invite: *invite,
+                user: *user,
+            }),
             #[cfg(test)]
             Self::OfEveryKind => ask(&tests::OfEveryKind),
         }
@@ -160,7 +177,11 @@ pub(crate) fn permit(group: &Group, change: &Change) -> Result<Permitted, Change
     let role = if change.actor == UserId::SYSTEM {
         Role::Owner
     } else {
-        group.member(change.actor).ok_or(Refusal::NotAMember)?.role
+        match group.member(change.actor) {
+            Some(member) => member.role,
+            None if change.action.rules(|rules| rules.is_for_strangers()) => Role::Member,
+            None => return Err(Refusal::NotAMember.into()),
+        }
     };
     change.action.rules(|rules| {
         if rules.is_for_groups() && group.kind != ChatKind::Group {

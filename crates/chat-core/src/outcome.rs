@@ -203,6 +203,9 @@ pub enum ChangeRefusal {
     /// The group would keep members but no owner.
     #[error("the group would be left without an owner")]
     LastOwner,
+    /// The invite link is not in force, or is not for this user. The caller is not told which.
+    #[error("the link leads nowhere")]
+    InviteNotFound,
     /// The reason is not about groups.
     #[error(transparent)]
     Common(#[from] Refusal),

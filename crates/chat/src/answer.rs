@@ -155,6 +155,7 @@ pub fn change_to_error(refusal: &ChangeRefusal) -> ApiError {
         ChangeRefusal::NotAGroup => ErrorReason::NotAGroup,
         ChangeRefusal::GroupFull => ErrorReason::GroupFull,
         ChangeRefusal::LastOwner => ErrorReason::LastOwner,
+        ChangeRefusal::InviteNotFound => ErrorReason::InviteNotFound,
         ChangeRefusal::Common(refusal) => return to_error(refusal),
     };
     ApiError::new(reason, refusal.to_string())
@@ -255,6 +256,7 @@ mod tests {
             (ChangeRefusal::NotAGroup, R::NotAGroup, Code::FailedPrecondition),
             (ChangeRefusal::GroupFull, R::GroupFull, Code::FailedPrecondition),
             (ChangeRefusal::LastOwner, R::LastOwner, Code::FailedPrecondition),
+            (ChangeRefusal::InviteNotFound, R::InviteNotFound, Code::NotFound),
             (Refusal::NotAMember.into(), R::ChatNotFound, Code::NotFound),
             (Refusal::STORE_AWAY.into(), R::Unavailable, Code::Unavailable),
         ];

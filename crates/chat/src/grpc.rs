@@ -6,6 +6,7 @@
 //! - `parsed`: parses the fields that their requests have in common; [`caller`]: finds the user that a call acts as;
 //!   [`groups`]: makes groups; [`sends`]: sends a message; [`views`]: converts chats for their readers; [`read_marks`]:
 //!   asks owners for read marks that the store does not have yet
+//! - [`invites`]: handles the calls about invite links and requests to join
 //! - [`writes`]: sends commands to the shards, each of which gets one answer
 //! - [`admin`]: serves the admin calls; [`message_trace`]: shows where one message is; [`cluster`]: asks the other
 //!   nodes
@@ -19,6 +20,7 @@ pub mod cluster;
 pub mod gateway_link;
 pub mod groups;
 pub mod inbox;
+pub mod invites;
 pub mod message;
 pub mod message_receipts;
 pub mod message_trace;

@@ -17,6 +17,7 @@
 //! - [`epoch`]: forgets all chats when the store has become another one
 //! - [`backlog`]: measures all inboxes, for metrics
 //! - [`gateways`]: holds the gateways' links; [`grpc`], [`answer`]: convert from and to the wire
+//! - [`invite_token`]: makes and checks the tokens of invite links
 //! - [`ownership`]: decides which chats this node owns; [`server`]: wires the role; [`config`]: has its flags;
 //!   [`metrics`]: has its metrics
 
@@ -29,6 +30,7 @@ mod epoch;
 pub mod fanout;
 pub mod gateways;
 mod grpc;
+mod invite_token;
 pub mod lookup;
 pub mod metrics;
 mod ownership;

@@ -14,6 +14,8 @@
 //! - [`load`]: loads a chat in one snapshot
 //! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: decides who may be added to a group, and adds
 //!   them; [`strangers`]: limits how many new strangers a person may meet
+//! - [`doors`]: reads a group as those meet it who come from outside; [`invites`]: makes and uses invite links;
+//!   [`join_requests`]: keeps who asks to join
 //! - [`entries`]: reads windows of logs for devices, and history for people; [`history`]: reads messages as they are
 //!   now; [`timeline`]: reads those of all chats of a user
 //! - [`listing`]: reads chats as their members see them; [`inboxes`]: reads what waits for devices
@@ -28,12 +30,15 @@ pub mod change;
 pub mod commit;
 pub mod devices;
 pub mod direct;
+pub mod doors;
 pub mod entries;
 pub mod group;
 pub mod heads;
 pub mod history;
 pub mod inboxes;
 pub mod inspect;
+pub mod invites;
+pub mod join_requests;
 pub mod joining;
 pub mod listing;
 pub mod load;

@@ -20,6 +20,10 @@ pub struct Gcra {
     empty_at_ns: i64,
 }
 
+/// The longest time that a limiter reckons with, in nanoseconds: 73 years. Sums of it with a time have room in an
+/// `i64`.
+const MOST_NS: i64 = i64::MAX / 4;
+
 impl Gcra {
     /// Makes a limiter that lets `burst` items pass at once, and `per_second` items a second over a longer time. Each
     /// of the two counts as 1 if it is 0. A rate of more than a billion a second counts as a billion, since an item takes
@@ -29,6 +33,20 @@ impl Gcra {
         Self {
             interval_ns,
             tolerance_ns: interval_ns * i64::from(burst.max(1) - 1),
+            empty_at_ns: 0,
+        }
+    }
+
+    /// Makes a limiter that lets `burst` items pass at once, and one in each `interval` over a longer time. A burst of
+    /// 0 counts as 1, and an interval of 0 as a nanosecond. The time that the whole burst takes counts as 73 years at
+    /// most.
+    pub fn every(interval: Duration, burst: u32) -> Self {
+        let interval_ns = i64::try_from(interval.as_nanos()).unwrap_or(MOST_NS);
+        let interval_ns = interval_ns.clamp(1, MOST_NS);
+        let tolerance_ns = interval_ns.saturating_mul(i64::from(burst.max(1) - 1));
+        Self {
+            interval_ns,
+            tolerance_ns: tolerance_ns.min(MOST_NS),
             empty_at_ns: 0,
         }
     }
@@ -89,6 +107,30 @@ mod tests {
         let mut gcra = Gcra::new(0, u32::MAX);
         let now = Timestamp(1_700_000_000_000);
         assert!((0..1_000).all(|_| gcra.take(now).is_ok()));
+    }
+
+    #[test]
+    fn a_rate_may_be_lower_than_one_a_second() {
+        let (interval, now) = (Duration::from_secs(120), Timestamp(1_000_000));
+        let mut gcra = Gcra::every(interval, 30);
+        assert!((0..30).all(|_| gcra.take(now).is_ok()));
+        assert_eq!(gcra.take(now), Err(interval));
+        assert!(gcra.take(now + interval).is_ok());
+        assert!(gcra.take(now + interval).is_err());
+        let later = now + interval * 100;
+        assert_eq!((0..50).filter(|_| gcra.take(later).is_ok()).count(), 30);
+    }
+
+    #[test]
+    fn the_longest_interval_does_not_overflow() {
+        let now = Timestamp(1_700_000_000_000);
+        for (interval, burst) in [(Duration::MAX, u32::MAX), (Duration::from_secs(1 << 31), 1000)] {
+            let mut gcra = Gcra::every(interval, burst);
+            assert!(gcra.take(now).is_ok());
+            let _ = gcra.take(now);
+        }
+        let mut gcra = Gcra::every(Duration::ZERO, 0);
+        assert!(gcra.take(now).is_ok() && gcra.take(now).is_err());
     }
 
     proptest! {

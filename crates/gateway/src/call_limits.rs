@@ -1,6 +1,6 @@
 //! Rate limits of unary calls: a device may make few calls, a back end many. SendMessage also has the limit of the
-//! stream's sends, so that a device gains nothing by sending in calls. Calls without credentials are counted by the
-//! address that they come from. Each gateway counts for itself.
+//! stream's sends, so that a device gains nothing by sending in calls. A user may try few invite links. Calls without
+//! credentials are counted by the address that they come from. Each gateway counts for itself.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use tern_identity::principal::Principal;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_transport::connections::ClientAddress;
-use tern_types::{DeviceId, Timestamp};
+use tern_types::{DeviceId, Timestamp, UserId};
 use tokio::time::Instant;
 
 use tern_gateway_core::gcra::Gcra;
@@ -28,6 +28,16 @@ const KEY_BURST_SECONDS: u32 = 2;
 const MAX_ADDRESSES: u64 = 100_000;
 /// The method that also has the limit of sends.
 const SEND: &str = "/tern.v1.Chats/SendMessage";
+/// The methods by which a user tries an invite link. They are counted together, over all devices of the user.
+const INVITES: [&str; 2] = ["/tern.v1.Groups/LookUpInvite", "/tern.v1.Groups/JoinByInvite"];
+/// The invite links that a user may try at once: those of an evening in which many are sent around.
+const INVITE_BURST: u32 = 30;
+/// The time after which a user may try one more link.
+const INVITE_EVERY: Duration = Duration::from_secs(2 * 60);
+/// The time without a try after which a user may be forgotten: the burst is full again.
+const INVITE_IDLE: Duration = Duration::from_secs(2 * 60 * INVITE_BURST as u64);
+/// The most users whose tries are remembered: more than try a link within [`INVITE_IDLE`].
+const MAX_INVITED: u64 = 100_000;
 
 /// A sustained rate with bursts.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +46,13 @@ pub struct Rate {
     pub per_second: u32,
     /// The calls that pass at once.
     pub burst: u32,
+}
+
+impl Rate {
+    /// Returns a limiter with this rate that has counted nothing.
+    fn limiter(self) -> Gcra {
+        Gcra::new(self.per_second, self.burst)
+    }
 }
 
 /// The rate limits of all kinds of callers.
@@ -65,6 +82,8 @@ pub struct CallLimits {
     rates: Rates,
     counts: Cache<Counted, Arc<Mutex<Gcra>>>,
     addresses: Cache<ClientAddress, Arc<Mutex<Gcra>>>,
+    /// The counts of invite links. They have a cache of their own, because they are kept for longer.
+    invited: Cache<UserId, Arc<Mutex<Gcra>>>,
     started: Instant,
 }
 
@@ -81,6 +100,10 @@ impl CallLimits {
                 .max_capacity(MAX_ADDRESSES)
                 .time_to_idle(IDLE)
                 .build(),
+            invited: Cache::builder()
+                .max_capacity(MAX_INVITED)
+                .time_to_idle(INVITE_IDLE)
+                .build(),
             started: Instant::now(),
         }
     }
@@ -93,10 +116,14 @@ impl CallLimits {
     pub async fn take(&self, caller: &Principal, path: &str) -> Result<(), ApiError> {
         let rates = &self.rates;
         match caller {
-            Principal::Device { device, .. } => {
+            Principal::Device { user, device } => {
                 self.count(Counted::Calls(*device), rates.device_calls).await?;
                 if path == SEND {
                     self.count(Counted::Sends(*device), rates.device_sends).await?;
+                }
+                if INVITES.contains(&path) {
+                    let limiter = Gcra::every(INVITE_EVERY, INVITE_BURST);
+                    self.take_one(&self.invited, *user, limiter).await?;
                 }
                 Ok(())
             }
@@ -118,23 +145,23 @@ impl CallLimits {
         let (Some(address), Some(rate)) = (address, self.rates.stranger_calls) else {
             return Ok(());
         };
-        self.take_one(&self.addresses, address, rate).await
+        self.take_one(&self.addresses, address, rate.limiter()).await
     }
 
     async fn count(&self, what: Counted, rate: Rate) -> Result<(), ApiError> {
-        self.take_one(&self.counts, what, rate).await
+        self.take_one(&self.counts, what, rate.limiter()).await
     }
 
     async fn take_one<K>(
         &self,
         counts: &Cache<K, Arc<Mutex<Gcra>>>,
         what: K,
-        rate: Rate,
+        limiter: Gcra,
     ) -> Result<(), ApiError>
     where
         K: Hash + Eq + Send + Sync + 'static,
     {
-        let new = async { Arc::new(Mutex::new(Gcra::new(rate.per_second, rate.burst))) };
+        let new = async { Arc::new(Mutex::new(limiter)) };
         let count = counts.get_with(what, new).await;
         let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
         count.take(since(self.started)).map_err(limited)
@@ -214,6 +241,55 @@ mod tests {
             scopes: Vec::new(),
         };
         assert_eq!(passed(&limits, &key, SEND).await, 100);
+    }
+
+    /// The device may make any number of other calls.
+    #[tokio::test(start_paused = true)]
+    async fn a_user_tries_few_links_over_all_devices_and_a_back_end_any_number() {
+        let many = Rate {
+            per_second: 1000,
+            burst: 1000,
+        };
+        let limits = CallLimits::new(Rates {
+            device_calls: many,
+            key_calls_per_second: 1000,
+            ..limits().rates
+        });
+        let user = UserId::random();
+        let [phone, tablet] = [DeviceId::random(), DeviceId::random()];
+        let by = |device| Principal::Device { user, device };
+        for at in 0..30 {
+            let (device, path) = ([phone, tablet][at % 2], INVITES[at % 2]);
+            limits.take(&by(device), path).await.expect("within the burst");
+        }
+        for (device, path) in [(phone, INVITES[0]), (tablet, INVITES[1])] {
+            let refused = limits.take(&by(device), path).await.expect_err("too many");
+            assert_eq!(
+                (refused.reason, refused.retry_after),
+                (ErrorReason::RateLimited, Some(INVITE_EVERY))
+            );
+        }
+        assert!(
+            limits
+                .take(&by(phone), "/tern.v1.Groups/ListInvites")
+                .await
+                .is_ok()
+        );
+        assert!(limits.take(&device(), INVITES[0]).await.is_ok(), "another user");
+        tokio::time::advance(INVITE_EVERY).await;
+        assert!(limits.take(&by(tablet), INVITES[1]).await.is_ok());
+        assert!(limits.take(&by(phone), INVITES[0]).await.is_err());
+
+        let key = Principal::Key {
+            key_id: "k".into(),
+            scopes: Vec::new(),
+        };
+        for _ in 0..100 {
+            limits
+                .take(&key, INVITES[1])
+                .await
+                .expect("a back end is not limited");
+        }
     }
 
     #[tokio::test(start_paused = true)]

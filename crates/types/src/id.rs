@@ -11,6 +11,7 @@ use uuid::Uuid;
 const DIRECT_NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_9d0a_52c1_4c0e_9f0b_7465_726e_0001);
 const SELF_NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_9d0a_52c1_4c0e_9f0b_7465_726e_0002);
 const GROUP_NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_9d0a_52c1_4c0e_9f0b_7465_726e_0003);
+const INVITE_NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_9d0a_52c1_4c0e_9f0b_7465_726e_0004);
 
 /// The error for a string or byte string that is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +106,10 @@ uuid_id!(
     /// One upload of an object to the media store.
     UploadId
 );
+uuid_id!(
+    /// An invite link of a group.
+    InviteId
+);
 
 impl UserId {
     /// The sender of messages that a back end sends in nobody's name.
@@ -178,6 +183,18 @@ impl ChatId {
     }
 }
 
+impl InviteId {
+    /// Returns the id of the link into `chat` that `maker` makes with this request. The same request gives the same id
+    /// again.
+    pub fn of(maker: UserId, chat: ChatId, request: RequestId) -> Self {
+        let mut name = [0; 48];
+        name[..16].copy_from_slice(maker.as_bytes());
+        name[16..32].copy_from_slice(chat.as_bytes());
+        name[32..].copy_from_slice(request.as_bytes());
+        Self(Uuid::new_v5(&INVITE_NAMESPACE, &name))
+    }
+}
+
 /// One open stream of one device. The gateway that holds the stream gives it the id, which is never used again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
@@ -218,6 +235,16 @@ mod tests {
             ChatId::direct(high, low).to_string(),
             "23359432-3d44-534a-8b32-86be14b3c387"
         );
+    }
+
+    #[test]
+    fn a_link_is_that_of_its_maker_chat_and_request() {
+        let [a, b] = [1, 2].map(Uuid::from_u128);
+        let of = |maker, chat, request| InviteId::of(UserId(maker), ChatId(chat), RequestId(request));
+        assert_eq!(of(a, a, a), of(a, a, a));
+        for other in [of(b, a, a), of(a, b, a), of(a, a, b)] {
+            assert_ne!(other, of(a, a, a));
+        }
     }
 
     #[test]

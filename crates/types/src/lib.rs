@@ -30,7 +30,7 @@ mod trace;
 pub mod typing;
 
 pub use cell::{Cell, Cells};
-pub use id::{ChatId, DeviceId, IdError, MediaId, RequestId, SessionId, UploadId, UserId};
+pub use id::{ChatId, DeviceId, IdError, InviteId, MediaId, RequestId, SessionId, UploadId, UserId};
 pub use map::{IdMap, IdSet};
 pub use notice::{Notice, NoticeKind};
 pub use seq::Seq;

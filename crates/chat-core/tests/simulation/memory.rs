@@ -263,6 +263,16 @@ impl Memory {
                     interval.left = Some(seq);
                 }
             }
+            Action::Join { user, .. } => {
+                let devices = self.active(*user);
+                self.members.push(Interval {
+                    user: *user,
+                    role: Role::Member,
+                    joined: seq,
+                    left: None,
+                    devices,
+                });
+            }
             Action::SetRole(..) | Action::SetTitle(_) | Action::SetPicture(_) => {}
         }
     }

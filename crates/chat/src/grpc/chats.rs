@@ -10,7 +10,7 @@
 //! - `call`: begins every call: it reads the caller and the chat, and checks rights
 //! - `heads`: reads chats as the answers show them
 
-mod call;
+pub mod call;
 mod changing;
 mod heads;
 mod history;

@@ -36,6 +36,8 @@ pub fn chat(view: ChatView, caller: Caller) -> v1::Chat {
         unread_mention_count,
         first_unread_mention_seq,
         picture_media_id: view.picture.map(|media| media.to_string()).unwrap_or_default(),
+        join_request_count: view.join_requests,
+        ..Default::default()
     }
 }
 

@@ -2,6 +2,7 @@
 //! file of its own, as its rules are in `tern_chat_core::change`.
 
 mod add;
+mod join;
 mod remove;
 mod set_picture;
 mod set_role;
@@ -69,6 +70,10 @@ pub async fn change(
         Some(Action::SetPicture(picture)) => {
             let media = picture.map(|picture| picture.media);
             run(db, batch, patience, &set_picture::SetPicture(media)).await
+        }
+        Some(Action::Join { invite, user }) => {
+            let (invite, user) = (*invite, *user);
+            run(db, batch, patience, &join::Join { invite, user }).await
         }
     }
 }

@@ -1,19 +1,24 @@
 //! Members join: whom a person may add to a group, and the statements that add them.
 
 use sqlx::{PgConnection, PgExecutor, Row};
-use tern_types::{ChatId, RequestId, Seq, UserId};
+use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
 use uuid::Uuid;
 
 use tern_chat_core::Role;
 
+use super::join_requests::REQUEST_FOR;
 use super::people::{self, Devices};
 
-/// Selects the users among $2 who did not leave the group $1 by themselves, and whether they are members
-/// already. A user left by themselves if they sent the entry that ended their newest interval of membership.
+/// Selects the users among $2 who may be added to the group $1, and whether they are members already: those who have
+/// asked to join since $4, and of the others those who did not leave by themselves and have not blocked the caller
+/// ($3). A user left by themselves if they sent the entry that ended their newest interval of membership.
 pub const ADDABLE: &str = "
 SELECT a.user_id, EXISTS (SELECT FROM members m WHERE m.chat_id = $1 AND m.user_id = a.user_id AND m.left_seq IS NULL)
-FROM unnest($2::uuid[]) AS a(user_id)
-WHERE NOT EXISTS (
+FROM unnest($2::uuid[], $3::bool[]) AS a(user_id, blocks)
+WHERE EXISTS (
+    SELECT FROM join_requests r WHERE r.chat_id = $1 AND r.user_id = a.user_id
+        AND r.refused_at IS NULL AND r.requested_at > to_timestamp($4::int8 / 1000.0)
+) OR NOT a.blocks AND NOT EXISTS (
     SELECT FROM (
         SELECT m.left_seq FROM members m
         WHERE m.chat_id = $1 AND m.user_id = a.user_id ORDER BY m.joined_seq DESC LIMIT 1
@@ -22,6 +27,18 @@ WHERE NOT EXISTS (
         SELECT e.sender_user FROM messages e WHERE e.chat_id = $1 AND e.seq = newest.left_seq LIMIT 1
     ) AS ended
     WHERE ended.sender_user = a.user_id)";
+
+/// Selects whether somebody else ended the newest interval of membership of the user $2. If the entry that ended it is
+/// gone, nobody knows, and it counts as somebody else's: an admin can still let the user in.
+pub const WAS_REMOVED: &str = "
+SELECT EXISTS (
+    SELECT FROM (
+        SELECT m.left_seq FROM members m
+        WHERE m.chat_id = $1 AND m.user_id = $2 ORDER BY m.joined_seq DESC LIMIT 1
+    ) AS newest
+    WHERE newest.left_seq IS NOT NULL
+        AND (SELECT e.sender_user FROM messages e WHERE e.chat_id = $1 AND e.seq = newest.left_seq LIMIT 1)
+            IS DISTINCT FROM $2)";
 
 /// Begins an interval of membership of users ($2), each with their devices ($5), an array as text.
 pub const ADD_MEMBERS: &str = "
@@ -48,8 +65,14 @@ pub(crate) async fn is_placed(
     placed.fetch_one(db).await
 }
 
+/// Returns whether the user was a member of the chat and somebody else removed them.
+pub(crate) async fn was_removed(db: impl PgExecutor<'_>, chat: ChatId, user: UserId) -> sqlx::Result<bool> {
+    let removed = sqlx::query_scalar(WAS_REMOVED).bind(chat.0).bind(user.0);
+    removed.fetch_one(db).await
+}
+
 /// Returns the users among `people` whom `user` may add to the group, and whether they are members already. A person
-/// who has blocked `user` may not be added, and neither may one who left by themselves.
+/// who has blocked `user` may not be added, and neither may one who left by themselves, unless they ask to join.
 pub async fn addable(
     db: &mut PgConnection,
     chat: ChatId,
@@ -57,11 +80,13 @@ pub async fn addable(
     people: &[UserId],
 ) -> sqlx::Result<Vec<(UserId, bool)>> {
     let blockers = people::blockers(db, user, people).await?;
-    let welcome = people.iter().filter(|person| !blockers.contains(person));
-    let welcome: Vec<Uuid> = welcome.map(|person| person.0).collect();
+    let ids: Vec<Uuid> = people.iter().map(|person| person.0).collect();
+    let blocks: Vec<bool> = people.iter().map(|person| blockers.contains(person)).collect();
     let rows = sqlx::query(ADDABLE)
         .bind(chat.0)
-        .bind(welcome)
+        .bind(ids)
+        .bind(blocks)
+        .bind((Clock::wall() - REQUEST_FOR).0)
         .fetch_all(db)
         .await?;
     rows.iter()

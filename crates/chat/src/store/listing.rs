@@ -45,6 +45,10 @@ SELECT c.chat_id, c.kind, c.title, c.picture, c.created_by, ",
           h.head_seq + 1) - 1 AS resume_seq,
     ARRAY(SELECT n.seq FROM mentions n WHERE n.chat_id = c.chat_id AND n.user_id = me.user_id
               AND n.seq > me.read_seq AND n.seq >= me.joined_seq ORDER BY n.seq LIMIT 100) AS mentions,
+    CASE WHEN me.role >= c.add_role THEN
+        (SELECT count(*) FROM (SELECT r.user_id FROM join_requests r WHERE r.chat_id = c.chat_id AND r.refused_at IS NULL
+             AND r.requested_at > now() - interval '30 days' LIMIT 256) AS waiting)
+    ELSE 0 END AS join_requests,
     l.seq, l.ordinal, l.sender_user, l.sender_device, l.request_id, l.body, ",
             erased!("l"),
             ", ",
@@ -156,6 +160,8 @@ pub struct ChatView {
     pub mentions: Vec<Seq>,
     /// The entry at `head`; `None` if it was trimmed.
     pub last_entry: Option<v1::Entry>,
+    /// The number of requests to join that wait, if the reader may answer them.
+    pub join_requests: u32,
 }
 
 impl ChatView {
@@ -436,6 +442,7 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, ReadE
             .find(|person| *person != user),
         mentions: mentions.into_iter().map(Seq::from_i64).collect(),
         last_entry,
+        join_requests: u32::try_from(row.try_get::<i64, _>("join_requests")?).unwrap_or(0),
     })
 }
 

@@ -8,7 +8,7 @@ use tern_types::{Cell, ChatId, UserId};
 use crate::harness::{self, NOTHING, Store, new_entry};
 
 impl Store {
-    async fn block(&self, user: UserId, blocked: UserId) {
+    pub async fn block(&self, user: UserId, blocked: UserId) {
         sqlx::query("INSERT INTO blocks (user_id, blocked_id) VALUES ($1, $2)")
             .bind(user.0)
             .bind(blocked.0)
@@ -17,7 +17,7 @@ impl Store {
             .unwrap();
     }
 
-    async fn unblock_all(&self) {
+    pub async fn unblock_all(&self) {
         sqlx::query("DELETE FROM blocks")
             .execute(&self.pool)
             .await

@@ -12,6 +12,8 @@ mod entries;
 mod harness;
 mod history;
 mod inbox;
+mod invites;
+mod join_requests;
 mod listing;
 mod locks;
 mod owner;

@@ -3,8 +3,8 @@
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
-    ack, change, commit, devices, direct, entries, heads, history, inboxes, joining, listing, load, people,
-    settle, strangers, timeline, written,
+    ack, change, commit, devices, direct, doors, entries, heads, history, inboxes, invites, join_requests,
+    joining, listing, load, people, settle, strangers, timeline, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
 use tern_types::Seq;
@@ -84,6 +84,27 @@ const HOT: &[(&str, &str)] = &[
     ("take over", devices::TAKE_OVER),
     ("leave", devices::LEAVE),
     ("forget", devices::FORGET),
+    ("door", doors::DOOR),
+    ("lock what bounds links", doors::LOCK),
+    ("one link", invites::ONE),
+    ("forget links", invites::FORGET),
+    ("make a link", invites::MAKE),
+    ("links", invites::LIST),
+    ("revoke a link", invites::REVOKE),
+    ("offer of a link", invites::OFFER),
+    ("lock the offer of a link", invites::LOCK_OFFER),
+    ("use a link", invites::USE),
+    ("members of a role", invites::OF_ROLE),
+    ("was removed", joining::WAS_REMOVED),
+    ("one request to join", join_requests::ONE),
+    ("forget requests to join", join_requests::FORGET),
+    ("ask to join", join_requests::ASK),
+    ("who asks to join", join_requests::WAITING),
+    ("asks to join", join_requests::IS_WAITING),
+    ("refuse a request to join", join_requests::REFUSE),
+    ("withdraw a request to join", join_requests::WITHDRAW),
+    ("end requests to join", join_requests::END),
+    ("answerers of requests to join", join_requests::ANSWERERS),
 ];
 
 /// The statements of pages of history.

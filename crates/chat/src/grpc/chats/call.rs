@@ -82,6 +82,11 @@ of_chat!(
     GetReceiptsRequest,
     GetMessageReceiptsRequest,
     MarkChatReadRequest,
+    ListInvitesRequest,
+    RevokeInviteRequest,
+    LookUpInviteRequest,
+    ListJoinRequestsRequest,
+    WithdrawJoinRequestRequest,
 );
 changing!(
     UpdateChatRequest,
@@ -90,6 +95,9 @@ changing!(
     RemoveMemberRequest,
     LeaveChatRequest,
     SetRoleRequest,
+    CreateInviteRequest,
+    JoinByInviteRequest,
+    AnswerJoinRequestRequest,
 );
 
 /// The callers that may make a call.

@@ -8,10 +8,10 @@ use tern_types::UserId;
 use tern_chat_core::{ChangeRefusal, Refusal, Role};
 
 use super::{At, Statements};
-use crate::store::{joining, people};
+use crate::store::{join_requests, joining, people};
 
 /// The refusal if it has changed who may be added. The same request, sent again, decides anew.
-const REFUSED_MEANWHILE: ChangeRefusal = ChangeRefusal::Common(Refusal::Unavailable {
+pub(super) const REFUSED_MEANWHILE: ChangeRefusal = ChangeRefusal::Common(Refusal::Unavailable {
     reason: "who may be added has changed meanwhile",
     retry_after: Duration::ZERO,
 });
@@ -34,6 +34,7 @@ impl Statements for Add<'_> {
 
     async fn write(&self, db: &mut PgConnection, at: &At) -> sqlx::Result<()> {
         let devices = people::devices(db, self.0.iter().copied()).await?;
-        joining::add_members(db, at.chat, self.0, &devices, at.seq, Role::Member).await
+        joining::add_members(db, at.chat, self.0, &devices, at.seq, Role::Member).await?;
+        join_requests::end(db, at.chat, self.0).await
     }
 }
