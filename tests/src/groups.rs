@@ -1,5 +1,5 @@
-//! What people and back ends do to run a group: members, roles, policy, invite links and requests to join. The caller
-//! is a device or, in nobody's name, a back end.
+//! Runs groups as people and back ends do: members, roles, policy, invite links and requests to join. The caller is a
+//! device or, in nobody's name, a back end.
 
 use std::fmt::Debug;
 

@@ -1,4 +1,4 @@
-//! What a user's devices tell each other by the user's own log: see own.proto.
+//! Users' own logs, by which the devices of a user know of each other: see own.proto.
 
 use tern_local::until;
 use tern_proto::v1::entry_content::Content;
@@ -36,7 +36,7 @@ pub async fn told_settings(phone: &Phone, chat: ChatId, wanted: &ChatSettings) {
     let what = format!("{wanted:?} of {chat}");
     told(phone, &what, |content| match content {
         Content::ChatSettingsChanged(changed) if changed.chat_id == chat.to_string() => {
-            (changed.settings.as_ref() == Some(wanted)).then_some(())
+            (changed.settings.unwrap_or_default() == *wanted).then_some(())
         }
         _ => None,
     })

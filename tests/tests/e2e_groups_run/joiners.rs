@@ -1,4 +1,4 @@
-//! What those who join a group may read of the time before: by history, and never by the stream.
+//! New members read of the time before what the policy says: by history, and never by the stream.
 
 use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::{self, ErrorReason, Gap, GroupPolicy, JoinerHistory, SkipReason};

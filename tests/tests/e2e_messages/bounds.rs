@@ -1,4 +1,4 @@
-//! What one person may do to one message is bounded, for each person and each message apart.
+//! A person may edit a message and react to it so often, each person and each message apart.
 
 use tern_tests::acts::{By, TOO_MANY_ACTS, delete, done, edit, is_refused, react, read, take_back, text};
 use tern_tests::{Wire, World};
