@@ -57,25 +57,7 @@ async fn what_one_device_sets_the_others_have_also_one_that_was_away_and_a_new_o
     told_settings(&laptop, group, &expected).await;
     let new = world.phone(&alice).await;
     for phone in [&hers, &new] {
-        assert_eq!(shown(&phone.api(), group).await, expected);
-        let list = v1::ListChatsRequest::default();
-        let chats = phone
-            .api()
-            .chats()
-            .list_chats(list)
-            .await
-            .unwrap()
-            .into_inner()
-            .chats;
-        let chats: Vec<_> = chats
-            .into_iter()
-            .map(|chat| (chat.chat_id, chat.settings))
-            .collect();
-        assert_eq!(
-            chats,
-            [(group.to_string(), Some(expected.clone()))],
-            "and no own log"
-        );
+        is_shown(&phone.api(), group, &expected).await;
     }
     // Again is the first result, and the same settings once more are no change.
     assert_eq!(keep(&hers.api(), change.clone()).await.unwrap(), done);
@@ -94,6 +76,20 @@ async fn what_one_device_sets_the_others_have_also_one_that_was_away_and_a_new_o
     let of_settings = |content: &Content| matches!(content, Content::ChatSettingsChanged(_));
     assert!(!told.iter().any(of_settings), "{told:?}");
     world.end().await;
+}
+
+/// Checks that the only chat of this user has these settings.
+async fn is_shown(api: &Api, group: ChatId, expected: &ChatSettings) {
+    assert_eq!(shown(api, group).await, *expected);
+    let list = v1::ListChatsRequest::default();
+    let chats = api.chats().list_chats(list).await.unwrap().into_inner().chats;
+    let chats = chats.into_iter().map(|chat| (chat.chat_id, chat.settings));
+    let chats: Vec<_> = chats.collect();
+    assert_eq!(
+        chats,
+        [(group.to_string(), Some(expected.clone()))],
+        "and no own log"
+    );
 }
 
 #[tokio::test]
