@@ -27,6 +27,7 @@ from tern.v1 import (  # noqa: E402
     chats_pb2,
     chats_pb2_grpc,
     entry_pb2,
+    groups_pb2_grpc,
     messaging_pb2,
     messaging_pb2_grpc,
 )
@@ -41,13 +42,20 @@ class BackEnd:
     def __init__(self, channel: grpc.aio.Channel, api_key: str):
         self.users = accounts_pb2_grpc.UsersStub(channel)
         self.devices = accounts_pb2_grpc.DevicesStub(channel)
+        self.chats = chats_pb2_grpc.ChatsStub(channel)
+        self.groups = groups_pb2_grpc.GroupsStub(channel)
+        self.channel = channel
         self.metadata = [("authorization", f"Bearer {api_key}")]
 
     async def new_device(self, name: str) -> accounts_pb2.LinkDeviceResponse:
         """Makes a user with one device, and returns the device and its tokens."""
         user = accounts_pb2.CreateUserRequest(external_id=f"{name}-{uuid.uuid4()}", display_name=name)
         user = (await self.users.CreateUser(user, metadata=self.metadata)).user
-        link = accounts_pb2.LinkDeviceRequest(user_id=user.user_id, request_id=str(uuid.uuid4()), platform="python")
+        return await self.link_device(user.user_id)
+
+    async def link_device(self, user_id: str) -> accounts_pb2.LinkDeviceResponse:
+        """Links one more device to a user, and returns the device and its tokens."""
+        link = accounts_pb2.LinkDeviceRequest(user_id=user_id, request_id=str(uuid.uuid4()), platform="python")
         return await self.devices.LinkDevice(link, metadata=self.metadata)
 
 
@@ -62,6 +70,7 @@ class Device:
         self.access_token = linked.tokens.access_token
         self.metadata = [("authorization", f"Bearer {self.access_token}")]
         self.chats = chats_pb2_grpc.ChatsStub(channel)
+        self.groups = groups_pb2_grpc.GroupsStub(channel)
         self.call = messaging_pb2_grpc.MessagingStub(channel).Stream()
         self.events = self.read()
         self.heartbeats = None
@@ -70,7 +79,7 @@ class Device:
         self.logs = collections.defaultdict(list)
         # The messages that have no result yet, by request_id.
         self.outbox = {}
-        # The entries that are stored and that nobody has looked at yet.
+        # The messages of others that are stored and that nobody has looked at yet.
         self.news = collections.deque()
 
     async def say(self, **item) -> None:
@@ -104,7 +113,7 @@ class Device:
             if entry.sender_device_id == self.device_id:
                 # The entry shows that the message was sent, even if its result was lost.
                 self.outbox.pop(entry.request_id, None)
-            else:
+            elif entry.content.HasField("message"):
                 self.news.append(entry)
 
     async def cursor(self, chat_id: str, seq: int) -> Cursor:
@@ -208,8 +217,8 @@ class Device:
 
 
 @contextlib.asynccontextmanager
-async def two_people(directory: pathlib.Path):
-    """Makes Alice and Bob, and yields a device of each, online on different gateways."""
+async def people(directory: pathlib.Path, *names: str):
+    """Makes people, and yields the company's back end and a device of each person, online on the gateways in turn."""
     gateways = (directory / "gateways").read_text().split()
     api_key = (directory / "api-key").read_text().strip()
     credentials = grpc.ssl_channel_credentials((directory / "ca.pem").read_bytes())
@@ -218,15 +227,23 @@ async def two_people(directory: pathlib.Path):
         address = gateways[number % len(gateways)].removeprefix("https://")
         return grpc.aio.secure_channel(address, credentials)
 
-    async with channel(0) as first, channel(1) as second:
-        back_end = BackEnd(first, api_key)
-        alice = Device("Alice", first, await back_end.new_device("Alice"))
-        bob = Device("Bob", second, await back_end.new_device("Bob"))
-        await alice.open()
-        await bob.open()
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(channel(number)) for number in range(len(names))]
+        back_end = BackEnd(channels[0], api_key)
+        devices = []
+        for name, own in zip(names, channels):
+            devices.append(Device(name, own, await back_end.new_device(name)))
+            await devices[-1].open()
+        yield back_end, *devices
+        for device in devices:
+            await device.close()
+
+
+@contextlib.asynccontextmanager
+async def two_people(directory: pathlib.Path):
+    """Makes Alice and Bob, and yields a device of each, online on different gateways."""
+    async with people(directory, "Alice", "Bob") as (_, alice, bob):
         yield alice, bob
-        await alice.close()
-        await bob.close()
 
 
 async def converse(directory: pathlib.Path) -> None:

@@ -10,6 +10,7 @@ use tern_proto::v1::admin_client::AdminClient;
 use tern_proto::v1::auth_client::AuthClient;
 use tern_proto::v1::chats_client::ChatsClient;
 use tern_proto::v1::devices_client::DevicesClient;
+use tern_proto::v1::groups_client::GroupsClient;
 use tern_proto::v1::inbox_client::InboxClient;
 use tern_proto::v1::media_client::MediaClient;
 use tern_proto::v1::users_client::UsersClient;
@@ -129,6 +130,10 @@ impl Api {
 
     pub fn chats(&self) -> ChatsClient<Caller> {
         ChatsClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+    }
+
+    pub fn groups(&self) -> GroupsClient<Caller> {
+        GroupsClient::with_interceptor(self.channel.clone(), self.bearer.clone())
     }
 
     pub fn inbox(&self) -> InboxClient<Caller> {

@@ -90,13 +90,15 @@ impl World {
     }
 }
 
-/// Checks rule 2: each log has all entries from 1 to its head.
+/// Checks rule 2: each log has all entries from its first to its head. The first is 1 unless older ones were trimmed.
 async fn logs_without_gaps(store: &PgPool) -> anyhow::Result<()> {
     let bad: Vec<(String, i64, i64, i64)> = sqlx::query_as(
-        "SELECT h.chat_id::text, h.head_seq, count(m.seq), coalesce(max(m.seq), 0)
-           FROM chat_heads h LEFT JOIN messages m ON m.chat_id = h.chat_id
-          GROUP BY h.chat_id, h.head_seq
-         HAVING h.head_seq <> count(m.seq) OR h.head_seq <> coalesce(max(m.seq), 0)",
+        "SELECT h.chat_id::text, h.head_seq, count(m.seq), coalesce(max(m.seq), c.first_seq - 1)
+           FROM chat_heads h JOIN chats c ON c.chat_id = h.chat_id
+           LEFT JOIN messages m ON m.chat_id = h.chat_id
+          GROUP BY h.chat_id, h.head_seq, c.first_seq
+         HAVING h.head_seq - c.first_seq + 1 <> count(m.seq)
+             OR h.head_seq <> coalesce(max(m.seq), c.first_seq - 1)",
     )
     .fetch_all(store)
     .await

@@ -6,6 +6,9 @@
 //! - [`wire`]: one device stream, frame by frame, which can also do what a good client never does
 //! - [`socket`]: the same over a WebSocket
 //! - [`phone`]: a good client with cursors, an outbox, acknowledgements and reconnects
+//! - [`acts`], [`files`]: what people do to messages, and the files that they attach
+//! - [`groups`]: what people and back ends do to run a group
+//! - [`own`]: what a user's devices tell each other by the user's own log
 //! - [`conversation`]: two people who write to each other while a test does what it likes to the platform
 //! - [`screen`]: a client that shows who is online
 //! - [`raw`], [`h2`]: arbitrary bytes, as a call or as HTTP/2 frames
@@ -15,16 +18,21 @@
 
 #![allow(
     clippy::expect_used,
+    clippy::large_futures,
     reason = "all of this is test code: what is not there fails the test"
 )]
 
+pub mod acts;
 pub mod api;
 mod bounds;
 pub mod checks;
 pub mod clock;
 pub mod collector;
 pub mod conversation;
+pub mod files;
+pub mod groups;
 pub mod h2;
+pub mod own;
 pub mod phone;
 pub mod raw;
 pub mod screen;

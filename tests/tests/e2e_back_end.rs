@@ -10,7 +10,7 @@
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, ErrorReason};
 use tern_tests::world::tern;
-use tern_tests::{Api, Phone, User, World, wire};
+use tern_tests::{Api, Phone, User, World, groups, wire};
 use tern_types::{ChatId, RequestId};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -396,26 +396,29 @@ async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
 async fn an_acting_user_who_is_not_there_is_named_as_such_by_every_call() {
     let world = World::start().await;
     let alice = world.user("alice").await;
-    let group = world.group(&[&alice]).await.to_string();
+    let group = world.group(&[&alice]).await;
+    let invite = groups::invite(world.back_end().await, groups::link(group)).await;
+    let (group, invite) = (group.to_string(), invite.unwrap());
     let (nobody, id) = (RequestId::random().to_string(), || {
         RequestId::random().to_string()
     });
-    let mut chats = world.back_end().await.chats();
+    let (mut chats, mut groups) = (world.back_end().await.chats(), world.back_end().await.groups());
     let mut statuses = Vec::new();
     macro_rules! refused {
-        ($($method:ident($request:ident { $($field:ident: $value:expr),* });)*) => {
+        ($client:ident; $($method:ident($request:ident { $($field:ident: $value:expr),* });)*) => {
             $(
                 let request = v1::$request {
                     acting_user_id: nobody.clone(),
                     $($field: $value,)*
                     ..Default::default()
                 };
-                let status = chats.$method(request).await.expect_err(stringify!($method));
+                let status = $client.$method(request).await.expect_err(stringify!($method));
                 statuses.push((stringify!($method), status));
             )*
         };
     }
     refused! {
+        chats;
         send_message(SendMessageRequest { chat_id: group.clone(), request_id: id(), body: "x".into() });
         create_group(CreateGroupRequest { request_id: id() });
         get_chat(GetChatRequest { chat_id: group.clone() });
@@ -436,6 +439,20 @@ async fn an_acting_user_who_is_not_there_is_named_as_such_by_every_call() {
         get_receipts(GetReceiptsRequest { chat_id: group.clone() });
         get_message_receipts(GetMessageReceiptsRequest { chat_id: group.clone(), seq: 1 });
         mark_chat_read(MarkChatReadRequest { chat_id: group.clone(), seq: 1 });
+        set_retention(SetRetentionRequest { chat_id: group.clone(), request_id: id(), retention: Some(v1::Retention::default()) });
+    }
+    refused! {
+        groups;
+        set_description(SetDescriptionRequest { chat_id: group.clone(), request_id: id(), description: "x".to_owned() });
+        set_policy(SetPolicyRequest { chat_id: group.clone(), request_id: id(), policy: Some(v1::GroupPolicy::default()) });
+        create_invite(CreateInviteRequest { chat_id: group.clone(), request_id: id() });
+        list_invites(ListInvitesRequest { chat_id: group.clone() });
+        revoke_invite(RevokeInviteRequest { chat_id: group.clone(), invite_id: invite.invite_id.clone() });
+        look_up_invite(LookUpInviteRequest { chat_id: group.clone(), token: invite.token.clone() });
+        join_by_invite(JoinByInviteRequest { chat_id: group.clone(), request_id: id(), token: invite.token.clone() });
+        list_join_requests(ListJoinRequestsRequest { chat_id: group.clone() });
+        answer_join_request(AnswerJoinRequestRequest { chat_id: group.clone(), request_id: id(), user_id: alice.id.to_string() });
+        withdraw_join_request(WithdrawJoinRequestRequest { chat_id: group.clone() });
     }
     for (method, status) in statuses {
         let expected = (Code::NotFound, Some(ErrorReason::ActingUserNotFound));

@@ -104,18 +104,20 @@ async fn who_was_offline_is_caught_up_in_order() {
     let chat = ChatId::direct(alice.id, bob.id);
     let store = world.store().await;
     until::holds("his inbox row", BOUND, || async {
-        let row: Option<i64> = sqlx::query_scalar("SELECT from_seq FROM inbox WHERE device_id = $1")
-            .bind(his.device().id.0)
-            .fetch_optional(&store)
-            .await?;
+        let row: Option<i64> =
+            sqlx::query_scalar("SELECT from_seq FROM inbox WHERE device_id = $1 AND chat_id = $2")
+                .bind(his.device().id.0)
+                .bind(chat.0)
+                .fetch_optional(&store)
+                .await?;
         Ok(row == Some(1))
     })
     .await
     .unwrap();
 
     let whole = v1::FetchRequest {
+        chat_id: chat.to_string(),
         page_size: u32::MAX,
-        ..Default::default()
     };
     let page = his.api().inbox().fetch(whole).await.unwrap().into_inner();
     assert_eq!((page.events.len(), page.more), (256, true), "the largest page");
@@ -132,7 +134,7 @@ async fn caught_up_comes_after_what_was_settled_and_what_is_younger_comes_by_its
     let (hers, device) = (world.phone(&alice).await, world.device(&bob).await);
     let chat = ChatId::direct(alice.id, bob.id);
     let entry = |event| match event {
-        Event::Entry(entry) => Some(entry.seq),
+        Event::Entry(entry) if entry.chat_id == chat.to_string() => Some(entry.seq),
         _ => None,
     };
 
@@ -387,8 +389,12 @@ async fn a_device_without_a_stream_fetches_and_acknowledges() {
         hers.say(bob.id, format!("message {number}")).await;
     }
     let api = tern_tests::Api::new(world.channel(0), &device.access_token);
+    let of_chat = v1::FetchRequest {
+        chat_id: chat.to_string(),
+        ..Default::default()
+    };
     let fetched = until::some("three entries", BOUND, || async {
-        let reply = api.inbox().fetch(v1::FetchRequest::default()).await?.into_inner();
+        let reply = api.inbox().fetch(of_chat.clone()).await?.into_inner();
         anyhow::ensure!(reply.events.len() == 3, "{} events", reply.events.len());
         Ok(reply)
     })
@@ -411,12 +417,7 @@ async fn a_device_without_a_stream_fetches_and_acknowledges() {
         })
         .await
         .unwrap();
-    let reply = api
-        .inbox()
-        .fetch(v1::FetchRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let reply = api.inbox().fetch(of_chat).await.unwrap().into_inner();
     assert!(
         reply.events.is_empty(),
         "acknowledged is done: {:?}",

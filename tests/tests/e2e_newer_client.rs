@@ -83,7 +83,11 @@ async fn read_by_calls(api: &Api, chat: ChatId) -> Vec<v1::Entry> {
     let listed = chats.into_iter().filter_map(|chat| chat.last_entry);
     // Nothing was acknowledged, so everything waits in the device's inbox, once it is settled.
     let fetched = until::some("both messages in the inbox", BOUND, || async {
-        let reply = api.inbox().fetch(v1::FetchRequest::default()).await?.into_inner();
+        let of_chat = v1::FetchRequest {
+            chat_id: chat.to_string(),
+            ..Default::default()
+        };
+        let reply = api.inbox().fetch(of_chat).await?.into_inner();
         let entries = reply.events.into_iter().filter_map(|event| match event.event? {
             Event::Entry(entry) => Some(entry),
             _ => None,

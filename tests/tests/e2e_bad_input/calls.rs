@@ -220,9 +220,13 @@ async fn nobody_becomes_somebody_else_by_metadata() {
     world.end().await;
 }
 
-/// Returns the number of events that wait for the device.
-async fn waiting(device: &Api) -> anyhow::Result<usize> {
-    let fetched = device.inbox().fetch(v1::FetchRequest::default()).await?;
+/// Returns the number of events of a chat that wait for the device.
+async fn waiting(device: &Api, chat_id: &str) -> anyhow::Result<usize> {
+    let of_chat = v1::FetchRequest {
+        chat_id: chat_id.to_owned(),
+        ..Default::default()
+    };
+    let fetched = device.inbox().fetch(of_chat).await?;
     Ok(fetched.into_inner().events.len())
 }
 
@@ -236,7 +240,7 @@ async fn a_token_of_another_users_device_reads_and_ends_nothing_of_the_device() 
     let sent = hers.say(bob.id, "for him").await;
     let own = Api::new(world.channel(0), &his.access_token);
     until::holds("the message waits for him", BOUND, || async {
-        Ok(waiting(&own).await? == 1)
+        Ok(waiting(&own, &sent.chat_id).await? == 1)
     })
     .await
     .unwrap();
@@ -257,8 +261,8 @@ async fn a_token_of_another_users_device_reads_and_ends_nothing_of_the_device() 
             (Code::Unauthenticated, Some(ErrorReason::TokenInvalid))
         );
     }
-    assert_eq!(waiting(&own).await.unwrap(), 1, "it still waits");
+    assert_eq!(waiting(&own, &sent.chat_id).await.unwrap(), 1, "it still waits");
     own.inbox().ack(ack).await.unwrap();
-    assert_eq!(waiting(&own).await.unwrap(), 0);
+    assert_eq!(waiting(&own, &sent.chat_id).await.unwrap(), 0);
     world.end().await;
 }

@@ -30,6 +30,10 @@ pub struct Cast {
     /// The seq of a message of the owner.
     message: u64,
     media: Option<Media>,
+    /// A link to the group by which those who come have to be approved.
+    invite: Option<v1::Invite>,
+    /// Somebody who came by the link, and waits.
+    asker: Option<User>,
 }
 
 /// An upload of the owner that was finalized, and sent in a message of the group.
@@ -49,6 +53,7 @@ impl Cast {
             user_id: member.id.to_string(),
             role: Role::Owner.into(),
             acting_user_id: owner.id.to_string(),
+            ..Default::default()
         };
         let api = world.back_end().await;
         patiently("a second owner", || {
@@ -76,16 +81,50 @@ impl Cast {
             group,
             message: sent.seq,
             media: None,
+            invite: None,
+            asker: None,
         }
     }
 
-    /// Makes a cast, with an upload if the method is one of Media.
+    /// Makes a cast, with an upload if the method is one of Media, and with an invite link if it is one of Groups. If the
+    /// method answers somebody who asks to join, somebody does.
     pub async fn of(world: &World, method: &MethodDescriptor) -> Self {
         let mut cast = Self::new(world).await;
-        if method.parent_service().name() == "Media" {
-            cast.media = Some(cast.upload(world).await);
+        match method.parent_service().name() {
+            "Media" => cast.media = Some(cast.upload(world).await),
+            "Groups" => cast.invite = Some(cast.link(world).await),
+            _ => {}
+        }
+        if method.name() == "AnswerJoinRequest" {
+            cast.asker = Some(cast.asks(world).await);
         }
         cast
+    }
+
+    async fn link(&self, world: &World) -> v1::Invite {
+        let link = v1::CreateInviteRequest {
+            chat_id: self.group.to_string(),
+            request_id: RequestId::random().to_string(),
+            needs_approval: true,
+            acting_user_id: self.owner.id.to_string(),
+            ..Default::default()
+        };
+        let made = world.back_end().await.groups().create_invite(link).await;
+        made.expect("a link").into_inner().invite.expect("a link")
+    }
+
+    /// Makes a user who asks to join the group.
+    async fn asks(&self, world: &World) -> User {
+        let user = world.user("asker").await;
+        let join = v1::JoinByInviteRequest {
+            chat_id: self.group.to_string(),
+            request_id: RequestId::random().to_string(),
+            token: self.invite.as_ref().expect("a link").token.clone(),
+            acting_user_id: user.id.to_string(),
+        };
+        let asked = world.back_end().await.groups().join_by_invite(join).await;
+        assert!(asked.expect("a request").into_inner().requested);
+        user
     }
 
     async fn upload(&self, world: &World) -> Media {
@@ -162,6 +201,9 @@ impl Cast {
 
     fn value(&self, message: &str, field: &str, caller: Caller) -> Option<Value> {
         let text = |text: &dyn ToString| Some(Value::String(text.to_string()));
+        fn inner(name: &str, message: &impl prost::Message) -> Option<Value> {
+            Some(Value::Message(descriptors::dynamic(name, message)))
+        }
         match (message, field) {
             (
                 "ListDevicesRequest"
@@ -189,6 +231,10 @@ impl Cast {
             ) => Some(Value::U64(self.message)),
             // Without it most of the request's fields have no effect.
             ("ListMessagesRequest", "folded") => Some(Value::Bool(true)),
+            // Devices leave it empty.
+            ("SetChatSettingsRequest" | "HideMessagesRequest", "user_id") if caller == Caller::Device => None,
+            ("SetChatSettingsRequest" | "HideMessagesRequest", "user_id") => text(&self.owner.id),
+            ("AnswerJoinRequestRequest", "user_id") => text(&self.asker.as_ref()?.id),
             (_, "user_id") => text(&self.member.id),
             (_, "user_ids" | "member_user_ids" | "add_user_ids" | "remove_user_ids") => {
                 text(&self.member.id).map(|member| Value::List(vec![member]))
@@ -197,6 +243,11 @@ impl Cast {
             (_, "chat_id") => text(&self.group),
             (_, "media_id") => text(&self.media.as_ref()?.media_id),
             (_, "upload_id") => text(&self.media.as_ref()?.upload_id),
+            (_, "seqs") => Some(Value::List(vec![Value::U64(self.message)])),
+            (_, "invite_id") => text(&self.invite.as_ref()?.invite_id),
+            (_, "token") => text(&self.invite.as_ref()?.token),
+            (_, "policy") => inner("GroupPolicy", &v1::GroupPolicy::default()),
+            (_, "retention") => inner("Retention", &v1::Retention::default()),
             ("CreateUploadRequest", "length") => Some(Value::U64(5)),
             (_, "part_sha256s") => Some(Value::List(vec![Value::Bytes(Bytes::from_static(&[7; 32]))])),
             (_, "device_id") => text(&self.spare.id),

@@ -40,17 +40,21 @@ const NOT_STORED: &[&str] = &[
     "client_version",
     "media_id",
     "upload_id",
+    "invite_id",
+    "token",
+    "changed_since",
 ];
 
-/// The fields with names that people read. A name is one line.
-const NAMES: &[&str] = &["display_name", "title", "platform"];
+/// The fields with names and texts that people read. A name is one line, and a description has lines. Neither has other
+/// control characters.
+const NAMES: &[&str] = &["display_name", "title", "platform", "description"];
 
 /// The items without an answer. If the id in one is invalid, the item is ignored, and the stream goes on.
 const WITHOUT_ANSWER: &[&str] = &["ack", "mark_read", "typing"];
 
 /// The methods for which a cast can be used only once: the number of devices is limited, and a user leaves a group
-/// once.
-const ONCE: &[&str] = &["LinkDevice", "LeaveChat"];
+/// once, as a request to join is answered once.
+const ONCE: &[&str] = &["LinkDevice", "LeaveChat", "AnswerJoinRequest"];
 
 /// The outcome of a request or an item.
 enum Answer {
@@ -133,7 +137,7 @@ async fn a_call(world: &World, method: &MethodDescriptor, caller: Caller) -> boo
         let mut cast = Cast::of(world, method).await;
         for hostile in hostile::values(&leaf) {
             if ONCE.contains(&method.name()) {
-                cast = Cast::new(world).await;
+                cast = Cast::of(world, method).await;
             }
             let mut request = cast.request(&method.input(), caller);
             if leaf.name() == "peer_user_id" {
@@ -145,7 +149,7 @@ async fn a_call(world: &World, method: &MethodDescriptor, caller: Caller) -> boo
             judge(world, &cast, &what, &leaf, hostile, answer, permitted).await;
         }
         if ONCE.contains(&method.name()) {
-            cast = Cast::new(world).await;
+            cast = Cast::of(world, method).await;
         }
         // This shows that the calls before were refused because of the field alone.
         let still = in_order(world, &cast, method, caller, &path).await;
@@ -365,7 +369,10 @@ fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
     match leaf.name() {
         "chat_id" => matches!(
             reason,
-            ErrorReason::ChatNotFound | ErrorReason::MediaNotFound | ErrorReason::MessageNotFound
+            ErrorReason::ChatNotFound
+                | ErrorReason::MediaNotFound
+                | ErrorReason::MessageNotFound
+                | ErrorReason::InviteNotFound
         ),
         // Where a request also has a ticket, the ticket is for other media.
         "media_id" => matches!(reason, ErrorReason::MediaNotFound | ErrorReason::MediaTicket),
@@ -375,6 +382,12 @@ fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
             ErrorReason::ActingUserNotFound | ErrorReason::NotForDevices
         ),
         "device_id" => reason == ErrorReason::DeviceNotFound,
+        "user_id" if matches!(&*leaf.message(), "SetChatSettingsRequest" | "HideMessagesRequest") => {
+            matches!(
+                reason,
+                ErrorReason::ActingUserNotFound | ErrorReason::UserNotFound | ErrorReason::NotForDevices
+            )
+        }
         // This field may not be set together with chat_id.
         "user_id" if leaf.message() == "GetDownloadRequest" => reason == ErrorReason::InvalidField,
         "user_id" | "user_ids" | "member_user_ids" | "blocked_user_id" => {

@@ -147,6 +147,11 @@ fn wrongly_enveloped(peer: UserId) -> Vec<Case> {
             E::Invalid,
         ),
         (
+            "a life of more than a year",
+            with(|envelope| envelope.time_to_live_s = 31_536_001),
+            E::Invalid,
+        ),
+        (
             "an envelope of 9 KiB",
             with(|envelope| envelope.traceparent = "x".repeat(9 * 1024)),
             E::TooLarge,

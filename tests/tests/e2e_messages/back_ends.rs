@@ -3,11 +3,10 @@
 use tern_local::until;
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, ErrorReason, HistoryMessage, Sent};
+use tern_tests::acts::{By, add, delete, done, edit, react, text};
 use tern_tests::world::BOUND;
 use tern_tests::{Api, User, World};
 use tern_types::ChatId;
-
-use crate::acts::{By, add, delete, done, edit, react, text};
 
 /// The time, the chat and the seq of a message, by which lists are ordered.
 type Place = (i64, String, u64);

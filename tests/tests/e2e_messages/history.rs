@@ -3,15 +3,14 @@
 use tern_proto::error::reason_of;
 use tern_proto::v1::list_messages_request::Only;
 use tern_proto::v1::{self, ErrorReason, HistoryMessage, get_message_request};
+use tern_tests::acts::{
+    By, act, add, call, delete, done, edit, pin, react, read, reply, say, take_back, text, with_file,
+};
+use tern_tests::files::upload;
 use tern_tests::{Api, Phone, World};
 use tern_types::{ChatId, RequestId};
 use tonic::Code;
 use tonic_types::StatusExt as _;
-
-use crate::acts::{
-    By, act, add, call, delete, done, edit, pin, react, read, reply, say, take_back, text, with_file,
-};
-use crate::files::upload;
 
 fn seq(message: &HistoryMessage) -> u64 {
     message.entry.as_ref().unwrap().seq

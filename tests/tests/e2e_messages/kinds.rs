@@ -1,12 +1,11 @@
 //! Every kind of message arrives, whichever way it is sent, and only messages count as unread.
 
 use tern_proto::v1;
-use tern_tests::{Phone, World};
-use tern_types::{ChatId, RequestId};
-
-use crate::acts::{
+use tern_tests::acts::{
     Act, BOTH, By, act, call, delete, done, edit, pin, promote, react, read, reply, say, take_back, text,
 };
+use tern_tests::{Phone, World};
+use tern_types::{ChatId, RequestId};
 
 #[tokio::test]
 async fn each_kind_arrives_by_the_stream_and_by_a_call() {

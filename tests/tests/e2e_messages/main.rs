@@ -6,7 +6,7 @@
 //! - [`races`]: nothing is done to a message after its deletion, however the two meet
 //! - [`history`]: pages of messages, single messages and edits
 //! - [`back_ends`]: which messages were sent in all chats of a user, and which were not received
-//! - [`acts`], [`files`]: what the people of these tests do, and with which files
+//! - [`bounds`]: what one person may do to one message is bounded
 
 #![allow(
     clippy::unwrap_used,
@@ -15,10 +15,9 @@
     reason = "all of this is test code: what is not there fails the test"
 )]
 
-mod acts;
 mod back_ends;
+mod bounds;
 mod deletions;
-mod files;
 mod history;
 mod kinds;
 mod races;

@@ -5,12 +5,11 @@ use std::collections::BTreeSet;
 use tern_proto::error::reason_of;
 use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::{self, Entry, ErrorReason, MessageKind, SendErrorCode, Sent};
+use tern_tests::acts::{Act, call, content, delete, edit, erased, has_no_gap, react, say};
 use tern_tests::world::FAILOVER_GRACE;
 use tern_tests::{Api, Phone, World};
 use tern_types::{ChatId, RequestId};
 use tonic::Status;
-
-use crate::acts::{Act, call, content, delete, edit, erased, has_no_gap, react, say};
 
 /// How often the edit of a message, a reaction to it and its deletion meet.
 const ROUNDS: usize = 60;

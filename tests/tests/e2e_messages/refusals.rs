@@ -4,13 +4,12 @@ use tern_local::until;
 use tern_proto::error::reason_of;
 use tern_proto::v1::ErrorReason;
 use tern_tests::World;
-use tern_tests::world::BOUND;
-use tern_types::{ChatId, RequestId};
-
-use crate::acts::{
+use tern_tests::acts::{
     By, NOT_A_MEMBER, NOT_ALLOWED, TARGET_NOT_FOUND, TOO_LATE, add, call, delete, done, edit, is_refused,
     pin, promote, react, say, take_back,
 };
+use tern_tests::world::BOUND;
+use tern_types::{ChatId, RequestId};
 
 #[tokio::test]
 async fn what_is_somebody_elses_or_an_admins_is_not_allowed() {

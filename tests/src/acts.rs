@@ -1,12 +1,13 @@
-//! The things that people do to messages, by a stream or by a call.
+//! The things that people of a test do to messages, by a stream or by a call.
 
 use tern_proto::error::reason_of;
 use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::{self, Entry, Envelope, ErrorReason, MessageKind, SendErrorCode, Sent};
-use tern_tests::phone::Log;
-use tern_tests::{Api, Phone, User};
 use tern_types::{ChatId, RequestId};
 use tonic::{Code, Status};
+
+use crate::phone::Log;
+use crate::{Api, Phone, User};
 
 /// A way to send something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,6 +137,26 @@ pub const NOT_A_MEMBER: Refusal = (
     Code::NotFound,
     ErrorReason::ChatNotFound,
 );
+pub const ROLE_TOO_LOW: Refusal = (
+    SendErrorCode::RoleTooLow,
+    Code::PermissionDenied,
+    ErrorReason::RoleTooLow,
+);
+pub const CHAT_FROZEN: Refusal = (
+    SendErrorCode::ChatFrozen,
+    Code::PermissionDenied,
+    ErrorReason::ChatFrozen,
+);
+pub const SLOW_MODE: Refusal = (
+    SendErrorCode::SlowMode,
+    Code::ResourceExhausted,
+    ErrorReason::SlowMode,
+);
+pub const TOO_MANY_ACTS: Refusal = (
+    SendErrorCode::TooManyActs,
+    Code::FailedPrecondition,
+    ErrorReason::TooManyActs,
+);
 
 /// Checks that an act is refused, on the stream and by a call.
 pub async fn is_refused(phone: &Phone, chat: ChatId, act: &Act, (code, status, reason): Refusal) {
@@ -156,7 +177,11 @@ pub async fn is_refused(phone: &Phone, chat: ChatId, act: &Act, (code, status, r
 
 /// Returns what an entry says.
 pub fn content(entry: &Entry) -> Content {
-    entry.decoded_content().unwrap().content.expect("a content")
+    entry
+        .decoded_content()
+        .expect("a content")
+        .content
+        .expect("a content")
 }
 
 /// Returns the act that an entry records.
@@ -164,7 +189,7 @@ pub fn act(entry: &Entry) -> Act {
     match content(entry) {
         Content::Message(message) => Act {
             envelope: message.envelope.unwrap_or_default(),
-            body: String::from_utf8(message.body.to_vec()).unwrap(),
+            body: String::from_utf8(message.body.to_vec()).expect("text"),
         },
         other => panic!("no message: {other:?}"),
     }
@@ -193,7 +218,7 @@ pub async fn add(admin: &Phone, group: ChatId, user: &User) -> u64 {
         user_ids: vec![user.id.to_string()],
         ..Default::default()
     };
-    let added = admin.api().chats().add_members(add).await.unwrap();
+    let added = admin.api().chats().add_members(add).await.expect("an addition");
     added.into_inner().seq
 }
 
@@ -206,7 +231,7 @@ pub async fn promote(owner: &Phone, group: ChatId, user: &User) {
         role: v1::Role::Admin.into(),
         ..Default::default()
     };
-    owner.api().chats().set_role(role).await.unwrap();
+    owner.api().chats().set_role(role).await.expect("a role");
 }
 
 /// Reads a message as this person's device may see it.
@@ -224,7 +249,7 @@ pub async fn read(api: &Api, chat: ChatId, seq: u64) -> Result<v1::HistoryMessag
 pub fn text(message: &v1::HistoryMessage) -> Option<String> {
     let entry = message.entry.as_ref().expect("an entry");
     match content(entry) {
-        Content::Message(message) => Some(String::from_utf8(message.body.to_vec()).unwrap()),
+        Content::Message(message) => Some(String::from_utf8(message.body.to_vec()).expect("text")),
         Content::Erased(_) => None,
         other => panic!("no message: {other:?}"),
     }
