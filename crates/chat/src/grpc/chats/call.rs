@@ -90,7 +90,18 @@ changing!(
     RemoveMemberRequest,
     LeaveChatRequest,
     SetRoleRequest,
+    SetDescriptionRequest,
+    SetPolicyRequest,
 );
+by_field!(OfChat, chat_id, FreezeRequest);
+by_field!(Changing, request_id, FreezeRequest);
+
+impl Acting for v1::FreezeRequest {
+    /// Returns that no user is named, because only back ends in nobody's name freeze chats.
+    fn acting_user_id(&self) -> &str {
+        ""
+    }
+}
 
 /// The callers that may make a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +112,8 @@ pub enum Who {
     Anybody,
     /// Back ends in a user's name.
     BackEnd,
+    /// Back ends in nobody's name.
+    Nobody,
 }
 
 /// The conditions of a call about a chat, besides its caller.
@@ -164,6 +177,7 @@ impl Calls {
             Who::Person => self.callers.person(&metadata, acting, scope).await?,
             Who::Anybody => self.callers.read(&metadata, acting, scope).await?,
             Who::BackEnd => self.callers.back_end(&metadata, acting, scope).await?,
+            Who::Nobody => Caller::nobody(&metadata, scope)?,
         };
         Ok(Call {
             caller,
