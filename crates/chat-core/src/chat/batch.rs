@@ -335,8 +335,8 @@ impl Chat {
     }
 
     /// Refuses a message that the chat does not take from `sender`. A message of the system has no user as its sender,
-    /// so it needs no membership, and a block, which is between two people, does not concern it. Nor does it that the
-    /// operator froze the chat.
+    /// so it needs no membership, and a block, which is between two people, does not concern it. It is also taken while
+    /// the chat is frozen.
     fn takes_from(&self, sender: UserId) -> Result<(), Refusal> {
         if sender == UserId::SYSTEM {
             return Ok(());

@@ -1,5 +1,7 @@
 //! Tests of what the policy of a group, and frost, do to sends.
 
+use tern_types::Notice;
+
 use super::*;
 use crate::EntryKind;
 use crate::chat::{Member, Role};
@@ -190,6 +192,26 @@ fn a_frozen_chat_takes_messages_of_the_system_only() {
         sent(&frozen, entry(Message, UserId::SYSTEM, DeviceId::BACK_END)),
         Ok(())
     );
+}
+
+#[test]
+fn nobody_is_shown_typing_in_a_frozen_chat() {
+    let people = [UserId::random(), UserId::random()];
+    for frozen in [false, true] {
+        let mut shard = with(Snapshot {
+            frozen,
+            ..snapshot(ChatKind::Group, &people)
+        });
+        let (chat, user, at) = (chat(), people[0], shard.now);
+        let notice = Notice::Typing { stopped: false };
+        let effects = shard.tell(Event::Notice {
+            chat,
+            user,
+            notice,
+            at,
+        });
+        assert_eq!(effects.is_empty(), frozen, "{effects:?}");
+    }
 }
 
 /// The first message is not committed when the second one is looked at, and may never be.

@@ -1,6 +1,6 @@
-//! Begins the calls of `tern.v1.Chats`, all in the same order: it reads who calls and which chat the call is about,
-//! then checks whether this node owns the chat, and whether the caller may see it. A handler looks at the other fields
-//! of its request afterwards.
+//! Begins the calls of `tern.v1.Chats` and `tern.v1.Groups`, all in the same order: it reads who calls and which chat the
+//! call is about, then checks whether this node owns the chat, and whether the caller may see it. A handler looks at the
+//! other fields of its request afterwards.
 
 use tern_identity::principal::Scope;
 use tern_proto::{ApiError, parse, v1};
