@@ -2,17 +2,27 @@
 //! rules in a file of its own, and [`Action::rules`] names them all.
 
 mod add;
+mod freeze;
+mod hand_over;
 mod join;
 mod remove;
+#[cfg(test)]
+mod run_tests;
+mod set_description;
 mod set_picture;
+mod set_policy;
 mod set_role;
 mod set_title;
+mod succeed;
+
+use std::cmp::Reverse;
 
 use bytes::Bytes;
 use tern_types::{InviteId, RequestId, Seq, UserId};
 
 use super::entry::{EntryKind, Fingerprint, MediaRef, NewEntry, Sending};
 use super::group::{ChatKind, Group, Role};
+use super::policy::Policy;
 use super::{ChangeRefusal, Refusal};
 
 /// A change of a group that a member or a back end asks for.
@@ -34,9 +44,10 @@ pub struct Change {
 }
 
 impl Change {
-    /// Returns the entry that the change becomes. `action` is what is permitted of the change's action.
-    pub(crate) fn entry(&self, action: &Action) -> NewEntry {
-        let (kind, content) = (action.kind(), action.content(self.actor));
+    /// Returns the entry at `seq` that the change becomes. `action` is what is permitted of the change's action, and
+    /// `group` is as it was when that was decided.
+    pub(crate) fn entry(&self, action: &Action, group: &Group, seq: Seq) -> NewEntry {
+        let (kind, content) = (action.kind(), action.content_at(self.actor, group, seq));
         NewEntry {
             media: action.media(),
             sending: self.sending.clone(),
@@ -72,6 +83,26 @@ pub enum Action {
         /// The actor.
         user: UserId,
     },
+    /// Sets the description.
+    SetDescription(String),
+    /// Sets the policy.
+    SetPolicy(Policy),
+    /// Freezes the chat, or ends that.
+    Freeze(bool),
+    /// Makes a member an owner, and the owner who asks for it an admin.
+    HandOver {
+        /// The owner, who is the actor.
+        from: UserId,
+        /// The member.
+        to: UserId,
+    },
+    /// Removes the last owner, whom another member follows. Nobody asks for it: `Remove` becomes this.
+    Succeed {
+        /// The last owner.
+        owner: UserId,
+        /// The member who is the owner from then on.
+        heir: UserId,
+    },
     /// Stands for the actions of chats of every kind. No action is one of these so far, so that only tests make it.
     #[cfg(test)]
     OfEveryKind,
@@ -82,7 +113,8 @@ pub enum Action {
 pub enum Permitted {
     /// The group is in that state already, so there is no entry.
     Nothing,
-    /// The action becomes an entry. `Add` names only the users who are not members yet.
+    /// The action becomes an entry. `Add` names only the users who are not members yet, and `Remove` of the last owner
+    /// is [`Action::Succeed`].
     Entry(Action),
 }
 
@@ -91,8 +123,20 @@ trait Rules {
     /// Returns the kind of the entry that the action becomes.
     fn kind(&self) -> EntryKind;
 
-    /// Returns the content of that entry, an encoded `tern.v1.EntryContent`, if `actor` makes the change.
+    /// Returns the content of that entry, an encoded `tern.v1.EntryContent`, if `actor` makes the change. It depends on
+    /// nothing but the action, so that a repeated request has the same.
     fn content(&self, actor: UserId) -> Bytes;
+
+    /// Returns the content of the entry at `seq`, with what follows from the group as it was when the change was
+    /// permitted.
+    fn content_at(&self, actor: UserId, _group: &Group, _seq: Seq) -> Bytes {
+        self.content(actor)
+    }
+
+    /// Returns whether `actor` may make the change while the chat is frozen.
+    fn is_possible_while_frozen(&self, _actor: UserId) -> bool {
+        false
+    }
 
     /// Returns whether only groups may be changed in this way.
     fn is_for_groups(&self) -> bool {
@@ -134,6 +178,14 @@ impl Action {
                 invite: *invite,
                 user: *user,
             }),
+            Self::SetDescription(text) => ask(&set_description::SetDescription(text)),
+            Self::SetPolicy(policy) => ask(&set_policy::SetPolicy(*policy)),
+            Self::Freeze(frozen) => ask(&freeze::Freeze(*frozen)),
+            Self::HandOver { from, to } => ask(&hand_over::HandOver { from: *from, to: *to }),
+            Self::Succeed { owner, heir } => ask(&succeed::Succeed {
+                owner: *owner,
+                heir: *heir,
+            }),
             #[cfg(test)]
             Self::OfEveryKind => ask(&tests::OfEveryKind),
         }
@@ -150,9 +202,19 @@ impl Action {
     }
 
     /// Returns the content of the entry that the action becomes when `actor` makes the change: an encoded
-    /// `tern.v1.EntryContent`.
+    /// `tern.v1.EntryContent`, without what only the chat's owner knows.
     pub fn content(&self, actor: UserId) -> Bytes {
         self.rules(|rules| rules.content(actor))
+    }
+
+    /// Returns the content of the entry at `seq` that the action becomes, whole.
+    fn content_at(&self, actor: UserId, group: &Group, seq: Seq) -> Bytes {
+        self.rules(|rules| rules.content_at(actor, group, seq))
+    }
+
+    /// Returns whether the action ends somebody's membership.
+    pub(crate) fn removes(&self) -> bool {
+        matches!(self, Self::Remove(_) | Self::Succeed { .. })
     }
 
     /// Returns the media that the action's entry refers to.
@@ -187,6 +249,9 @@ pub(crate) fn permit(group: &Group, change: &Change) -> Result<Permitted, Change
         if rules.is_for_groups() && group.kind != ChatKind::Group {
             return Err(ChangeRefusal::NotAGroup);
         }
+        if group.frozen && change.actor != UserId::SYSTEM && !rules.is_possible_while_frozen(change.actor) {
+            return Err(Refusal::Frozen.into());
+        }
         rules.permit(group, change.actor, role)
     })
 }
@@ -204,6 +269,15 @@ fn at_least(role: Role, needed: Role) -> Result<(), ChangeRefusal> {
 fn is_last_owner(group: &Group, role: Role) -> bool {
     let owners = group.members.values().filter(|member| member.role == Role::Owner);
     role == Role::Owner && owners.count() == 1
+}
+
+/// Returns the member who becomes the owner if `owner`, the last one, goes: the admin who has been a member for the
+/// longest time or, if there is no admin, that member. Of those who joined by the same entry it is the one with the
+/// lowest id. `None` if nobody else is a member.
+fn heir(group: &Group, owner: UserId) -> Option<UserId> {
+    let others = group.members.iter().filter(|(user, _)| **user != owner);
+    let first = others.min_by_key(|(user, member)| (Reverse(member.role), member.joined, **user));
+    first.map(|(user, _)| *user)
 }
 
 #[cfg(test)]
@@ -241,12 +315,12 @@ mod tests {
 
     const NOT_A_MEMBER: ChangeRefusal = ChangeRefusal::Common(Refusal::NotAMember);
 
-    fn user(n: u128) -> UserId {
+    pub(super) fn user(n: u128) -> UserId {
         UserId(Uuid::from_u128(n))
     }
 
     /// Makes a chat in which user 1 is the owner, 2 an admin, and 3 and 4 are members; 9 is not in it.
-    fn chat(kind: ChatKind) -> Group {
+    pub(super) fn chat(kind: ChatKind) -> Group {
         let roles = [Role::Owner, Role::Admin, Role::Member, Role::Member];
         let members = roles.into_iter().zip(1..).map(|(role, n)| {
             let member = Member {
@@ -260,17 +334,18 @@ mod tests {
             title: "old".into(),
             picture: Some(media(1).media),
             members: members.collect(),
+            ..Group::default()
         }
     }
 
-    fn media(n: u128) -> MediaRef {
+    pub(super) fn media(n: u128) -> MediaRef {
         MediaRef {
             media: MediaId(Uuid::from_u128(n)),
             expires_at: Timestamp(n as i64),
         }
     }
 
-    fn asked(chat: &Group, actor: UserId, action: Action) -> Result<Permitted, ChangeRefusal> {
+    pub(super) fn asked(chat: &Group, actor: UserId, action: Action) -> Result<Permitted, ChangeRefusal> {
         let request = RequestId(Uuid::nil());
         permit(
             chat,
@@ -305,7 +380,7 @@ mod tests {
             (3, Action::Remove(user(4)), Err(ChangeRefusal::RoleTooLow)),
             (3, Action::Remove(user(9)), Err(ChangeRefusal::RoleTooLow)),
             (3, Action::Remove(user(3)), Ok(())),
-            (1, Action::Remove(user(1)), Err(ChangeRefusal::LastOwner)),
+            (1, Action::Remove(user(1)), Ok(())),
             (1, Action::SetRole(user(3), Role::Owner), Ok(())),
             (
                 1,

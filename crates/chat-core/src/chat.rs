@@ -6,10 +6,12 @@
 //! - [`authors`]: the senders of the newest entries
 //! - [`typists`]: the people who are typing
 //! - [`unread`]: the read mark that a send moves, and the sender's own messages after it
+//! - `sending`: who may send by the group's policy, and how soon after their last message
 
 pub mod authors;
 pub mod batch;
 pub mod command;
+mod sending;
 pub mod snapshot;
 pub mod typists;
 pub mod unread;
@@ -68,7 +70,7 @@ pub struct Chat {
     /// writer.
     stale: bool,
     blocked: bool,
-    /// The kind, title, picture and members.
+    /// The kind, title, picture, policy and members.
     group: Group,
     /// The data key; `None` until the first snapshot.
     key: Option<ChatKey>,
@@ -327,6 +329,9 @@ impl Chat {
         self.group.kind = snapshot.kind;
         self.group.title = snapshot.title;
         self.group.picture = snapshot.picture;
+        self.group.description = snapshot.description;
+        self.group.policy = snapshot.policy;
+        self.group.frozen = snapshot.frozen;
         self.key = Some(snapshot.key);
         self.head = snapshot.head;
         self.ordinal = snapshot.ordinal;
@@ -348,6 +353,9 @@ impl Chat {
         for (user, _, placed) in &snapshot.placed {
             if let Some(member) = self.group.members.get_mut(user) {
                 member.last_sent = member.last_sent.max(placed.seq);
+                if placed.is_message {
+                    member.last_message = member.last_message.max(Some(placed.sent_at));
+                }
             }
         }
         let mut answers = self.answer_placed(&snapshot.placed, &snapshot.looked_up);
@@ -430,8 +438,11 @@ impl Chat {
     }
 
     /// Returns whether the chat passes typing on: a direct chat does, a group only up to [`MAX_TYPING_MEMBERS`]
-    /// members.
+    /// members, and no chat that is frozen.
     pub(crate) fn takes_typing(&self) -> bool {
+        if self.group.frozen {
+            return false;
+        }
         match self.group.kind {
             ChatKind::Direct => true,
             ChatKind::Group => self.group.members.len() <= MAX_TYPING_MEMBERS,

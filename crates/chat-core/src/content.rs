@@ -7,7 +7,7 @@ use tern_proto::v1::entry_content::Content;
 use tern_types::{Seq, UserId};
 
 use crate::entry::Fingerprint;
-use crate::group::Role;
+use crate::role::Role;
 
 /// Returns the encoded content of a group's first entry.
 pub fn of_creation(title: &str, members: &[UserId]) -> Bytes {

@@ -31,7 +31,7 @@ pub enum EntryKind {
     MemberRemoved = 12,
     /// A member got another role.
     RoleChanged = 13,
-    /// The group got another title or picture.
+    /// The group got another title, picture, description or policy, or the chat was frozen.
     ChatUpdated = 14,
 }
 

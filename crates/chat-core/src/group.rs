@@ -1,7 +1,11 @@
-//! The part of a chat that changes are about: its kind, title, picture and members. [`crate::change`] has the rules for
-//! who may change it.
+//! The part of a chat that changes are about: its kind, title, picture, policy and members. [`crate::change`] has the
+//! rules for who may change it.
 
-use tern_types::{IdMap, MediaId, Seq, UserId};
+use tern_types::{IdMap, MediaId, Seq, Timestamp, UserId};
+
+use crate::policy::Policy;
+
+pub use crate::role::Role;
 
 /// The kind of a chat, as `tern.v1.ChatKind`. The number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,18 +15,6 @@ pub enum ChatKind {
     Direct = 1,
     /// A chat whose members come and go.
     Group = 2,
-}
-
-/// A member's role, as `tern.v1.Role`. The number is stored. A greater role may do more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(i16)]
-pub enum Role {
-    /// A member may send messages and leave.
-    Member = 1,
-    /// An admin may also add and remove members, and set title and picture.
-    Admin = 2,
-    /// An owner may also set roles.
-    Owner = 3,
 }
 
 /// A present member.
@@ -39,21 +31,30 @@ pub struct Member {
     /// The number of the member's own messages after their read mark that count as unread. They are unread for
     /// others, not for the member.
     pub own_unread: u32,
+    /// The first seq of the history that the member may read: `joined`, or a lower one if the group's policy had it so
+    /// when they joined.
+    pub history: Seq,
+    /// The time of the member's last message, by the wall clock, as far as it is known; `None` if it was long ago. Slow
+    /// mode depends on it.
+    pub last_message: Option<Timestamp>,
 }
 
 impl Member {
-    /// Returns a member whom the entry at `joined` has made one, and who has sent nothing yet.
+    /// Returns a member whom the entry at `joined` has made one, who has sent nothing yet, and who may read nothing from
+    /// before.
     pub fn joined_at(joined: Seq) -> Self {
         Self {
             role: Role::Member,
             joined,
             last_sent: Seq::ZERO,
             own_unread: 0,
+            history: joined,
+            last_message: None,
         }
     }
 }
 
-/// The kind, title, picture and members of a chat. A direct chat has two members, no title and no picture.
+/// The kind, title, picture, policy and members of a chat. A direct chat has two members, and of the rest the defaults.
 #[derive(Debug)]
 pub(crate) struct Group {
     /// The kind of the chat. Only a group may be changed.
@@ -64,6 +65,12 @@ pub(crate) struct Group {
     pub picture: Option<MediaId>,
     /// The present members.
     pub members: IdMap<UserId, Member>,
+    /// The description, which is empty for direct chats.
+    pub description: String,
+    /// The rules of the group.
+    pub policy: Policy,
+    /// True if the operator froze the chat: nobody but the system may send or change anything.
+    pub frozen: bool,
 }
 
 impl Default for Group {
@@ -74,6 +81,9 @@ impl Default for Group {
             title: String::new(),
             picture: None,
             members: IdMap::default(),
+            description: String::new(),
+            policy: Policy::default(),
+            frozen: false,
         }
     }
 }
@@ -84,9 +94,13 @@ impl Group {
         self.members.get(&user)
     }
 
-    /// Adds a member, who is entitled to the entries from `seq` on.
+    /// Adds a member, who is entitled to the entries from `seq` on, and may read what the policy says of those before.
     pub fn join(&mut self, user: UserId, seq: Seq) {
         debug_assert!(!self.members.contains_key(&user), "nobody joins twice");
-        self.members.insert(user, Member::joined_at(seq));
+        let member = Member {
+            history: self.policy.joiner_history.first(seq),
+            ..Member::joined_at(seq)
+        };
+        self.members.insert(user, member);
     }
 }

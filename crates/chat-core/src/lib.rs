@@ -5,7 +5,8 @@
 //! - `shown`: an entry as its readers are shown it
 //! - [`target`]: the rules for what may be done to a message that is in the log already
 //! - [`chat`]: one chat: its members, head, waiting commands and unsettled entries
-//! - `group`: the part of a chat that changes are about: its kind, title, picture and members
+//! - `group`: the part of a chat that changes are about: its kind, title, picture, policy and members; `role`: the
+//!   rights of a member; [`policy`]: who may do what in a group, and what those who join may read
 //! - [`change`]: the rules for who may make which change of a group, and how each changes the group
 //! - [`content`]: the content of entries, and the fingerprints of requests
 //! - [`receipts`]: the delivered and read watermarks of one chat
@@ -31,8 +32,10 @@ pub mod content;
 pub mod entry;
 mod group;
 mod outcome;
+pub mod policy;
 pub mod receipts;
 pub mod recent;
+mod role;
 pub mod shard;
 mod shown;
 pub mod target;

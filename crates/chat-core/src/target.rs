@@ -51,6 +51,8 @@ pub(crate) struct Actor<'a> {
     pub member: Option<&'a Member>,
     /// The kind of the chat.
     pub chat: ChatKind,
+    /// The lowest role that may pin messages in a group.
+    pub edit_role: Role,
 }
 
 impl Actor<'_> {
@@ -64,9 +66,15 @@ impl Actor<'_> {
         self.is_system() || self.member.is_some_and(runs)
     }
 
-    /// Returns whether the actor may see the entry at `seq`. Entries of an earlier membership do not count.
+    /// Returns whether the actor may pin messages: both people of a direct chat may, and in a group those with the role.
+    fn may_pin(&self) -> bool {
+        let may = |member: &Member| self.chat == ChatKind::Direct || member.role >= self.edit_role;
+        self.is_system() || self.member.is_some_and(may)
+    }
+
+    /// Returns whether the actor may see the entry at `seq` by their present membership. Earlier ones do not count.
     fn sees(&self, seq: Seq) -> bool {
-        self.is_system() || self.member.is_some_and(|member| seq >= member.joined)
+        self.is_system() || self.member.is_some_and(|member| seq >= member.history)
     }
 }
 
@@ -92,7 +100,7 @@ pub(crate) fn permit(
         EntryKind::Edit if own => within(windows.edit),
         EntryKind::Delete if actor.runs_chat() => Ok(()),
         EntryKind::Delete if own => within(windows.delete),
-        EntryKind::Pin if actor.chat == ChatKind::Direct || actor.runs_chat() => Ok(()),
+        EntryKind::Pin if actor.may_pin() => Ok(()),
         EntryKind::Reaction => Ok(()),
         _ => Err(Refusal::NotAllowed),
     }
@@ -119,7 +127,7 @@ mod tests {
     };
 
     /// Asks for `kind` at the message with seq 10, as user `by`: 0 is the system, 1 the owner, 2 an admin, 3 and 4 are
-    /// members, 5 joined after the message, 9 is no member.
+    /// members, 5 and 6 joined after the message, of whom 6 may read it, 9 is no member.
     fn asked(
         kind: EntryKind,
         chat: ChatKind,
@@ -132,14 +140,17 @@ mod tests {
             2 => Role::Admin,
             _ => Role::Member,
         };
+        let joined = Member::joined_at(if by == 5 || by == 6 { Seq(11) } else { Seq(1) });
         let member = Member {
             role,
-            ..Member::joined_at(if by == 5 { Seq(11) } else { Seq(1) })
+            history: if by == 6 { Seq(10) } else { joined.history },
+            ..joined
         };
         let actor = Actor {
             user: if by == 0 { UserId::SYSTEM } else { user(by) },
             member: (by > 0 && by < 9).then_some(&member),
             chat,
+            edit_role: Role::Admin,
         };
         permit(kind, Seq(10), target, &actor, Timestamp(at), Windows::default())
     }
@@ -167,6 +178,8 @@ mod tests {
             (Reaction, Group, 4, 1_000 * HOUR, Ok(())),
             (Reaction, Group, 5, 0, Err(TargetNotFound)),
             (Delete, Group, 5, 0, Err(TargetNotFound)),
+            (Reaction, Group, 6, 0, Ok(())),
+            (Delete, Group, 6, 0, Err(NotAllowed)),
             (Pin, Group, 4, 0, Err(NotAllowed)),
             (Pin, Group, 3, 0, Err(NotAllowed)),
             (Pin, Group, 2, 1_000 * HOUR, Ok(())),
@@ -175,6 +188,34 @@ mod tests {
         for (kind, chat, by, at, expected) in cases {
             let actual = asked(kind, chat, by, at, Some(MESSAGE));
             assert_eq!(actual, expected, "{kind:?} in a {chat:?} by {by} at {at}");
+        }
+    }
+
+    #[test]
+    fn the_role_that_may_pin_is_that_of_the_policy() {
+        use ChatKind::{Direct, Group};
+        let cases = [
+            (Group, Role::Member, Role::Member, Ok(())),
+            (Group, Role::Admin, Role::Member, Err(Refusal::NotAllowed)),
+            (Group, Role::Owner, Role::Admin, Err(Refusal::NotAllowed)),
+            (Group, Role::Owner, Role::Owner, Ok(())),
+            (Direct, Role::Owner, Role::Member, Ok(())),
+        ];
+        for (chat, edit_role, role, expected) in cases {
+            let member = Member {
+                role,
+                ..Member::joined_at(Seq(1))
+            };
+            let (user, member) = (user(4), Some(&member));
+            let actor = Actor {
+                user,
+                member,
+                chat,
+                edit_role,
+            };
+            let (pin, target, windows) = (EntryKind::Pin, Some(MESSAGE), Windows::default());
+            let actual = permit(pin, Seq(10), target, &actor, Timestamp(0), windows);
+            assert_eq!(actual, expected, "a {role:?} in a {chat:?}, {edit_role:?} needed");
         }
     }
 

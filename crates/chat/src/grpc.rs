@@ -2,8 +2,8 @@
 //!
 //! - [`gateway_link`]: serves the three streams of the gateways' links
 //! - [`node`]: serves the calls from other nodes
-//! - [`chats`], [`inbox`]: serve the public unary calls, which come through a gateway
-//! - `parsed`: parses the fields that their requests have in common; [`caller`]: finds the user that a call acts as;
+//! - [`chats`], [`groups_service`], [`inbox`]: serve the public unary calls, which come through a gateway
+//! - `parsed`, `policy`: parse the fields that their requests have in common, and a group's policy; [`caller`]: finds the user that a call acts as;
 //!   [`groups`]: makes groups; [`sends`]: sends a message; [`views`]: converts chats for their readers; [`read_marks`]:
 //!   asks owners for read marks that the store does not have yet
 //! - [`invites`]: handles the calls about invite links and requests to join
@@ -19,6 +19,7 @@ pub mod chats;
 pub mod cluster;
 pub mod gateway_link;
 pub mod groups;
+pub mod groups_service;
 pub mod inbox;
 pub mod invites;
 pub mod message;
@@ -26,6 +27,7 @@ pub mod message_receipts;
 pub mod message_trace;
 pub mod node;
 mod parsed;
+mod policy;
 pub mod read_marks;
 pub mod sends;
 pub mod views;

@@ -12,6 +12,7 @@ use tern_proto::internal::chat_link_server::ChatLinkServer;
 use tern_proto::internal::chat_node_server::ChatNodeServer;
 use tern_proto::internal::chat_shards_server::ChatShardsServer;
 use tern_proto::v1::chats_server::ChatsServer;
+use tern_proto::v1::groups_server::GroupsServer;
 use tern_proto::v1::inbox_server::InboxServer;
 use tern_store::Pools;
 use tern_store::postgres::cell_connect_options;
@@ -28,6 +29,7 @@ use crate::grpc::admin::AdminService;
 use crate::grpc::chats::ChatsService;
 use crate::grpc::gateway_link::{self, LinkService};
 use crate::grpc::groups::Groups;
+use crate::grpc::groups_service::GroupsService;
 use crate::grpc::inbox::InboxService;
 use crate::grpc::node::NodeService;
 use crate::grpc::read_marks::ReadMarks;
@@ -135,6 +137,7 @@ impl ChatNode {
     fn add_services(&self, routes: &mut RoutesBuilder) {
         let (pools, master) = (self.pools.clone(), self.master.clone());
         let inbox = InboxService::new(self.writes(), pools.clone(), master.clone());
+        let groups = GroupsService::new(self.writes(), pools.clone(), master.clone());
         let node = NodeService::new(self.writes(), pools.clone(), self.epoch.clone());
         let admin = Arc::new(AdminService {
             ctx: self.ctx.clone(),
@@ -149,6 +152,7 @@ impl ChatNode {
             .add_service(ChatAdminServer::from_arc(admin.clone()))
             .add_service(ChatShardsServer::from_arc(admin))
             .add_service(ChatsServer::new(self.chats()).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(GroupsServer::new(groups).max_decoding_message_size(MAX_REQUEST_BYTES))
             .add_service(InboxServer::new(inbox).max_decoding_message_size(MAX_REQUEST_BYTES));
     }
 

@@ -11,13 +11,13 @@
 //!   changes
 //! - [`heads`]: locks the heads of chats; [`by_chat`]: does work on many chats, and can leave out locked ones
 //! - [`settle`], [`ack`]: write the inbox
-//! - [`load`]: loads a chat in one snapshot
+//! - [`load`]: loads a chat in one snapshot; [`last_messages`]: reads what slow mode depends on
 //! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: decides who may be added to a group, and adds
 //!   them; [`strangers`]: limits how many new strangers a person may meet
 //! - [`doors`]: reads a group as those meet it who come from outside; [`invites`]: makes and uses invite links;
 //!   [`join_requests`]: keeps who asks to join
-//! - [`entries`]: reads windows of logs for devices, and history for people; [`history`]: reads messages as they are
-//!   now; [`timeline`]: reads those of all chats of a user
+//! - [`entries`]: reads windows of logs for devices, and history for people; [`readable`]: says which parts of a log
+//!   these may read; [`history`]: reads messages as they are now; [`timeline`]: reads those of all chats of a user
 //! - [`listing`]: reads chats as their members see them; [`inboxes`]: reads what waits for devices
 //! - [`devices`]: links a device to its user's chats, or revokes it
 //! - [`people`]: reads and locks users, devices, blocks and contacts; [`written`]: finds out who has written to whom
@@ -40,9 +40,12 @@ pub mod inspect;
 pub mod invites;
 pub mod join_requests;
 pub mod joining;
+pub mod last_messages;
 pub mod listing;
 pub mod load;
 pub mod people;
+mod policy;
+pub mod readable;
 pub mod seal;
 pub mod settle;
 pub mod strangers;

@@ -85,11 +85,12 @@ pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
 }
 
 /// The names of the services whose methods clients may call.
-pub const SERVICES: [&str; 8] = [
+pub const SERVICES: [&str; 9] = [
     "tern.v1.Users",
     "tern.v1.Devices",
     "tern.v1.Auth",
     "tern.v1.Chats",
+    "tern.v1.Groups",
     "tern.v1.Inbox",
     "tern.v1.PresenceQuery",
     "tern.v1.Media",
@@ -102,7 +103,7 @@ fn target(service: &str, method: &str) -> Option<Target> {
         "Users" | "Devices" | "Auth" => Some(Target::Accounts),
         "Media" => Some(Target::Media),
         "Chats" if WITHOUT_CHAT.contains(&method) => Some(Target::AnyChat),
-        "Chats" | "Inbox" => Some(Target::Chat),
+        "Chats" | "Groups" | "Inbox" => Some(Target::Chat),
         ADMIN if ACCOUNTS_ADMIN.contains(&method) => Some(Target::Accounts),
         ADMIN if ANY_CHAT_ADMIN.contains(&method) => Some(Target::AnyChat),
         ADMIN if method == "ListSessions" => Some(Target::PresenceOwner),
@@ -147,6 +148,7 @@ mod tests {
             target("/tern.v1.Chats/ListUndelivered"),
             Some((Target::AnyChat, true))
         );
+        assert_eq!(target("/tern.v1.Groups/Freeze"), Some((Target::Chat, true)));
         assert_eq!(target("/tern.v1.Inbox/Fetch"), Some((Target::Chat, true)));
         assert_eq!(target("/tern.v1.Media/GetDownload"), Some((Target::Media, true)));
         assert_eq!(target("/tern.v1.Messaging/Stream"), None);

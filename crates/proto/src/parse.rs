@@ -49,6 +49,18 @@ pub fn name(field: &'static str, name: String, max: usize) -> Result<String, Api
     text(field, name, max)
 }
 
+/// Checks a text that people read, and that may have several lines. Returns `Err` if it has more than `max` UTF-8 bytes,
+/// or a control character other than the line feed.
+pub fn paragraphs(field: &'static str, text: String, max: usize) -> Result<String, ApiError> {
+    if text.contains(|char: char| char.is_control() && char != '\n') {
+        return Err(ApiError::invalid(
+            field,
+            "must not contain control characters other than line feeds",
+        ));
+    }
+    self::text(field, text, max)
+}
+
 /// Returns whether `char` is a control character, or Unicode's line or paragraph separator.
 fn breaks_a_line(char: char) -> bool {
     char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
@@ -99,5 +111,16 @@ mod tests {
             assert_eq!(error.field, Some("title"), "{bad:?}: {error}");
         }
         assert!(name(&"x".repeat(21)).is_err());
+    }
+
+    #[test]
+    fn paragraphs_are_lines_without_other_control_characters() {
+        let check = |text: &str| paragraphs("description", text.to_owned(), 20);
+        for good in ["", "Lunch", "a\nb\n\nc", "a\u{2028}b", &"x".repeat(20)] {
+            assert_eq!(check(good).unwrap(), good);
+        }
+        for bad in ["a\rb", "a\tb", "\u{1b}[31mred", "a\0b", "\u{85}", &"x".repeat(21)] {
+            assert_eq!(check(bad).unwrap_err().field, Some("description"), "{bad:?}");
+        }
     }
 }

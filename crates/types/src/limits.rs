@@ -33,6 +33,8 @@ pub const CATCH_UP_WINDOW: u32 = 256;
 pub const MAX_SENDS_IN_FLIGHT: usize = 128;
 /// The longest title or display name in UTF-8 bytes.
 pub const MAX_NAME_BYTES: usize = 256;
+/// The longest description of a group in UTF-8 bytes. A group's state in memory has it, so it is a few paragraphs.
+pub const MAX_DESCRIPTION_BYTES: usize = 2048;
 /// The longest reaction in bytes.
 pub const MAX_REACTION_BYTES: usize = 64;
 /// The number of days for which the same request_id gives the same result (rule 5).

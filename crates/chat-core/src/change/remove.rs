@@ -1,12 +1,13 @@
 //! The action that removes a member. An admin or an owner may remove members whose role is not higher than theirs, and
-//! everybody may leave. The last owner stays while there are other members.
+//! everybody may leave, also while the chat is frozen. If the last owner is removed while there are other members, one of
+//! them follows.
 
 use bytes::Bytes;
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 use tern_types::{Seq, UserId};
 
-use super::{Action, Permitted, Rules, at_least, is_last_owner};
+use super::{Action, Permitted, Rules, at_least, heir, is_last_owner};
 use crate::ChangeRefusal;
 use crate::content::encode;
 use crate::entry::EntryKind;
@@ -27,6 +28,10 @@ impl Rules for Remove {
         }))
     }
 
+    fn is_possible_while_frozen(&self, actor: UserId) -> bool {
+        self.0 == actor
+    }
+
     fn permit(&self, group: &Group, actor: UserId, role: Role) -> Result<Permitted, ChangeRefusal> {
         let user = self.0;
         if actor != user {
@@ -38,10 +43,11 @@ impl Rules for Remove {
         if actor != user {
             at_least(role, member.role)?;
         }
-        if is_last_owner(group, member.role) && group.members.len() > 1 {
-            return Err(ChangeRefusal::LastOwner);
-        }
-        Ok(Permitted::Entry(Action::Remove(user)))
+        let heir = heir(group, user).filter(|_| is_last_owner(group, member.role));
+        Ok(Permitted::Entry(match heir {
+            Some(heir) => Action::Succeed { owner: user, heir },
+            None => Action::Remove(user),
+        }))
     }
 
     fn apply(&self, group: &mut Group, _: Seq) {

@@ -1,4 +1,4 @@
-//! The action that gives the group another picture, or none. An admin or an owner may do it.
+//! The action that gives the group another picture, or none. The group's policy says which role may do it.
 
 use bytes::Bytes;
 use tern_proto::v1;
@@ -27,7 +27,7 @@ impl Rules for SetPicture {
     }
 
     fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, ChangeRefusal> {
-        at_least(role, Role::Admin)?;
+        at_least(role, group.policy.edit_role)?;
         Ok(if group.picture == self.0.map(|picture| picture.media) {
             Permitted::Nothing
         } else {

@@ -1,4 +1,4 @@
-//! The action that gives the group another title. An admin or an owner may do it.
+//! The action that gives the group another title. The group's policy says which role may do it.
 
 use bytes::Bytes;
 use tern_proto::v1;
@@ -25,7 +25,7 @@ impl Rules for SetTitle<'_> {
     }
 
     fn permit(&self, group: &Group, _: UserId, role: Role) -> Result<Permitted, ChangeRefusal> {
-        at_least(role, Role::Admin)?;
+        at_least(role, group.policy.edit_role)?;
         Ok(if group.title == self.0 {
             Permitted::Nothing
         } else {

@@ -98,7 +98,8 @@ impl Chat {
             let Some(front) = self.queue.front() else { break };
             let alone = matches!(front.command, Command::Change(_));
             let full = batch.bytes() + front.command.bytes() > room;
-            if !batch.entries.is_empty() && (alone || full || batch.meets(&front.command)) {
+            let waits = || batch.meets(&front.command) || self.follows_too_soon(&batch, &front.command);
+            if !batch.entries.is_empty() && (alone || full || waits()) {
                 break;
             }
             let Some(waiting) = self.queue.pop_front() else {
@@ -198,12 +199,15 @@ impl Chat {
             self.typists.wrote(sender, now);
             if let Some(member) = self.group.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
+                if placed.is_message {
+                    member.last_message = Some(entry.sent_at);
+                }
                 member.own_unread = member.own_unread.saturating_add(entry.new.counts.into());
             }
         }
         if let Some(action) = batch.change {
             action.apply(&mut self.group, batch.expected.next());
-            if matches!(action, Action::Remove(_)) {
+            if action.removes() {
                 // The receipts of a member who has left are forgotten.
                 let members = self.group.members.keys().copied().collect();
                 self.receipts.retain(&members);
@@ -304,11 +308,13 @@ impl Chat {
     /// answered: a repeated request gets its result even if its ticket has expired since.
     fn takes(&self, entry: &NewEntry, wall: Timestamp, windows: Windows) -> Result<(), Refusal> {
         self.takes_from(entry.sender)?;
+        self.policy_allows(entry, wall)?;
         if let Some(about) = &entry.about {
             let actor = Actor {
                 user: entry.sender,
                 member: self.member(entry.sender),
                 chat: self.kind(),
+                edit_role: self.group.policy.edit_role,
             };
             let target = self.target(about.target);
             target::permit(entry.kind, about.target, target, &actor, wall, windows)?;
@@ -322,13 +328,15 @@ impl Chat {
         let Permitted::Entry(action) = change::permit(&self.group, change)? else {
             return Ok(None);
         };
-        let new = change.entry(&action);
+        // A change is the only entry of its batch.
+        let new = change.entry(&action, &self.group, self.head.next());
         in_time(&new.media, wall)?;
         Ok(Some((Arc::new(new), Some(action))))
     }
 
     /// Refuses a message that the chat does not take from `sender`. A message of the system has no user as its sender,
-    /// so it needs no membership, and a block, which is between two people, does not concern it.
+    /// so it needs no membership, and a block, which is between two people, does not concern it. It is also taken while
+    /// the chat is frozen.
     fn takes_from(&self, sender: UserId) -> Result<(), Refusal> {
         if sender == UserId::SYSTEM {
             return Ok(());
@@ -336,6 +344,9 @@ impl Chat {
         self.member(sender).ok_or(Refusal::NotAMember)?;
         if self.is_blocked() {
             return Err(Refusal::NotAccepted);
+        }
+        if self.group.frozen {
+            return Err(Refusal::Frozen);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tern_types::{MediaId, RequestId, Seq, Timestamp, UserId};
 
 use crate::group::{ChatKind, Member};
+use crate::policy::Policy;
 use crate::receipts::Watermark;
 use crate::recent::Placed;
 use crate::target::Target;
@@ -58,6 +59,12 @@ pub struct Snapshot {
     pub last_sent_at: Timestamp,
     /// True if one of a direct chat's two people has blocked the other. It is false for groups.
     pub blocked: bool,
+    /// The description; empty for direct chats.
+    pub description: String,
+    /// The rules of a group; the default for direct chats.
+    pub policy: Policy,
+    /// True if the operator froze the chat.
+    pub frozen: bool,
 }
 
 impl Snapshot {
@@ -78,6 +85,9 @@ impl Snapshot {
             targets: Vec::new(),
             last_sent_at: Timestamp::default(),
             blocked: false,
+            description: String::new(),
+            policy: Policy::default(),
+            frozen: false,
         }
     }
 }

@@ -21,8 +21,8 @@ pub enum DropReason {
     NotLoaded,
     /// The notice waited too long, for example for its chat to be loaded.
     Stale,
-    /// The person is not a member, or the chat passes no such notice on: it has too many members, or one person has
-    /// blocked the other.
+    /// The person is not a member, or the chat passes no such notice on: it has too many members, it is frozen, or one
+    /// person has blocked the other.
     NotTaken,
     /// The others were told the same a moment ago; or the person stopped something that the others do not see.
     Throttled,

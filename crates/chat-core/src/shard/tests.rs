@@ -9,6 +9,7 @@ mod loads;
 mod marks;
 mod members;
 mod patience;
+mod policy;
 mod receipts;
 mod restores;
 mod settles;

@@ -273,7 +273,28 @@ impl Memory {
                     devices,
                 });
             }
-            Action::SetRole(..) | Action::SetTitle(_) | Action::SetPicture(_) => {}
+            Action::HandOver { from, to } => {
+                self.set_role(*from, Role::Admin);
+                self.set_role(*to, Role::Owner);
+            }
+            Action::Succeed { owner, heir } => {
+                self.change(&Action::Remove(*owner));
+                self.set_role(*heir, Role::Owner);
+            }
+            Action::SetRole(user, role) => self.set_role(*user, *role),
+            Action::SetTitle(_)
+            | Action::SetPicture(_)
+            | Action::SetDescription(_)
+            | Action::SetPolicy(_)
+            | Action::Freeze(_) => {}
+        }
+    }
+
+    /// Gives a present member another role.
+    fn set_role(&mut self, user: UserId, role: Role) {
+        let open = self.members.iter_mut().filter(|interval| interval.left.is_none());
+        for interval in open.filter(|interval| interval.user == user) {
+            interval.role = role;
         }
     }
 

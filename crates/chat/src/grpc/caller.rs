@@ -46,6 +46,16 @@ impl Caller {
         }
     }
 
+    /// Reads a back end that calls in nobody's name, by a call that names no user. Fails for devices, and without the
+    /// scope.
+    pub fn nobody(metadata: &MetadataMap, scope: Scope) -> Result<Self, ApiError> {
+        Principal::read(metadata)?.key(scope)?;
+        Ok(Self {
+            user: UserId::SYSTEM,
+            device: None,
+        })
+    }
+
     /// Returns whether a back end calls in nobody's name. Such a caller sees every chat and is a member of none.
     pub fn is_nobody(self) -> bool {
         self.user == UserId::SYSTEM
@@ -154,6 +164,20 @@ mod tests {
         }
         .write(&mut metadata);
         metadata
+    }
+
+    #[test]
+    fn only_a_back_end_with_the_scope_is_nobody() {
+        let (user, device) = (UserId::random(), DeviceId::random());
+        let mut phone = MetadataMap::new();
+        Principal::Device { user, device }.write(&mut phone);
+        let read = |metadata: &MetadataMap| {
+            let caller = Caller::nobody(metadata, Scope::ChatsWrite);
+            caller.map_err(|error| error.reason)
+        };
+        assert!(read(&key(Scope::ChatsWrite)).unwrap().is_nobody());
+        assert_eq!(read(&phone), Err(ErrorReason::NotForDevices));
+        assert_eq!(read(&key(Scope::ChatsRead)), Err(ErrorReason::ScopeMissing));
     }
 
     #[test]

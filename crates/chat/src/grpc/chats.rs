@@ -2,7 +2,7 @@
 //! store or the chat's shard, and converts the result. A handler fails for the reasons that the comments in
 //! `proto/tern/v1/chats.proto` name, and with UNAVAILABLE if the store or the chat's owner cannot be reached.
 //!
-//! - `changing`: makes and changes groups
+//! - `changing`: makes and changes groups; `running`: says how they are run, for `tern.v1.Groups`
 //! - `reading`: reads chats, members and entries
 //! - `history`: reads messages as they are now
 //! - `timeline`: reads the messages of all chats of a user, for back ends
@@ -10,12 +10,13 @@
 //! - `call`: begins every call: it reads the caller and the chat, and checks rights
 //! - `heads`: reads chats as the answers show them
 
-pub mod call;
+pub(super) mod call;
 mod changing;
 mod heads;
 mod history;
 mod reading;
 mod receipts;
+pub(super) mod running;
 mod timeline;
 
 use tern_identity::ticket::Tickets;

@@ -36,8 +36,12 @@ pub fn chat(view: ChatView, caller: Caller) -> v1::Chat {
         unread_mention_count,
         first_unread_mention_seq,
         picture_media_id: view.picture.map(|media| media.to_string()).unwrap_or_default(),
+        description: view.description,
+        policy: (view.kind == ChatKind::Group).then(|| view.policy.to_wire()),
+        frozen: view.frozen,
         join_request_count: view.join_requests,
-        ..Default::default()
+        history_from_seq: view.history_from.0,
+        ..v1::Chat::default()
     }
 }
 

@@ -11,8 +11,9 @@ use tonic::Status;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
 use tern_chat_core::shard::Event;
-use tern_chat_core::{Origin, Outcome};
+use tern_chat_core::{Change, Origin, Outcome};
 
+use crate::answer;
 use crate::ownership::{NotOwner, Ownership};
 use crate::shard_loop::Shards;
 use crate::shard_loop::effects::Calls;
@@ -64,6 +65,20 @@ impl Writes {
             )),
             outcome => answer(outcome).ok_or_else(of_another_kind),
         }
+    }
+}
+
+impl Writes {
+    /// Has the chat's shard make the change. Returns the seq of its entry, or 0 if nothing was to be changed.
+    ///
+    /// # Errors
+    ///
+    /// The change was refused, or [`Self::call`] fails.
+    pub async fn change(&self, chat: ChatId, change: Change) -> Result<u64, Status> {
+        let event = |origin| Event::Change { origin, chat, change };
+        let changed = self.call(chat, event, Outcome::changed).await?;
+        let place = changed.map_err(|refusal| answer::change_to_error(&refusal))?;
+        Ok(place.map_or(0, |place| place.seq.0))
     }
 }
 

@@ -2,11 +2,16 @@
 //! file of its own, as its rules are in `tern_chat_core::change`.
 
 mod add;
+mod freeze;
+mod hand_over;
 mod join;
 mod remove;
+mod set_description;
 mod set_picture;
+mod set_policy;
 mod set_role;
 mod set_title;
+mod succeed;
 
 use std::time::Duration;
 
@@ -74,6 +79,19 @@ pub async fn change(
         Some(Action::Join { invite, user }) => {
             let (invite, user) = (*invite, *user);
             run(db, batch, patience, &join::Join { invite, user }).await
+        }
+        Some(Action::SetDescription(text)) => {
+            run(db, batch, patience, &set_description::SetDescription(text)).await
+        }
+        Some(Action::SetPolicy(policy)) => run(db, batch, patience, &set_policy::SetPolicy(*policy)).await,
+        Some(Action::Freeze(frozen)) => run(db, batch, patience, &freeze::Freeze(*frozen)).await,
+        Some(Action::HandOver { from, to }) => {
+            let (from, to) = (*from, *to);
+            run(db, batch, patience, &hand_over::HandOver { from, to }).await
+        }
+        Some(Action::Succeed { owner, heir }) => {
+            let (owner, heir) = (*owner, *heir);
+            run(db, batch, patience, &succeed::Succeed { owner, heir }).await
         }
     }
 }

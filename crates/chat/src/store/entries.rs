@@ -10,6 +10,7 @@ use tern_chat_core::content::of_erased;
 use tern_store::{Pools, millis};
 
 use super::ReadError;
+use super::readable::readable;
 use super::seal::{MasterKey, Sealer, Turn};
 
 /// Names two further columns of the table `messages` under this alias: the kind of an entry, and for an edit or reaction
@@ -30,7 +31,7 @@ macro_rules! erased {
 }
 pub(super) use erased;
 
-/// Selects the entries of a chat ($1) that a user ($2) may read, ascending from seq $3, at most $4. The statement
+/// Selects the entries of a chat ($1) that a user ($2) is entitled to, ascending from seq $3, at most $4. The statement
 /// itself limits them to the user's intervals of membership (fine print 6). `joins` is true for the entry that begins
 /// an interval, unless it is the log's first.
 ///
@@ -57,25 +58,25 @@ SELECT * FROM (
 ) w WHERE w.bytes_before < $5 ORDER BY w.seq"
 );
 
-/// Selects the messages, and what was done to them (kinds below 10), of a chat ($1) that a user ($2) may read, descending from below
-/// seq $3, bounded as in [`UPWARDS`].
+/// Selects the messages, and what was done to them (kinds below 10), of a chat ($1) that a user ($2) may read, also those
+/// of before they joined, descending from below seq $3, bounded as in [`UPWARDS`].
 pub const DOWNWARDS: &str = concat!(
     "
 SELECT * FROM (
     SELECT e.*, count(*) OVER () AS found,
            sum(octet_length(e.body)) OVER (ORDER BY e.seq DESC) - octet_length(e.body) AS bytes_before
-    FROM members i CROSS JOIN LATERAL (
+    FROM ",
+    readable!("$1", "$2"),
+    " i CROSS JOIN LATERAL (
         SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
     erased!("m"),
     ", ",
     millis!("m.sent_at"),
     " AS sent_at
         FROM messages m
-        WHERE m.chat_id = $1 AND m.seq >= i.joined_seq
-            AND m.seq <= least($3 - 1, coalesce(i.left_seq, 9223372036854775807)) AND m.kind < 10
+        WHERE m.chat_id = $1 AND m.seq >= i.from_seq AND m.seq <= least($3 - 1, i.to_seq) AND m.kind < 10
         ORDER BY m.seq DESC LIMIT $4
     ) e
-    WHERE i.chat_id = $1 AND i.user_id = $2
     ORDER BY e.seq DESC LIMIT $4
 ) w WHERE w.bytes_before < $5 ORDER BY w.seq DESC"
 );

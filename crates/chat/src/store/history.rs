@@ -13,6 +13,7 @@ use tern_store::{Pools, millis};
 
 use super::ReadError;
 use super::entries::{budget, entry, erased, more, sealer};
+use super::readable::{Parts, readable};
 use super::seal::{MasterKey, Sealer, Turn};
 
 pub mod places;
@@ -42,7 +43,7 @@ macro_rules! message_columns {
 pub(super) use message_columns;
 
 /// Joins places `p` in the log of a chat with their messages, and with what was done to these as far as a user may read
-/// it. The edit is the last one that the user may read, not one of a time when they were no member (rule 7).
+/// it. The edit is the last one that the user may read (rule 7).
 ///
 /// Each row is probed by `LATERAL … LIMIT`. As joins the planner would read a whole chat, or all that was ever done to
 /// messages, for each message of the page.
@@ -71,7 +72,7 @@ macro_rules! message_joins {
             " AND i.user_id = ",
             $user,
             "
-                                AND t.seq BETWEEN i.joined_seq AND coalesce(i.left_seq, t.seq))
+                                AND t.seq BETWEEN coalesce(i.history_seq, i.joined_seq) AND coalesce(i.left_seq, t.seq))
             ORDER BY t.seq DESC LIMIT 1
         ) ed ON true
         LEFT JOIN LATERAL (
@@ -101,16 +102,18 @@ SELECT * FROM (
             message_columns!(),
             "
         FROM (
-            SELECT p.seq FROM members i CROSS JOIN LATERAL (
+            SELECT p.seq FROM ",
+            readable!("$1", "$2"),
+            " i CROSS JOIN LATERAL (
                 SELECT x.seq FROM ",
             $source,
             " x WHERE x.chat_id = $1
-                    AND x.seq BETWEEN greatest($3, i.joined_seq) AND least($4, coalesce(i.left_seq, $4))",
+                    AND x.seq BETWEEN greatest($3, i.from_seq) AND least($4, i.to_seq)",
             $only,
             " ORDER BY x.seq ",
             $order,
             " LIMIT $5
-            ) p WHERE i.chat_id = $1 AND i.user_id = $2 ORDER BY p.seq ",
+            ) p ORDER BY p.seq ",
             $order,
             " LIMIT $5
         ) p",
@@ -153,11 +156,6 @@ pub const EDITS: [&str; 2] = pages!(
 /// Selects the seq of the entry that a request ($3) of a user ($2) became in a chat ($1).
 pub const SEQ_OF_REQUEST: &str =
     "SELECT seq FROM messages WHERE chat_id = $1 AND sender_user = $2 AND request_id = $3";
-
-/// Selects the lowest and the highest seq of a chat ($1) that a user ($2) may read; null if they never were a member.
-pub const READABLE: &str = "
-SELECT min(m.joined_seq), max(coalesce(m.left_seq, h.head_seq)) FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
-WHERE m.chat_id = $1 AND m.user_id = $2";
 
 /// The messages that a page has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,6 +217,9 @@ pub struct Page {
     pub messages: Vec<v1::HistoryMessage>,
     /// The seq below or above which the next page begins; `None` if there are no more messages in this direction.
     pub next: Option<Seq>,
+    /// The parts of the log that the reader may not read, as far as the page passes them: between its messages, and
+    /// between it and its neighbours. They are ascending. The next page begins beyond them.
+    pub gaps: Vec<v1::Gap>,
 }
 
 /// The reader of a chat's history.
@@ -237,9 +238,10 @@ pub struct Reader<'a> {
 impl Reader<'_> {
     /// Reads a page.
     pub async fn page(self, only: Only, from: Begin, bounds: Bounds) -> Result<Page, ReadError> {
-        let Some((first, last)) = self.readable().await? else {
+        let Some(parts) = Parts::read(self.pools.of(self.chat), self.chat, self.user).await? else {
             return Ok(Page::default());
         };
+        let (first, last) = (parts.first, parts.last);
         let (low, high) = range(only, from, (first, last));
         if low > high {
             return Ok(Page::default());
@@ -254,9 +256,15 @@ impl Reader<'_> {
             (None, Begin::Below(_)) => (low > first).then_some(low),
             (None, Begin::Above(_)) => (high < last).then_some(high),
         };
+        let next = next.map(|next| beyond(&parts, from, next));
+        let gaps = match from {
+            Begin::Below(_) => parts.gaps_among(next.unwrap_or(first), high),
+            Begin::Above(_) => parts.gaps_among(low, next.unwrap_or(last)),
+        };
         Ok(Page {
             messages: self.messages(&rows).await?,
             next,
+            gaps,
         })
     }
 
@@ -278,18 +286,6 @@ impl Reader<'_> {
             .fetch_optional(self.pools.of(self.chat))
             .await?;
         Ok(seq.map(Seq::from_i64))
-    }
-
-    /// Returns the lowest and the highest seq that the reader may have; `None` if they never were a member.
-    async fn readable(self) -> sqlx::Result<Option<(Seq, Seq)>> {
-        let (first, last): (Option<i64>, Option<i64>) = sqlx::query_as(READABLE)
-            .bind(self.chat.0)
-            .bind(self.user.0)
-            .fetch_one(self.pools.of(self.chat))
-            .await?;
-        Ok(first
-            .zip(last)
-            .map(|(first, last)| (Seq::from_i64(first), Seq::from_i64(last))))
     }
 
     async fn rows(
@@ -349,6 +345,15 @@ fn range(only: Only, from: Begin, (first, last): (Seq, Seq)) -> (Seq, Seq) {
             let low = seq.next().max(first);
             (low, Seq(low.0.saturating_add(further)).min(last))
         }
+    }
+}
+
+/// Returns where the page after `next` begins, if it would otherwise begin in a gap: beyond it, so that no page ends
+/// within a gap.
+fn beyond(parts: &Parts, from: Begin, next: Seq) -> Seq {
+    match from {
+        Begin::Below(_) => parts.gap_at(next.previous()).map_or(next, |(first, _)| first),
+        Begin::Above(_) => parts.gap_at(next.next()).map_or(next, |(_, last)| last),
     }
 }
 

@@ -5,6 +5,7 @@ use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
 use uuid::Uuid;
 
 use tern_chat_core::Role;
+use tern_chat_core::policy::JoinerHistory;
 
 use super::join_requests::REQUEST_FOR;
 use super::people::{self, Devices};
@@ -40,11 +41,15 @@ SELECT EXISTS (
         AND (SELECT e.sender_user FROM messages e WHERE e.chat_id = $1 AND e.seq = newest.left_seq LIMIT 1)
             IS DISTINCT FROM $2)";
 
-/// Begins an interval of membership of users ($2), each with their devices ($5), an array as text.
+/// Begins an interval of membership of users ($2), each with their devices ($5), an array as text. $6 is the first seq
+/// that it lets them read, if they may read something from before it.
 pub const ADD_MEMBERS: &str = "
-INSERT INTO members (chat_id, user_id, joined_seq, role, read_seq, devices)
-SELECT $1, u.user_id, $3::int8, $4, $3::int8 - 1, u.devices::uuid[]
+INSERT INTO members (chat_id, user_id, joined_seq, role, read_seq, devices, history_seq)
+SELECT $1, u.user_id, $3::int8, $4, $3::int8 - 1, u.devices::uuid[], $6::int8
 FROM unnest($2::uuid[], $5::text[]) AS u(user_id, devices)";
+
+/// Selects what new members of a chat may read of the time before.
+pub const JOINER_HISTORY: &str = "SELECT joiner_history FROM chats WHERE chat_id = $1";
 
 /// Selects whether the request $3 of the user $2 is in the log of the chat $1. If it is, who may be added was decided
 /// when it was committed.
@@ -94,7 +99,8 @@ pub async fn addable(
         .collect()
 }
 
-/// Adds members to a chat, with these devices of theirs.
+/// Adds members to a chat, with these devices of theirs. They may read what the chat's policy says of the time before. The
+/// caller holds the lock of the chat's head, so that the policy is the one by which its owner made the entry at `joined`.
 pub async fn add_members(
     db: &mut PgConnection,
     chat: ChatId,
@@ -103,12 +109,20 @@ pub async fn add_members(
     joined: Seq,
     role: Role,
 ) -> sqlx::Result<()> {
+    let history = JoinerHistory::from_number(
+        sqlx::query_scalar(JOINER_HISTORY)
+            .bind(chat.0)
+            .fetch_one(&mut *db)
+            .await?,
+    );
+    let first = Some(history.first(joined)).filter(|first| *first < joined);
     let arrays: Vec<String> = users.iter().map(|user| devices.array(*user)).collect();
     let statement = sqlx::query(ADD_MEMBERS)
         .bind(chat.0)
         .bind(users.iter().map(|user| user.0).collect::<Vec<Uuid>>())
         .bind(joined.to_i64())
         .bind(role as i16)
-        .bind(arrays);
+        .bind(arrays)
+        .bind(first.map(Seq::to_i64));
     statement.execute(db).await.map(drop)
 }

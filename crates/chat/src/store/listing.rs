@@ -11,13 +11,17 @@ use uuid::Uuid;
 
 use tern_chat_core::EntryKind;
 use tern_chat_core::chat::{ChatKind, Role};
+use tern_chat_core::policy::Policy;
 use tern_chat_core::receipts::Watermark;
 
 use tern_store::{Gathered, Pools, millis};
 
 use super::ReadError;
 use super::entries::{budget, entry, erased, more};
+use super::policy::policy;
 use super::seal::{MasterKey, Sealer, Turn};
+
+pub use super::policy::role;
 
 /// Selects a chat as one member ($1) with a device ($2) sees it. `$which` is a further condition.
 ///
@@ -49,6 +53,9 @@ SELECT c.chat_id, c.kind, c.title, c.picture, c.created_by, ",
         (SELECT count(*) FROM (SELECT r.user_id FROM join_requests r WHERE r.chat_id = c.chat_id AND r.refused_at IS NULL
              AND r.requested_at > now() - interval '30 days' LIMIT 256) AS waiting)
     ELSE 0 END AS join_requests,
+    c.description, c.send_role, c.add_role, c.edit_role, c.slow_mode_s, c.joiner_history, c.frozen,
+    (SELECT min(coalesce(mine.history_seq, mine.joined_seq)) FROM members mine
+     WHERE mine.chat_id = me.chat_id AND mine.user_id = me.user_id) AS history_from,
     l.seq, l.ordinal, l.sender_user, l.sender_device, l.request_id, l.body, ",
             erased!("l"),
             ", ",
@@ -102,6 +109,7 @@ pub(crate) const OPENING: &str = "SELECT epoch, nextval('stream_numbers') FROM s
 /// further than the entries that were delivered to its user or sent by them.
 pub const RECEIPTS: &str = "
 SELECT m.user_id, m.role, m.joined_seq, m.read_seq, m.read_receipts_off, m.own_unread,
+       coalesce(m.history_seq, m.joined_seq) AS history_from,
        least(coalesce((SELECT max(coalesce(i.from_seq - 1, h.head_seq))
                        FROM unnest(CASE WHEN m.devices = '{}' THEN ARRAY[m.user_id] ELSE m.devices END) AS d(device_id)
                        LEFT JOIN inbox i ON i.chat_id = m.chat_id AND i.device_id = d.device_id), 0),
@@ -162,6 +170,14 @@ pub struct ChatView {
     pub last_entry: Option<v1::Entry>,
     /// The number of requests to join that wait, if the reader may answer them.
     pub join_requests: u32,
+    /// The description of a group. It is empty for a direct chat.
+    pub description: String,
+    /// The rules of a group; the default for a direct chat.
+    pub policy: Policy,
+    /// True if the operator froze the chat.
+    pub frozen: bool,
+    /// The lowest seq that the reader may read.
+    pub history_from: Seq,
 }
 
 impl ChatView {
@@ -443,6 +459,10 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, ReadE
         mentions: mentions.into_iter().map(Seq::from_i64).collect(),
         last_entry,
         join_requests: u32::try_from(row.try_get::<i64, _>("join_requests")?).unwrap_or(0),
+        description: row.try_get("description")?,
+        policy: policy(row, chat)?,
+        frozen: row.try_get("frozen")?,
+        history_from: Seq::from_i64(row.try_get("history_from")?),
     })
 }
 
@@ -451,13 +471,6 @@ pub fn kind(number: i16) -> Option<ChatKind> {
     [ChatKind::Direct, ChatKind::Group]
         .into_iter()
         .find(|kind| *kind as i16 == number)
-}
-
-/// Returns the role with this stored number; `None` if this version does not know it.
-pub fn role(number: i16) -> Option<Role> {
-    [Role::Member, Role::Admin, Role::Owner]
-        .into_iter()
-        .find(|role| *role as i16 == number)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Loads a chat in one snapshot.
 
+use std::collections::HashMap;
+
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use tern_store::{Pools, millis, postgres};
@@ -12,14 +14,17 @@ use tern_chat_core::entry::Fingerprint;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::recent::Placed;
 
+use super::last_messages::last_messages;
 use super::listing::{RECEIPTS, kind, role, watermark};
+use super::policy::policy;
 use super::seal::MasterKey;
 use super::{ReadError, people};
 
 /// Selects a chat with its head and its lowest unsettled seq.
 pub const CHAT: &str = "
 SELECT c.kind, c.title, c.picture, c.wrapped_key, c.user_low, c.user_high, h.head_seq, h.head_ordinal,
-       (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled
+       (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled,
+       c.description, c.send_role, c.add_role, c.edit_role, c.slow_mode_s, c.joiner_history, c.frozen
 FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
 WHERE c.chat_id = $1";
 
@@ -84,6 +89,11 @@ pub async fn chat(
         .await?;
     let people = pair(row.try_get("user_low")?, row.try_get("user_high")?);
     let blocked = people::blocked(&mut *tx, people.as_slice()).await?;
+    let policy = policy(&row, chat)?;
+    let last = match policy.wait() {
+        Some(wait) => last_messages(&mut tx, chat, head, head - RECENT, wait).await?,
+        None => HashMap::new(),
+    };
     tx.commit().await?;
 
     let wrapped: Vec<u8> = row.try_get("wrapped_key")?;
@@ -97,7 +107,7 @@ pub async fn chat(
         ordinal: u64::try_from(row.try_get::<i64, _>("head_ordinal")?).unwrap_or(0),
         members: members
             .iter()
-            .map(|row| member_row(row, head - RECENT)?.ok_or(ReadError::Unknown(chat, "a role")))
+            .map(|row| member_row(row, head - RECENT, &last)?.ok_or(ReadError::Unknown(chat, "a role")))
             .collect::<Result<_, ReadError>>()?,
         unsettled: row.try_get::<Option<i64>, _>("unsettled")?.map(Seq::from_i64),
         last_sent_at: placed
@@ -113,6 +123,9 @@ pub async fn chat(
         placed,
         looked_up: look_up.requests.clone(),
         blocked: !blocked.is_empty(),
+        description: row.try_get("description")?,
+        policy,
+        frozen: row.try_get("frozen")?,
     }))
 }
 
@@ -133,19 +146,26 @@ fn pair(low: Option<Uuid>, high: Option<Uuid>) -> Option<(UserId, UserId)> {
 
 /// Reads the member from a row of [`RECEIPTS`]; `None` if this version does not know the role. Entries up to the seq
 /// `unknown` were not read. A member who had joined by then counts as the sender of the last of them, so that nobody
-/// misses a receipt.
-fn member_row(row: &PgRow, unknown: i64) -> sqlx::Result<Option<(UserId, Member, Watermark)>> {
+/// misses a receipt. `last` has the times of the last messages up to that seq, where they matter.
+fn member_row(
+    row: &PgRow,
+    unknown: i64,
+    last: &HashMap<UserId, Timestamp>,
+) -> sqlx::Result<Option<(UserId, Member, Watermark)>> {
     let Some(role) = role(row.try_get("role")?) else {
         return Ok(None);
     };
+    let user = UserId(row.try_get("user_id")?);
     let (joined, unknown) = (Seq::from_i64(row.try_get("joined_seq")?), Seq::from_i64(unknown));
     let member = Member {
         role,
         joined,
         last_sent: if joined <= unknown { unknown } else { Seq::ZERO },
         own_unread: u32::try_from(row.try_get::<i32, _>("own_unread")?).unwrap_or(0),
+        history: Seq::from_i64(row.try_get("history_from")?),
+        last_message: last.get(&user).copied(),
     };
-    Ok(Some((UserId(row.try_get("user_id")?), member, watermark(row)?)))
+    Ok(Some((user, member, watermark(row)?)))
 }
 
 fn placed_row(row: &PgRow) -> sqlx::Result<(UserId, RequestId, Placed)> {

@@ -9,6 +9,7 @@ mod commit;
 mod devices;
 mod direct;
 mod entries;
+mod groups;
 mod harness;
 mod history;
 mod inbox;

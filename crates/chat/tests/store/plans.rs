@@ -4,7 +4,7 @@
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
     ack, change, commit, devices, direct, doors, entries, heads, history, inboxes, invites, join_requests,
-    joining, listing, load, people, settle, strangers, timeline, written,
+    joining, last_messages, listing, load, people, readable, settle, strangers, timeline, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
 use tern_types::Seq;
@@ -64,7 +64,9 @@ const HOT: &[(&str, &str)] = &[
     ("undelivered messages", timeline::UNDELIVERED),
     ("undelivered messages of a chat", timeline::UNDELIVERED_IN),
     ("seq of a request", history::SEQ_OF_REQUEST),
-    ("readable", history::READABLE),
+    ("parts", readable::PARTS),
+    ("last messages", last_messages::LAST_MESSAGES),
+    ("joiner history", joining::JOINER_HISTORY),
     ("last", entries::LAST),
     ("place", entries::PLACE),
     ("between", entries::BETWEEN),

@@ -25,12 +25,12 @@ pub enum Through {
 pub const HAS_USER: &str = "SELECT EXISTS (SELECT FROM users WHERE user_id = $1)";
 
 /// Selects whether a present member $1 of the chat $3 may read the media $2: an entry of the chat refers to it that lies
-/// in one of the member's intervals (rule 7: nothing from before they joined), or it is the group's picture.
+/// in what one of the member's intervals lets them read (rule 7), or it is the group's picture.
 pub const IN_CHAT: &str = "
 SELECT EXISTS (SELECT FROM members WHERE chat_id = $3 AND user_id = $1 AND left_seq IS NULL)
   AND (EXISTS (SELECT FROM media_refs r JOIN members i ON i.chat_id = r.chat_id AND i.user_id = $1
                WHERE r.chat_id = $3 AND r.media_id = $2
-                 AND r.seq >= i.joined_seq AND (i.left_seq IS NULL OR r.seq <= i.left_seq))
+                 AND r.seq >= coalesce(i.history_seq, i.joined_seq) AND (i.left_seq IS NULL OR r.seq <= i.left_seq))
        OR EXISTS (SELECT FROM chats WHERE chat_id = $3 AND picture = $2))";
 
 /// Reads a media.
@@ -69,7 +69,7 @@ FROM media m WHERE m.content_id = $2 AND m.length = $3 AND m.content_type = $4 A
 /// Selects whether the user may download the media $2 through one of their chats.
 pub const IN_ANY_CHAT: &str = "
 SELECT EXISTS (SELECT FROM members n JOIN media_refs r ON r.chat_id = n.chat_id AND r.media_id = $2
-               WHERE n.user_id = $1 AND n.left_seq IS NULL AND r.seq >= n.joined_seq)";
+               WHERE n.user_id = $1 AND n.left_seq IS NULL AND r.seq >= coalesce(n.history_seq, n.joined_seq))";
 
 /// Notes that a ticket is about to be given, so that the collector leaves the media alone until that ticket has ended.
 /// It changes nothing if the collector has marked the media already.

@@ -62,6 +62,33 @@ async fn members_read_what_is_in_their_chat_since_they_joined() {
     assert_eq!(world.read(bob, media, in_chat).await.unwrap(), file.bytes);
 }
 
+/// The group's policy let them read a part of what was there before them.
+#[tokio::test]
+async fn members_read_what_their_history_has_from_before_they_joined() {
+    let world = World::start().await;
+    let (alice, bob) = (person(), person());
+    let file = File::new(3000, 24);
+    let media = world.upload(alice, &file).await.media;
+    let chat = world.chat(&[(alice, 1), (bob, 20)]).await;
+    let in_chat = Through::Chat(chat);
+    world.refer(chat, media, 5).await;
+    for (history, may) in [(6_i64, false), (5, true), (1, true)] {
+        let update = "UPDATE CELL.members SET history_seq = $3 WHERE chat_id = $1 AND user_id = $2";
+        sqlx::query(in_cell_of(chat, update))
+            .bind(chat.0)
+            .bind(bob.0)
+            .bind(history)
+            .execute(&world.pool)
+            .await
+            .unwrap();
+        let read = world.read(bob, media, in_chat).await;
+        assert_eq!(read.is_ok(), may, "from {history} on");
+    }
+    // He need not upload what he may read.
+    let stored = world.media.store.stored_for(bob, &file.declared).await;
+    assert_eq!(stored.unwrap(), Some(media));
+}
+
 #[tokio::test]
 async fn forwarding_gives_a_ticket_of_ones_own_for_the_same_bytes() {
     let world = World::start().await;

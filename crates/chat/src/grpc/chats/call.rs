@@ -1,6 +1,6 @@
-//! Begins the calls of `tern.v1.Chats`, all in the same order: it reads who calls and which chat the call is about,
-//! then checks whether this node owns the chat, and whether the caller may see it. A handler looks at the other fields
-//! of its request afterwards.
+//! Begins the calls of `tern.v1.Chats` and `tern.v1.Groups`, all in the same order: it reads who calls and which chat the
+//! call is about, then checks whether this node owns the chat, and whether the caller may see it. A handler looks at the
+//! other fields of its request afterwards.
 
 use tern_identity::principal::Scope;
 use tern_proto::{ApiError, parse, v1};
@@ -98,7 +98,18 @@ changing!(
     CreateInviteRequest,
     JoinByInviteRequest,
     AnswerJoinRequestRequest,
+    SetDescriptionRequest,
+    SetPolicyRequest,
 );
+by_field!(OfChat, chat_id, FreezeRequest);
+by_field!(Changing, request_id, FreezeRequest);
+
+impl Acting for v1::FreezeRequest {
+    /// Returns that no user is named, because only back ends in nobody's name freeze chats.
+    fn acting_user_id(&self) -> &str {
+        ""
+    }
+}
 
 /// The callers that may make a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +120,8 @@ pub enum Who {
     Anybody,
     /// Back ends in a user's name.
     BackEnd,
+    /// Back ends in nobody's name.
+    Nobody,
 }
 
 /// The conditions of a call about a chat, besides its caller.
@@ -172,6 +185,7 @@ impl Calls {
             Who::Person => self.callers.person(&metadata, acting, scope).await?,
             Who::Anybody => self.callers.read(&metadata, acting, scope).await?,
             Who::BackEnd => self.callers.back_end(&metadata, acting, scope).await?,
+            Who::Nobody => Caller::nobody(&metadata, scope)?,
         };
         Ok(Call {
             caller,

@@ -5,16 +5,15 @@ use tern_identity::principal::Scope;
 use tern_identity::ticket::Tickets;
 use tern_proto::{ApiError, parse, v1};
 use tern_types::limits::MAX_NAME_BYTES;
-use tern_types::{ChatId, RequestId};
+use tern_types::{ChatId, RequestId, UserId};
 use tonic::{Request, Status};
 
 use tern_chat_core::change::Action;
-use tern_chat_core::shard::Event;
-use tern_chat_core::{Change, Outcome, content};
+use tern_chat_core::{Change, Role, content};
 
 use super::call::{Acting, Call, Calls, Changing, Needs, Who};
 use super::heads::ChatHeads;
-use crate::answer;
+use crate::grpc::caller::Caller;
 use crate::grpc::groups::Groups;
 use crate::grpc::message;
 use crate::grpc::parsed::user_ids;
@@ -109,7 +108,7 @@ impl Changes {
         Ok(v1::LeaveChatResponse { seq })
     }
 
-    /// Sets the role of a member of a group.
+    /// Sets the role of a member of a group, or hands the group over to them.
     pub async fn set_role(
         &self,
         request: Request<v1::SetRoleRequest>,
@@ -118,7 +117,12 @@ impl Changes {
         let user = parse::id("user_id", &call.request.user_id)?;
         let role = content::role_from_wire(call.request.role())
             .ok_or_else(|| ApiError::invalid("role", "is needed"))?;
-        let seq = self.change(&call, chat, Action::SetRole(user, role)).await?;
+        let action = if call.request.hand_over {
+            hand_over(call.caller, user, role)?
+        } else {
+            Action::SetRole(user, role)
+        };
+        let seq = self.change(&call, chat, action).await?;
         Ok(v1::SetRoleResponse { seq })
     }
 
@@ -140,9 +144,27 @@ impl Changes {
 
     /// Has the chat's shard make the change. Returns the seq of its entry, or 0 if nothing was to be changed.
     async fn apply(&self, chat: ChatId, change: Change) -> Result<u64, Status> {
-        let event = |origin| Event::Change { origin, chat, change };
-        let changed = self.writes.call(chat, event, Outcome::changed).await?;
-        let place = changed.map_err(|refusal| answer::change_to_error(&refusal))?;
-        Ok(place.map_or(0, |place| place.seq.0))
+        self.writes.change(chat, change).await
     }
+}
+
+/// Returns the action by which the caller hands the group over to `user`.
+fn hand_over(caller: Caller, user: UserId, role: Role) -> Result<Action, ApiError> {
+    if role != Role::Owner {
+        return Err(ApiError::invalid("hand_over", "is for the role OWNER"));
+    }
+    if caller.is_nobody() {
+        return Err(ApiError::invalid(
+            "hand_over",
+            "needs a member who hands the group over",
+        ));
+    }
+    if user == caller.user {
+        return Err(ApiError::invalid(
+            "user_id",
+            "must be another member than the caller",
+        ));
+    }
+    let (from, to) = (caller.user, user);
+    Ok(Action::HandOver { from, to })
 }

@@ -53,6 +53,7 @@ impl History {
                 Ok(v1::ListMessagesResponse {
                     messages: page.messages,
                     next_after_seq: page.next.map_or(0, |seq| seq.0),
+                    gaps: page.gaps,
                     ..v1::ListMessagesResponse::default()
                 })
             }
@@ -139,11 +140,16 @@ impl History {
             reader.page(only, Begin::Above(around.previous()), newer),
         )
         .map_err(store_failed)?;
+        let mut gaps = older.gaps;
+        gaps.extend(newer.gaps);
+        // The gap in which the seq is, if it is in one, is on both sides.
+        gaps.dedup();
         let newest_first = newer.messages.into_iter().rev().chain(older.messages);
         Ok(v1::ListMessagesResponse {
             messages: newest_first.collect(),
             next_before_seq: older.next.map_or(0, |seq| seq.0),
             next_after_seq: newer.next.map_or(0, |seq| seq.0),
+            gaps,
             ..v1::ListMessagesResponse::default()
         })
     }
@@ -189,6 +195,7 @@ fn downwards(page: Page) -> v1::ListMessagesResponse {
     v1::ListMessagesResponse {
         messages: page.messages,
         next_before_seq: page.next.map_or(0, |seq| seq.0),
+        gaps: page.gaps,
         ..v1::ListMessagesResponse::default()
     }
 }

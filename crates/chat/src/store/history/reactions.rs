@@ -15,7 +15,7 @@ use crate::store::seal::{Sealer, Turn};
 
 /// Counts the reactions to messages, each given by its chat ($1) and seq ($2), by their kind, and selects an entry of
 /// each kind. Those that a user ($3) shares and those of others only are at most 32 each, the most frequent first.
-/// Reactions of a time when the user was no member are left out (rule 7).
+/// Reactions that the user may not read are left out (rule 7).
 pub const REACTIONS: &str = "
 SELECT t.chat_id, t.seq AS target_seq, r.people, r.own, m.sender_user, m.request_id, m.body
 FROM unnest($1::uuid[], $2::int8[]) AS t(chat_id, seq)
@@ -25,7 +25,7 @@ CROSS JOIN LATERAL (
     FROM reactions r
     WHERE r.chat_id = t.chat_id AND r.target_seq = t.seq
         AND EXISTS (SELECT FROM members i WHERE i.chat_id = t.chat_id AND i.user_id = $3
-                        AND r.seq BETWEEN i.joined_seq AND coalesce(i.left_seq, r.seq))
+                        AND r.seq BETWEEN coalesce(i.history_seq, i.joined_seq) AND coalesce(i.left_seq, r.seq))
     GROUP BY r.key
 ) AS r
 CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = t.chat_id AND m.seq = r.seq LIMIT 1) AS m
