@@ -10,6 +10,7 @@
 //! - [`commit`]: commits entries, by a compare-and-set of the head; [`change`]: commits an entry together with what it
 //!   changes
 //! - [`heads`]: locks the heads of chats; [`by_chat`]: does work on many chats, and can leave out locked ones
+//! - [`acts`]: reads how much people have done to messages; [`erasing`]: erases what was done to those that are deleted
 //! - [`settle`], [`ack`]: write the inbox
 //! - [`load`]: loads a chat in one snapshot
 //! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: decides who may be added to a group, and adds
@@ -23,12 +24,14 @@
 //! - [`seal`]: encrypts bodies at rest
 
 pub mod ack;
+pub mod acts;
 pub mod by_chat;
 pub mod change;
 pub mod commit;
 pub mod devices;
 pub mod direct;
 pub mod entries;
+pub mod erasing;
 pub mod group;
 pub mod heads;
 pub mod history;

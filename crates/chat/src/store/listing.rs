@@ -45,7 +45,7 @@ SELECT c.chat_id, c.kind, c.title, c.picture, c.created_by, ",
           h.head_seq + 1) - 1 AS resume_seq,
     ARRAY(SELECT n.seq FROM mentions n WHERE n.chat_id = c.chat_id AND n.user_id = me.user_id
               AND n.seq > me.read_seq AND n.seq >= me.joined_seq ORDER BY n.seq LIMIT 100) AS mentions,
-    l.seq, l.ordinal, l.sender_user, l.sender_device, l.request_id, l.body, ",
+    l.seq, l.ordinal, l.sender_user, l.sender_device, l.request_id, ",
             erased!("l"),
             ", ",
             millis!("l.sent_at"),

@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod acts;
 mod blocks;
 mod cells;
 mod commit;
 mod devices;
 mod direct;
 mod entries;
+mod erasing;
 mod harness;
 mod history;
 mod inbox;
@@ -19,6 +21,7 @@ mod pages;
 mod plans;
 mod receipts;
 mod requests;
+mod slow;
 mod strangers;
 mod targets;
 mod timeline;
