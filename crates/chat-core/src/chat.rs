@@ -4,10 +4,12 @@
 //! - [`command`]: the commands that wait, and their answers
 //! - [`batch`]: the way of commands from the queue into a commit, and the result of the commit
 //! - [`authors`]: the senders of the newest entries
+//! - [`acts`]: how much one person has done to a message
 //! - [`typists`]: the people who are typing
 //! - [`unread`]: the read mark that a send moves, and the sender's own messages after it
 //! - `sending`: who may send by the group's policy, and how soon after their last message
 
+pub mod acts;
 pub mod authors;
 pub mod batch;
 pub mod command;
@@ -28,9 +30,11 @@ use super::recent::{Known, Recent};
 use super::target::Target;
 use super::{Making, Origin, Outcome};
 
+use acts::ActCounts;
 use authors::Authors;
 use typists::Typists;
 
+pub use acts::Acts;
 pub use batch::{Batch, MAX_BATCH};
 pub use command::{Command, Waiting};
 pub use snapshot::{ChatKey, LookUp, Snapshot};
@@ -87,6 +91,8 @@ pub struct Chat {
     authors: Authors,
     /// The facts about the older entries that the last load was asked for.
     older: BTreeMap<Seq, Target>,
+    /// How much the senders of the commands that the last load was for have done to the messages that these are about.
+    acts: ActCounts,
     /// The people who are typing.
     pub typists: Typists,
     /// The commands that wait for a batch, in the order in which they came.
@@ -148,6 +154,7 @@ impl Chat {
             receipts_at: None,
             authors: Authors::default(),
             older: BTreeMap::new(),
+            acts: ActCounts::default(),
             typists: Typists::default(),
             queue: VecDeque::new(),
             queued_bytes: QueuedBytes::default(),
@@ -190,7 +197,7 @@ impl Chat {
     }
 
     /// Returns whether one of a direct chat's two people has blocked the other. Such a chat takes messages of the
-    /// system only.
+    /// system only, but lets both take back what they said.
     pub fn is_blocked(&self) -> bool {
         self.blocked
     }
@@ -302,6 +309,7 @@ impl Chat {
         LookUp {
             requests: commands().map(Command::request).collect(),
             targets: targets.into_iter().collect(),
+            acts: commands().filter_map(Command::acts).collect(),
         }
     }
 
@@ -349,6 +357,10 @@ impl Chat {
         self.authors
             .load(self.head, entries.map(|(user, _, placed)| (*user, placed)));
         self.older = snapshot.targets.into_iter().collect();
+        if self.acts.load(snapshot.acts) {
+            // The store refused the batch for an act too many, and that is not another owner's doing.
+            self.tries = 0;
+        }
         self.count_own_unread();
         for (user, _, placed) in &snapshot.placed {
             if let Some(member) = self.group.members.get_mut(user) {

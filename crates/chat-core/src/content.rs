@@ -6,7 +6,7 @@ use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 use tern_types::{Seq, UserId};
 
-use crate::entry::Fingerprint;
+use crate::entry::{EntryKind, Fingerprint, NewEntry};
 use crate::role::Role;
 
 /// Returns the encoded content of a group's first entry.
@@ -41,6 +41,25 @@ pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint
     short
 }
 
+/// Returns what a request's fingerprint becomes under a chat's data key. Who does not have the key cannot find out by
+/// trying which of the contents that are likely it is of.
+pub fn keyed(request: Fingerprint, key: &[u8; 32]) -> Fingerprint {
+    fingerprint([&key[..], &b"request"[..], &request[..]])
+}
+
+/// Returns the fingerprint that the store keeps with an entry of the chat with this data key.
+///
+/// For what is done to messages that is the keyed one. For messages and for changes of the chat it is still the
+/// request's own, because nodes of the version before compare that with the request when it comes again. A node of this
+/// version knows both: see docs/decisions/91-acts-are-bounded-and-erased-in-the-background.md.
+pub fn stored_fingerprint(entry: &NewEntry, key: &[u8; 32]) -> Fingerprint {
+    if entry.kind.is_message() && entry.kind != EntryKind::Message {
+        keyed(entry.fingerprint, key)
+    } else {
+        entry.fingerprint
+    }
+}
+
 /// Returns the role as the public API has it.
 pub fn role_to_wire(role: Role) -> v1::Role {
     match role {
@@ -67,4 +86,40 @@ pub(crate) fn encode(content: Content) -> Bytes {
         ..Default::default()
     }
     .encoded()
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_types::{DeviceId, RequestId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn what_is_done_to_messages_is_stored_with_a_fingerprint_that_only_the_key_gives() {
+        let (request, key) = (fingerprint([&b"+"[..]]), [7; 32]);
+        let id = Uuid::from_u128(1);
+        let of = |kind| NewEntry {
+            kind,
+            ..NewEntry::message(UserId(id), DeviceId(id), RequestId(id), request, Bytes::new())
+        };
+        for kind in [
+            EntryKind::Edit,
+            EntryKind::Delete,
+            EntryKind::Reaction,
+            EntryKind::Pin,
+        ] {
+            let stored = stored_fingerprint(&of(kind), &key);
+            assert_ne!(stored, request, "{kind:?}");
+            assert_eq!(stored, keyed(request, &key), "{kind:?}");
+            assert_ne!(stored, stored_fingerprint(&of(kind), &[8; 32]), "another chat");
+        }
+        for kind in [
+            EntryKind::Message,
+            EntryKind::ChatCreated,
+            EntryKind::MembersAdded,
+        ] {
+            assert_eq!(stored_fingerprint(&of(kind), &key), request, "{kind:?}");
+        }
+    }
 }

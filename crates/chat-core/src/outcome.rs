@@ -178,6 +178,11 @@ impl Refusal {
         reason: "the store takes too long",
         retry_after: Duration::from_secs(1),
     };
+    /// The store gave up the statement for this chat, because it took too long. Nothing was written.
+    pub const TOO_SLOW: Self = Self::Unavailable {
+        reason: "the store takes too long for this chat",
+        retry_after: Duration::from_secs(1),
+    };
     /// A bounded queue of the chat's owner is full.
     pub const OVERLOADED: Self = Self::Unavailable {
         reason: "the chat's node has too much to do",

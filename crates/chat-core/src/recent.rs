@@ -20,7 +20,8 @@ pub struct Placed {
     pub ordinal: u64,
     /// The time of the entry, by the wall clock.
     pub sent_at: Timestamp,
-    /// The fingerprint of the request.
+    /// The fingerprint of the request or, of an entry that was loaded, what the store keeps of it:
+    /// [`stored_fingerprint`](crate::content::stored_fingerprint).
     pub fingerprint: Fingerprint,
     /// True if the entry is a message ([`EntryKind::Message`](crate::EntryKind::Message)).
     pub is_message: bool,
@@ -47,16 +48,6 @@ pub enum Known {
     Placed(Placed),
     /// The request changed nothing. Such a request leaves no entry in the log, so only this memory knows of it.
     Unchanged(Fingerprint),
-}
-
-impl Known {
-    /// Returns the fingerprint of the request.
-    pub fn fingerprint(&self) -> Fingerprint {
-        match self {
-            Self::Placed(placed) => placed.fingerprint,
-            Self::Unchanged(fingerprint) => *fingerprint,
-        }
-    }
 }
 
 /// The results of a chat's newest requests, at most [`REMEMBERED`]. The oldest is forgotten first.

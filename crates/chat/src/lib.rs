@@ -14,6 +14,7 @@
 //! - [`fanout`]: pushes events to devices that are online; [`lookup`]: finds their sessions; [`wake`]: makes sessions
 //!   responsible for inbox rows
 //! - [`recovery`]: finds the entries that earlier owners left unsettled
+//! - [`erasing`]: erases what was done to deleted messages, beside the shards
 //! - [`epoch`]: forgets all chats when the store has become another one
 //! - [`backlog`]: measures all inboxes, for metrics
 //! - [`gateways`]: holds the gateways' links; [`grpc`], [`answer`]: convert from and to the wire
@@ -27,6 +28,7 @@ mod answer;
 mod backlog;
 mod config;
 mod epoch;
+mod erasing;
 pub mod fanout;
 pub mod gateways;
 mod grpc;

@@ -39,6 +39,8 @@ const WAKES_UNCONFIRMED: &str = "tern_chat_wakes_unconfirmed_total";
 const SLOTS: &str = "tern_chat_slots";
 const MAP_VERSION: &str = "tern_chat_map_version";
 const WINDOW_ENTRIES: &str = "tern_chat_window_entries_total";
+const ERASURES_OLDEST: &str = "tern_chat_erasures_oldest_seconds";
+const ERASED: &str = "tern_chat_erased_entries_total";
 const LINK_UP: &str = "tern_chat_link_up";
 const NOTICES_IN: &str = "tern_chat_notices_in_total";
 
@@ -88,7 +90,7 @@ const DESCRIBED: &[Described] = &[
     (
         Kind::Counter,
         STORE_FAILURES,
-        "Statements of shards that failed, by what it meant: away, refused, held",
+        "Statements of shards that failed, by what it meant: away, refused, held, slow",
     ),
     (
         Kind::Counter,
@@ -166,6 +168,16 @@ const DESCRIBED: &[Described] = &[
     ),
     (
         Kind::Gauge,
+        ERASURES_OLDEST,
+        "Age that the oldest deletion had, at the last look, of those whose edits and reactions are still being erased",
+    ),
+    (
+        Kind::Counter,
+        ERASED,
+        "Edits of deleted messages and reactions to them that were erased after the deletions' commits",
+    ),
+    (
+        Kind::Gauge,
         LINK_UP,
         "1 while the link to a node is up, by role and node",
     ),
@@ -184,6 +196,7 @@ pub fn describe() {
         RECEIPTS,
         DEFERRED,
         WINDOW_ENTRIES,
+        ERASED,
     ] {
         counter!(name).absolute(0);
     }
@@ -191,7 +204,8 @@ pub fn describe() {
         counter!(SENDS_REFUSED, "code" => code_name(code)).absolute(0);
     }
     backlog(&Backlog::default());
-    for what in ["away", "refused", "held"] {
+    erasures(Duration::ZERO);
+    for what in ["away", "refused", "held", "slow"] {
         counter!(STORE_FAILURES, "what" => what).absolute(0);
     }
     for purpose in ["push", "settle"] {
@@ -229,6 +243,16 @@ pub(crate) fn backlog(backlog: &Backlog) {
     gauge!(WAL_BYTES).set(backlog.wal_bytes as f64);
 }
 
+/// Sets the age that the oldest erasure had at the last look; 0 if there was none.
+pub(crate) fn erasures(oldest: Duration) {
+    gauge!(ERASURES_OLDEST).set(oldest.as_secs_f64());
+}
+
+/// Counts entries about deleted messages that were erased after the deletions' commits.
+pub(crate) fn erased(entries: u64) {
+    counter!(ERASED).increment(entries);
+}
+
 /// Counts a message that was refused, by the code that its device is told.
 pub(crate) fn send_refused(code: SendErrorCode) {
     counter!(SENDS_REFUSED, "code" => code_name(code)).increment(1);
@@ -256,8 +280,8 @@ pub fn sent<'a>(entries: impl Iterator<Item = &'a NewEntry>) {
     }
 }
 
-/// Counts a shard's statement that failed: the store is "away", it "refused" the statement, or another transaction
-/// "held" a lock.
+/// Counts a shard's statement that failed: the store is "away", it "refused" the statement, another transaction "held"
+/// a lock, or the statement was too "slow".
 pub(crate) fn store_failed(what: &'static str) {
     counter!(STORE_FAILURES, "what" => what).increment(1);
 }

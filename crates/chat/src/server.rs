@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use tern_chat_core::target::Windows;
 use tern_cluster::context::NodeContext;
 use tern_cluster::links::MAX_LINK_MESSAGE_BYTES;
 use tern_cluster::map::Role;
@@ -42,7 +43,7 @@ use crate::shard_loop::effects::{Calls, Effects};
 use crate::shard_loop::loader::Loader;
 use crate::shard_loop::writer::Connect;
 use crate::store::seal::MasterKey;
-use crate::{backlog, recovery};
+use crate::{backlog, erasing, recovery};
 
 /// Starts the role in this process. The returned future ends after a drain: when this node owns no slots any more and
 /// has answered all that was under way, or at the drain's deadline.
@@ -84,6 +85,7 @@ struct ChatNode {
     shards: Shards,
     epoch: StoreEpoch,
     new_strangers: usize,
+    windows: Windows,
 }
 
 impl ChatNode {
@@ -111,6 +113,7 @@ impl ChatNode {
             effects,
             shards,
             new_strangers,
+            windows: config.windows(),
         })
     }
 
@@ -132,13 +135,20 @@ impl ChatNode {
             self.ctx.drain.clone(),
         );
         tokio::spawn(backlog.instrument(tracing::info_span!("backlog")));
+        let erasing = erasing::run(
+            self.pools.clone(),
+            self.ownership.clone(),
+            self.ctx.map.clone(),
+            self.ctx.drain.clone(),
+        );
+        tokio::spawn(erasing.instrument(tracing::info_span!("erasing")));
     }
 
     fn add_services(&self, routes: &mut RoutesBuilder) {
         let (pools, master) = (self.pools.clone(), self.master.clone());
         let inbox = InboxService::new(self.writes(), pools.clone(), master.clone());
         let groups = GroupsService::new(self.writes(), pools.clone(), master.clone());
-        let node = NodeService::new(self.writes(), pools.clone(), self.epoch.clone());
+        let node = NodeService::new(self.writes(), pools.clone(), self.epoch.clone(), self.windows);
         let admin = Arc::new(AdminService {
             ctx: self.ctx.clone(),
             writes: self.writes(),

@@ -10,6 +10,7 @@
 //! - [`commit`]: commits entries, by a compare-and-set of the head; [`change`]: commits an entry together with what it
 //!   changes
 //! - [`heads`]: locks the heads of chats; [`by_chat`]: does work on many chats, and can leave out locked ones
+//! - [`acts`]: reads how much people have done to messages; [`erasing`]: erases what was done to those that are deleted
 //! - [`settle`], [`ack`]: write the inbox
 //! - [`load`]: loads a chat in one snapshot; [`last_messages`]: reads what slow mode depends on
 //! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: decides who may be added to a group, and adds
@@ -25,6 +26,7 @@
 //! - [`seal`]: encrypts bodies at rest
 
 pub mod ack;
+pub mod acts;
 pub mod by_chat;
 pub mod change;
 pub mod commit;
@@ -32,6 +34,7 @@ pub mod devices;
 pub mod direct;
 pub mod doors;
 pub mod entries;
+pub mod erasing;
 pub mod group;
 pub mod heads;
 pub mod history;

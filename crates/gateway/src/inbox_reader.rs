@@ -172,15 +172,12 @@ impl Source {
 
     async fn query(&self, devices: &[DeviceId], opens: bool) -> Result<Read, Status> {
         let answer = self.answer(devices, opens).await?;
-        let epoch = answer.store_epoch;
-        self.make_sure_of(&epoch).await?;
-        let inboxes = answer.devices.into_iter();
+        self.make_sure_of(&answer.store_epoch).await?;
+        let (number, partial) = (answer.stream_number, answer.partial);
         Ok(Read {
-            inboxes: inboxes
-                .filter_map(|inbox| parsed(inbox, &epoch, answer.partial))
-                .collect(),
-            number: answer.stream_number,
-            partial: answer.partial,
+            inboxes: parsed(answer),
+            number,
+            partial,
         })
     }
 
@@ -218,7 +215,21 @@ impl Source {
     }
 }
 
-fn parsed(inbox: DeviceInbox, epoch: &str, partial: bool) -> Option<(DeviceId, Inbox)> {
+/// Reads the inboxes of an answer. Those of devices without a proper id are left out.
+fn parsed(answer: ReadInboxResponse) -> Inboxes {
+    let of_all = Inbox {
+        partial: answer.partial,
+        store_epoch: answer.store_epoch,
+        edit_window_s: answer.edit_window_s,
+        delete_window_s: answer.delete_window_s,
+        ..Inbox::default()
+    };
+    let inboxes = answer.devices.into_iter();
+    inboxes.filter_map(|inbox| of_device(inbox, &of_all)).collect()
+}
+
+/// Reads the inbox of one device. `of_all` has what is the same for all devices of the answer.
+fn of_device(inbox: DeviceInbox, of_all: &Inbox) -> Option<(DeviceId, Inbox)> {
     let device = DeviceId::from_slice(&inbox.device_id).ok()?;
     let rows = inbox.rows.into_iter().filter_map(|row| {
         let age = Duration::from_millis(u64::try_from(row.age_ms).unwrap_or(0));
@@ -236,9 +247,8 @@ fn parsed(inbox: DeviceInbox, epoch: &str, partial: bool) -> Option<(DeviceId, I
             suspended: inbox.suspended,
             user: UserId::from_slice(&inbox.user_id).ok(),
             rows: rows.collect(),
-            partial,
-            store_epoch: epoch.to_owned(),
             read_receipts_off: inbox.read_receipts_off,
+            ..of_all.clone()
         },
     ))
 }

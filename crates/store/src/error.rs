@@ -95,6 +95,12 @@ pub fn is_locked(error: &sqlx::Error) -> bool {
     begins_with(error, &["55P03"])
 }
 
+/// Returns whether the server gave the statement up because it took as long as the connection's `statement_timeout`
+/// says. Nothing of its transaction is written, and the connection can be used again.
+pub fn is_too_slow(error: &sqlx::Error) -> bool {
+    begins_with(error, &["57014"])
+}
+
 /// Returns whether a deadlock or a serialisation failure ended the statement, so that it should be run again.
 pub fn is_conflict(error: &sqlx::Error) -> bool {
     begins_with(error, &["40P01", "40001"])

@@ -39,7 +39,7 @@ fn of(mut migrator: Migrator) -> Migrator {
 const PEOPLE_SCHEMA: &str = "people";
 
 /// The tables of a cell.
-pub const CELL_TABLES: [&str; 13] = [
+pub const CELL_TABLES: [&str; 15] = [
     "chats",
     "chat_heads",
     "members",
@@ -53,6 +53,8 @@ pub const CELL_TABLES: [&str; 13] = [
     "mentions",
     "invites",
     "join_requests",
+    "act_counts",
+    "erasures",
 ];
 
 /// The tables of a cell that version 0.1 had too. They are the first of [`CELL_TABLES`].

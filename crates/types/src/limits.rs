@@ -37,6 +37,9 @@ pub const MAX_NAME_BYTES: usize = 256;
 pub const MAX_DESCRIPTION_BYTES: usize = 2048;
 /// The longest reaction in bytes.
 pub const MAX_REACTION_BYTES: usize = 64;
+/// The most edits of one message, and the most reactions of one person to one message, with those taken back. A person
+/// needs a few. All of them are erased with the message.
+pub const MAX_ACTS_PER_PERSON: u32 = 100;
 /// The number of days for which the same request_id gives the same result (rule 5).
 pub const DEDUPE_WINDOW_DAYS: u32 = 30;
 /// The largest group, in members, in which typing is passed on.

@@ -196,6 +196,7 @@ impl Chat {
             {
                 self.erased(about.target);
             }
+            self.acts.committed(&entry.new);
             self.typists.wrote(sender, now);
             if let Some(member) = self.group.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
@@ -216,9 +217,9 @@ impl Chat {
         batch.entries.into_iter().zip(taken).collect()
     }
 
-    /// Puts the commands of the batch at the writer back into the queue, because the head had moved or a request is in
-    /// the log already. The chat must be loaded. If that happened more than [`MAX_TRIES`] times in a row, every waiting
-    /// caller is refused, and the refusals are returned.
+    /// Puts the commands of the batch at the writer back into the queue, because the head had moved, a request is in
+    /// the log already, or somebody has done enough to a message. The chat must be loaded. If that happened more than
+    /// [`MAX_TRIES`] times in a row, every waiting caller is refused, and the refusals are returned.
     pub fn conflict(&mut self) -> Vec<(Origin, Outcome)> {
         self.stage = Stage::Loading;
         self.tries += 1;
@@ -251,8 +252,8 @@ impl Chat {
         before
     }
 
-    /// Handles a batch that the store refused because of its content. Its commands go back to the queue and are
-    /// committed one by one, so that only the bad one fails. The callers of a batch of one entry are refused.
+    /// Handles a batch that the store refused because of its content or of its cost. Its commands go back to the queue and
+    /// are committed one by one, so that only the bad one fails. The callers of a batch of one entry are refused.
     pub fn refused(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
         let Some((batch, taken)) = self.in_flight.take() else {
             return Vec::new();
@@ -307,7 +308,7 @@ impl Chat {
     /// Refuses a message that the chat does not take now. Expired tickets are refused only here, after repetitions were
     /// answered: a repeated request gets its result even if its ticket has expired since.
     fn takes(&self, entry: &NewEntry, wall: Timestamp, windows: Windows) -> Result<(), Refusal> {
-        self.takes_from(entry.sender)?;
+        self.takes_from(entry)?;
         self.policy_allows(entry, wall)?;
         if let Some(about) = &entry.about {
             let actor = Actor {
@@ -318,6 +319,9 @@ impl Chat {
             };
             let target = self.target(about.target);
             target::permit(entry.kind, about.target, target, &actor, wall, windows)?;
+            if self.acts.are_spent(entry) {
+                return Err(Refusal::TooManyActs);
+            }
         }
         in_time(&entry.media, wall)
     }
@@ -334,15 +338,15 @@ impl Chat {
         Ok(Some((Arc::new(new), Some(action))))
     }
 
-    /// Refuses a message that the chat does not take from `sender`. A message of the system has no user as its sender,
-    /// so it needs no membership, and a block, which is between two people, does not concern it. It is also taken while
-    /// the chat is frozen.
-    fn takes_from(&self, sender: UserId) -> Result<(), Refusal> {
-        if sender == UserId::SYSTEM {
+    /// Refuses a message that the chat does not take from its sender. A message of the system has no user as its
+    /// sender, so it needs no membership, and a block, which is between two people, does not concern it. It is also taken
+    /// while the chat is frozen. After a block each of the two may still take back what they said.
+    fn takes_from(&self, entry: &NewEntry) -> Result<(), Refusal> {
+        if entry.sender == UserId::SYSTEM {
             return Ok(());
         }
-        self.member(sender).ok_or(Refusal::NotAMember)?;
-        if self.is_blocked() {
+        self.member(entry.sender).ok_or(Refusal::NotAMember)?;
+        if self.is_blocked() && !takes_back(entry) {
             return Err(Refusal::NotAccepted);
         }
         if self.group.frozen {
@@ -350,6 +354,13 @@ impl Chat {
         }
         Ok(())
     }
+}
+
+/// Returns whether the entry only ends what its sender said before: in a direct chat people delete their own messages
+/// only, and everywhere they take back their own reactions only.
+fn takes_back(entry: &NewEntry) -> bool {
+    let back = entry.about.as_ref().is_some_and(|about| about.take_back);
+    entry.kind == EntryKind::Delete || (entry.kind == EntryKind::Reaction && back)
 }
 
 /// Refuses media of which a ticket has expired.

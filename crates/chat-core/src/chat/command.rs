@@ -6,8 +6,10 @@ use std::sync::Arc;
 use tern_types::{RequestId, Timestamp, UserId};
 
 use super::Chat;
+use super::acts::Acts;
 use crate::bytes::Share;
 use crate::change::Change;
+use crate::content;
 use crate::entry::{Fingerprint, NewEntry};
 use crate::recent::{Known, Placed};
 use crate::target::About;
@@ -73,6 +75,14 @@ impl Command {
     pub(super) fn about(&self) -> Option<&About> {
         match self {
             Self::Send(entry) => entry.about.as_ref(),
+            Self::Change(_) => None,
+        }
+    }
+
+    /// Returns the acts among which the command counts; `None` if it is not counted.
+    pub(super) fn acts(&self) -> Option<Acts> {
+        match self {
+            Self::Send(entry) => Acts::of(entry),
             Self::Change(_) => None,
         }
     }
@@ -261,7 +271,11 @@ impl Chat {
     /// Returns the answer to a command whose request has this result: the result again, or a refusal if the command has
     /// another content.
     fn answer_of(&self, known: Known, command: &Command) -> Outcome {
-        let same = known.fingerprint() == command.fingerprint();
+        let same = match known {
+            // What an erased entry said is not known any more, and nobody is told anything by its place.
+            Known::Placed(placed) => placed.erased || self.is_of(placed.fingerprint, command),
+            Known::Unchanged(fingerprint) => fingerprint == command.fingerprint(),
+        };
         match (known, command) {
             (Known::Placed(placed), _) if same => command.placed(Place {
                 chat: self.id,
@@ -272,5 +286,13 @@ impl Chat {
             // The content is another one; or this is a message, and the request was a change that made no entry.
             _ => command.refused(Refusal::RequestIdReused),
         }
+    }
+
+    /// Returns whether `known` is the fingerprint of the command's request, as the request has it or as the store keeps
+    /// it.
+    fn is_of(&self, known: Fingerprint, command: &Command) -> bool {
+        let own = command.fingerprint();
+        let stored = || self.key.as_ref().map(|key| content::keyed(own, &key.0));
+        known == own || stored() == Some(known)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tern_types::{MediaId, RequestId, Seq, Timestamp, UserId};
 
+use super::acts::Acts;
 use crate::group::{ChatKind, Member};
 use crate::policy::Policy;
 use crate::receipts::Watermark;
@@ -28,6 +29,8 @@ pub struct LookUp {
     pub requests: Vec<(UserId, RequestId)>,
     /// The entries that these commands are about, each once and ascending.
     pub targets: Vec<Seq>,
+    /// The acts whose numbers decide about these commands.
+    pub acts: Vec<Acts>,
 }
 
 /// A chat as the store had it at one moment.
@@ -55,6 +58,8 @@ pub struct Snapshot {
     pub looked_up: Vec<(UserId, RequestId)>,
     /// The entries that the load was told to look up, as far as they are in the log.
     pub targets: Vec<(Seq, Target)>,
+    /// The numbers of the acts that the load was told to look up. Acts that nobody has done are left out.
+    pub acts: Vec<(Acts, u32)>,
     /// The highest time of an entry of `placed`, by the wall clock; 0 if `placed` is empty.
     pub last_sent_at: Timestamp,
     /// True if one of a direct chat's two people has blocked the other. It is false for groups.
@@ -83,6 +88,7 @@ impl Snapshot {
             placed: Vec::new(),
             looked_up: Vec::new(),
             targets: Vec::new(),
+            acts: Vec::new(),
             last_sent_at: Timestamp::default(),
             blocked: false,
             description: String::new(),

@@ -10,7 +10,7 @@ use super::loads::begin_load;
 use super::receipts::Rose;
 use super::{MAX_WAITING, ShardState, not_written};
 use crate::chat::{Chat, Command, Stage};
-use crate::entry::NewEntry;
+use crate::entry::{EntryKind, NewEntry};
 use crate::{Making, Origin, Outcome, Refusal};
 
 /// The time for which read marks gather before they are written.
@@ -31,6 +31,7 @@ pub(super) const MAX_WAITING_READS: usize = 65_536;
 
 impl ShardState {
     /// Puts a message into the queue of its chat. With `peer` the direct chat of the two is made if it does not exist.
+    /// It is not made for what is done to a message: where there is no chat there is no message.
     pub(super) fn send(
         &mut self,
         origin: Origin,
@@ -40,6 +41,7 @@ impl ShardState {
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
+        let peer = peer.filter(|_| entry.kind == EntryKind::Message);
         let create = peer.map(|peer| Making {
             people: (entry.sender, peer),
             by_device: entry.device != DeviceId::BACK_END,

@@ -21,8 +21,8 @@ pub enum Event {
         origin: Origin,
         /// The chat. For a message to a person it is the direct chat of the two.
         chat: ChatId,
-        /// The other person if the message is sent to a person and not to a chat. The chat is then made if it does not
-        /// exist.
+        /// The other person if the message is sent to a person and not to a chat. The chat is then made for a message
+        /// if it does not exist, but not for what is done to one.
         peer: Option<UserId>,
         /// The message.
         entry: NewEntry,
@@ -405,9 +405,10 @@ impl JobDone {
 pub enum Committed {
     /// The batch is committed, and its last entry is the head.
     Stored,
-    /// The head had moved, or a request was in the log already: nothing of the batch was written.
+    /// The head had moved, a request was in the log already, or somebody had done enough to a message: nothing of the
+    /// batch was written.
     Conflict,
-    /// The store refused the batch because of its content: nothing was written.
+    /// The store refused the batch because of its content, or gave it up because it took too long: nothing was written.
     Refused(Refusal),
     /// The store's facts do not allow the change that the batch is: nothing was written.
     NotPermitted(ChangeRefusal),

@@ -2,11 +2,12 @@
 //! nodes may both own the chat, devices come and go and are linked, members are added, removed and leave; there are
 //! crashes, lost pushes, lost answers, late statements, and a store that is away.
 //!
-//! Members also edit, delete, react to and pin any entry, whether they may or not.
+//! Members also edit, delete, react to and pin any entry, and take that back, whether they may or not.
 //!
 //! After each step, nobody may have got an entry of a time when they were no member (rule 7), and an entry that was
 //! acknowledged to its sender must be in the log (rule 1), which has no gaps (rule 2). Nothing may be done to a message
-//! that was deleted before, or by somebody who may not.
+//! that was deleted before, by somebody who may not, too late or too often. Who is refused for such a reason must not
+//! have been allowed to.
 //!
 //! Once everything is quiet again, every request must have at most one effect (rule 5), every device must have
 //! everything that it is entitled to, in order (rules 3 and 4), and nothing may be owed any more.
@@ -38,8 +39,9 @@ fn step() -> impl Strategy<Value = Step> {
     let kind = prop::sample::select(kinds);
     prop_oneof![
         6 => (node.clone(), device.clone()).prop_map(|(node, device)| Step::Send { node, device }),
-        4 => (node.clone(), device.clone(), kind, any::<prop::sample::Index>())
-            .prop_map(|(node, device, kind, target)| Step::Do { node, device, kind, target }),
+        4 => (node.clone(), device.clone(), kind, any::<prop::sample::Index>(), any::<bool>()).prop_map(
+            |(node, device, kind, target, take_back)| Step::Do { node, device, kind, target, take_back }
+        ),
         2 => (node.clone(), any::<prop::sample::Index>()).prop_map(|(node, which)| Step::AskAgain { node, which }),
         2 => (node.clone(), member.clone()).prop_map(|(node, member)| Step::Add { node, member }),
         1 => (node.clone(), member.clone()).prop_map(|(node, member)| Step::Remove { node, member }),

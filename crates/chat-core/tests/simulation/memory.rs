@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tern_chat_core::change::Action;
-use tern_chat_core::chat::{Batch, ChatKey, ChatKind, LookUp, Member, Role, Snapshot};
+use tern_chat_core::chat::{Acts, Batch, ChatKey, ChatKind, LookUp, Member, Role, Snapshot};
+use tern_chat_core::content::stored_fingerprint;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::recent::Placed;
 use tern_chat_core::shard::{AckWrite, AckedRow, Committed, Job, JobDone, SettleChat};
 use tern_chat_core::target::Target;
 use tern_chat_core::{Entry, EntryKind, Missing};
+use tern_types::limits::MAX_ACTS_PER_PERSON;
 use tern_types::{DeviceId, Seq, UserId};
 
+/// The chat's data key.
+const KEY: [u8; 32] = [0; 32];
 /// The number of newest requests that are read with a chat, as in `store/load.rs`.
 const RECENT: u64 = 256;
 
@@ -143,7 +147,7 @@ impl Memory {
                 seq: entry.seq,
                 ordinal: entry.ordinal,
                 sent_at: entry.sent_at,
-                fingerprint: entry.new.fingerprint,
+                fingerprint: stored_fingerprint(&entry.new, &KEY),
                 is_message: entry.new.kind == EntryKind::Message,
                 erased: erased.contains(&entry.seq),
             };
@@ -156,8 +160,19 @@ impl Memory {
             placed: placed.collect(),
             looked_up: look_up.requests.clone(),
             targets: self.targets(&look_up.targets, &erased),
-            ..Snapshot::of_new_chat(ChatKind::Group, [], ChatKey(Arc::new([0; 32])))
+            acts: look_up
+                .acts
+                .iter()
+                .map(|acts| (*acts, self.count(*acts)))
+                .collect(),
+            ..Snapshot::of_new_chat(ChatKind::Group, [], ChatKey(Arc::new(KEY)))
         }
+    }
+
+    /// Returns how often this was done.
+    pub fn count(&self, acts: Acts) -> u32 {
+        let done = self.log.iter().filter(|entry| Acts::of(&entry.new) == Some(acts));
+        done.count() as u32
     }
 
     fn targets(&self, seqs: &[Seq], erased: &BTreeSet<Seq>) -> Vec<(Seq, Target)> {
@@ -222,7 +237,8 @@ impl Memory {
         }
     }
 
-    /// Commits a batch, unless the head has moved or a request is in the log already (rules 2 and 5).
+    /// Commits a batch, unless the head has moved, a request is in the log already (rules 2 and 5), or somebody has
+    /// done enough to a message.
     fn commit(&mut self, batch: &Batch) -> Committed {
         let repeated = batch.entries.iter().any(|entry| {
             let request = (entry.new.sender, entry.new.request);
@@ -230,7 +246,9 @@ impl Memory {
                 .iter()
                 .any(|old| (old.new.sender, old.new.request) == request)
         });
-        if batch.expected != self.head() || repeated {
+        let mut acts = batch.entries.iter().filter_map(|entry| Acts::of(&entry.new));
+        let spent = acts.any(|acts| self.count(acts) >= MAX_ACTS_PER_PERSON);
+        if batch.expected != self.head() || repeated || spent {
             return Committed::Conflict;
         }
         self.unsettled.push(batch.expected.next());

@@ -17,11 +17,11 @@ use std::time::Duration;
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::{LookUp, Role};
 use tern_chat_core::shard::{Effect, Event, Job, JobDone, Lane, LoadError, Pushed, ShardState};
-use tern_chat_core::{Change, ChangeRefusal, Entry, NewEntry, Origin, Outcome, Refusal, Sending, Snapshot};
+use tern_chat_core::{Change, ChangeRefusal, Entry, Origin, Outcome, Refusal, Sending, Snapshot};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
-use device::{Device, about, message};
+use device::{Device, about, history, message};
 use step::Request;
 
 use crate::memory::{Interval, Memory, away, locked};
@@ -125,9 +125,7 @@ impl World {
         });
         store.members = members.to_vec();
         let chat = ChatId(Uuid::new_v4());
-        let requests: Vec<NewEntry> = (0..HISTORY)
-            .map(|n| message(&devices[n as usize % DEVICES]))
-            .collect();
+        let requests = history(&devices, HISTORY);
         let log = requests.iter().zip(1..).map(|(new, seq)| Entry {
             chat,
             seq: Seq(seq),
@@ -165,9 +163,11 @@ impl World {
                 device,
                 kind,
                 target,
+                take_back,
             } => {
-                let (from, target) = (device.index(self.devices.len()), self.target(target.index(24)));
-                self.ask_for(*node, Request::Send(about(&self.devices[from], *kind, target)));
+                let from = &self.devices[device.index(self.devices.len())];
+                let act = about(from, *kind, self.target(target.index(24)), *take_back);
+                self.ask_for(*node, Request::Send(act));
             }
             Step::AskAgain { node, which } => self.ask(*node, which.index(self.requests.len())),
             Step::Add { node, member } => {
@@ -329,8 +329,8 @@ impl World {
             Request::Change(_) => matches!(outcome, Outcome::Changed(_) | Outcome::NotOwner),
         };
         assert!(is_of_its_kind, "{outcome:?}");
-        if outcome == Outcome::Sent(Err(Refusal::TargetNotFound)) {
-            self.check_is_not_there(&self.requests[request]);
+        if let (Request::Send(entry), Outcome::Sent(Err(refusal))) = (&self.requests[request], &outcome) {
+            self.check_refusal(entry, refusal);
         }
         match outcome {
             Outcome::Sent(Ok(place)) | Outcome::Changed(Ok(Some(place))) => {
@@ -345,7 +345,11 @@ impl World {
             | Outcome::Changed(Err(ChangeRefusal::Common(Refusal::Unavailable { .. })))
             | Outcome::NotOwner => return,
             Outcome::Sent(Err(
-                Refusal::NotAMember | Refusal::TargetNotFound | Refusal::NotAllowed | Refusal::TooOld,
+                Refusal::NotAMember
+                | Refusal::TargetNotFound
+                | Refusal::NotAllowed
+                | Refusal::TooOld
+                | Refusal::TooManyActs,
             ))
             | Outcome::Changed(Err(ChangeRefusal::Common(Refusal::NotAMember))) => {
                 assert!(!placed, "rule 5: refused after it was placed");

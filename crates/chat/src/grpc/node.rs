@@ -1,6 +1,8 @@
 //! Serves the calls from gateways and accounts nodes. Any chat node answers them, except [`ChatNode::blocks_changed`],
 //! which only the chat's owner answers.
 
+use std::time::Duration;
+
 use tern_proto::ApiError;
 use tern_proto::internal::chat_node_server::ChatNode;
 use tern_proto::internal::{
@@ -14,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use tern_chat_core::Outcome;
 use tern_chat_core::shard::Event;
+use tern_chat_core::target::Windows;
 
 use tern_store::Pools;
 use tern_store::error::is_conflict;
@@ -37,12 +40,18 @@ pub struct NodeService {
     writes: Writes,
     pools: Pools,
     epoch: StoreEpoch,
+    windows: Windows,
 }
 
 impl NodeService {
-    /// Wires the service.
-    pub fn new(writes: Writes, pools: Pools, epoch: StoreEpoch) -> Self {
-        Self { writes, pools, epoch }
+    /// Wires the service. `windows` are the times in which messages may be edited and deleted.
+    pub fn new(writes: Writes, pools: Pools, epoch: StoreEpoch, windows: Windows) -> Self {
+        Self {
+            writes,
+            pools,
+            epoch,
+            windows,
+        }
     }
 
     /// Returns the answers for those of the asked devices that have no inbox, because they are not active.
@@ -117,6 +126,8 @@ impl ChatNode for NodeService {
             store_epoch: epoch.to_string(),
             stream_number: number.unwrap_or(0),
             partial,
+            edit_window_s: seconds(self.windows.edit),
+            delete_window_s: seconds(self.windows.delete),
         }))
     }
 
@@ -198,4 +209,20 @@ fn user(bytes: &[u8]) -> Result<UserId, Status> {
 
 fn device(bytes: &[u8]) -> Result<DeviceId, Status> {
     DeviceId::from_slice(bytes).map_err(|_| Status::invalid_argument("device_id"))
+}
+
+/// Returns the time in seconds, as clients are told it. It is at least 1, because 0 says that nothing is known.
+fn seconds(window: Duration) -> u32 {
+    u32::try_from(window.as_secs()).unwrap_or(u32::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_told_in_seconds_and_never_as_unknown() {
+        let told = [0, 900, u64::from(u32::MAX), u64::MAX].map(|s| seconds(Duration::from_secs(s)));
+        assert_eq!(told, [1, 900, u32::MAX, u32::MAX]);
+    }
 }

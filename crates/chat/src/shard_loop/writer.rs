@@ -4,7 +4,7 @@
 //! A writer waits only shortly for a lock of another transaction, and the lock delays only the chat that it is on. If a
 //! statement for many chats meets such a lock, it is run again without the chats whose heads are locked; if it meets a
 //! lock again, it is run chat by chat. For a while after that the connection waits for no head at all. A statement that
-//! the store refuses is run chat by chat too, so that only the bad part fails.
+//! the store refuses, or that takes it too long, is run chat by chat too, so that only the bad part fails.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use tern_chat_core::Refusal;
 use tern_chat_core::chat::Batch;
 use tern_chat_core::shard::{Committed, Event, Job, JobDone, Lane, SettleChat};
 
-use tern_store::error::{is_conflict, is_locked, is_refusal};
+use tern_store::error::{is_conflict, is_locked, is_refusal, is_too_slow};
 use tern_store::postgres::connect_hot;
 
 use crate::metrics::{self, JobTimes};
@@ -262,7 +262,9 @@ impl Writer {
                     locked.into_iter().map(|chat| (chat, Failure::Locked)).collect(),
                 )
             }
-            Err(Failure::Locked | Failure::Refused) if chats > 1 => self.one_by_one(parts).await,
+            Err(Failure::Locked | Failure::Refused | Failure::TooSlow) if chats > 1 => {
+                self.one_by_one(parts).await
+            }
             Err(failure) => (T::Found::default(), all(parts, failure)),
         }
     }
@@ -326,6 +328,11 @@ impl Writer {
             metrics::store_failed("refused");
             return Some(Failure::Refused);
         }
+        if is_too_slow(error) {
+            tracing::warn!(%error, "a statement takes the store too long");
+            metrics::store_failed("slow");
+            return Some(Failure::TooSlow);
+        }
         tracing::warn!(%error, "the store is away");
         metrics::store_failed("away");
         self.db = None;
@@ -360,6 +367,8 @@ enum Failure {
     Refused,
     /// Another transaction holds a lock; nothing was written.
     Locked,
+    /// The store gave the statement up, because it took too long; nothing was written.
+    TooSlow,
     /// The store did not answer, or could not be reached.
     Away,
 }
@@ -378,6 +387,7 @@ impl From<Failure> for Committed {
         match failure {
             Failure::Refused => Self::Refused(REFUSED),
             Failure::Locked => Self::Locked,
+            Failure::TooSlow => Self::Refused(Refusal::TOO_SLOW),
             Failure::Away => Self::Away,
         }
     }

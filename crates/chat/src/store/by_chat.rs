@@ -61,8 +61,8 @@ macro_rules! by_chat {
 }
 
 by_chat!(
-    /// The chats whose batch is committed. In a chat that is neither here nor left out, the head had moved or a request
-    /// was in the log already.
+    /// The chats whose batch is committed. In a chat that is neither here nor left out, the head had moved, a request
+    /// was in the log already, or somebody had done enough to a message.
     &Batch => IdSet<ChatId>, commit::commit_parts
 );
 by_chat!(

@@ -5,10 +5,14 @@ use tern_types::{ChatId, IdSet, Slot};
 use uuid::Uuid;
 
 use tern_chat_core::chat::Batch;
+use tern_chat_core::content::stored_fingerprint;
 
+use super::erasing::{blank, first_acts, forget};
 use super::heads::{Heads, lock_free_to_commit};
 use super::seal::{Sealer, Turn};
 use super::targets::TargetRows;
+
+pub use super::targets::ERASED_IN_COMMIT;
 
 /// The part of a commit's WITH list that writes the media to which the entries refer.
 macro_rules! refs {
@@ -21,9 +25,10 @@ macro_rules! refs {
     };
 }
 
-/// Builds the statement of a commit. `$more` are further parts of its WITH list.
+/// Builds the statement of a commit. `$before` are parts of its WITH list before the heads move, `$unless` further
+/// conditions on the chats `c` whose heads move, and `$more` parts of the WITH list after that.
 macro_rules! commit {
-    ($($more:tt)*) => {
+    ([$($before:tt)*] [$($unless:tt)*] $($more:tt)*) => {
         concat!(
             "
 WITH c AS (
@@ -38,10 +43,14 @@ WITH c AS (
         SELECT FROM messages m
         WHERE m.chat_id = e.chat_id AND m.sender_user = e.sender_user AND m.request_id = e.request_id LIMIT 1
     ) AS m
-), stored AS (
+)",
+            $($before)*,
+            ", stored AS (
     UPDATE chat_heads h SET head_seq = c.head, head_ordinal = c.ordinal FROM c
     WHERE h.chat_id = c.chat_id AND h.head_seq = c.expected
-        AND (c.chat_id IN (SELECT chat_id FROM repeated)) IS NOT TRUE
+        AND (c.chat_id IN (SELECT chat_id FROM repeated)) IS NOT TRUE",
+            $($unless)*,
+            "
     RETURNING h.chat_id, c.expected, c.slot
 ), entries AS (
     INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
@@ -65,20 +74,34 @@ SELECT chat_id FROM stored"
 /// `IN (…) IS TRUE` makes the planner use hashed subplans, where a join would be a nested loop over both lists.
 /// `LATERAL … LIMIT` makes it probe the index for each entry. The planner may turn a join round, and the join then
 /// reads the whole log if the table was empty when it was last analysed.
-pub const COMMIT: &str = commit!("");
+pub const COMMIT: &str = commit!([""] [""] "");
 
 /// Commits batches as [`COMMIT`] does, with the media that their entries refer to. Batches without media use
 /// [`COMMIT`], and pay nothing for this.
-pub const COMMIT_WITH_MEDIA: &str = commit!(refs!());
+pub const COMMIT_WITH_MEDIA: &str = commit!([""] [""] refs!());
 
 /// Commits batches as [`COMMIT_WITH_MEDIA`] does, with what their entries do to earlier messages, and whom they
-/// mention. A deletion takes the bodies of the message, of its edits and of the reactions to it out of the log, which
-/// also ends what they refer to (`release_entry`), and ends that the message is pinned. Batches without such entries use
-/// the other statements.
+/// mention. Batches without such entries use the other statements. A chat is also left out if one of the entries is an
+/// edit or a reaction of somebody who has done that to the message $29 times: `crowded`.
 ///
-/// `gone` names these bodies first, and `OFFSET 0` keeps its parts in order: message, then what is about it. The planner
-/// would otherwise read the whole chat and ask of each entry what it is about, as long as the tables are not analysed.
+/// A deletion takes the bodies of the message, and of the first $30 of its edits and then of the reactions to it, out
+/// of the log, which also ends what they refer to (`release_entry`), and ends that the message is pinned. If there are
+/// more, it leaves an erasure (`erasing.rs`).
+///
+/// `gone` names these bodies first, message by message. Rows to be deleted or changed are named by their `ctid`, as
+/// `erasing.rs` says.
 pub const COMMIT_WITH_TARGETS: &str = commit!(
+    [", crowded AS (
+    SELECT a.chat_id
+    FROM unnest($19::uuid[], $21::int8[], $22::int2[], $24::uuid[]) AS a(chat_id, target_seq, kind, user_id)
+    CROSS JOIN LATERAL (
+        SELECT FROM act_counts n
+        WHERE n.chat_id = a.chat_id AND n.target_seq = a.target_seq AND n.user_id = a.user_id AND n.kind = a.kind
+            AND n.acts >= $29::int8 LIMIT 1
+    ) AS n WHERE a.kind IN (2, 4)
+)"]
+    ["
+        AND (c.chat_id IN (SELECT chat_id FROM crowded)) IS NOT TRUE"]
     refs!(),
     ", t AS (
     SELECT t.* FROM unnest($19::uuid[], $20::int8[], $21::int8[], $22::int2[], $23::bool[], $24::uuid[], $25::bytea[])
@@ -86,6 +109,11 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
     WHERE (t.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
 ), targets AS (
     INSERT INTO entry_targets (chat_id, seq, target_seq, kind) SELECT chat_id, seq, target_seq, kind FROM t
+), counted AS (
+    INSERT INTO act_counts AS n (chat_id, target_seq, user_id, kind, acts)
+    SELECT chat_id, target_seq, user_id, kind, count(*) FROM t WHERE kind IN (2, 4)
+    GROUP BY chat_id, target_seq, user_id, kind
+    ON CONFLICT (chat_id, target_seq, user_id, kind) DO UPDATE SET acts = n.acts + excluded.acts
 ), states AS (
     INSERT INTO message_state AS s (chat_id, seq, edited_seq, deleted_seq, pinned_seq, replies)
     SELECT chat_id, target_seq, coalesce(max(seq) FILTER (WHERE kind = 2), 0), coalesce(max(seq) FILTER (WHERE kind = 3), 0),
@@ -102,31 +130,53 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
     SELECT chat_id, target_seq, user_id, key, seq FROM t WHERE kind = 4 AND NOT take_back
     ON CONFLICT DO NOTHING
 ), taken_back AS (
-    DELETE FROM reactions r USING t WHERE t.kind = 4 AND t.take_back
-        AND r.chat_id = t.chat_id AND r.target_seq = t.target_seq AND r.user_id = t.user_id AND r.key = t.key
+    DELETE FROM reactions f WHERE f.ctid = ANY (ARRAY(
+        SELECT x.ctid FROM t CROSS JOIN LATERAL (
+            SELECT x.ctid FROM reactions x
+            WHERE x.chat_id = t.chat_id AND x.target_seq = t.target_seq AND x.user_id = t.user_id AND x.key = t.key
+            LIMIT 1
+        ) x WHERE t.kind = 4 AND t.take_back
+    ))
 ), mentioned AS (
     INSERT INTO mentions (chat_id, user_id, seq)
     SELECT n.chat_id, n.user_id, n.seq FROM unnest($26::uuid[], $27::uuid[], $28::int8[]) AS n(chat_id, user_id, seq)
     WHERE (n.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
         AND EXISTS (SELECT FROM members m WHERE m.chat_id = n.chat_id AND m.user_id = n.user_id AND m.left_seq IS NULL)
 ), unmentioned AS (
-    DELETE FROM mentions n USING t WHERE t.kind = 3 AND n.chat_id = t.chat_id AND n.seq = t.target_seq
-), forgotten AS (
-    DELETE FROM reactions r USING t WHERE t.kind = 3 AND r.chat_id = t.chat_id AND r.target_seq = t.target_seq
+    DELETE FROM mentions f WHERE f.ctid = ANY (ARRAY(
+        SELECT x.ctid FROM t CROSS JOIN LATERAL (
+            SELECT x.ctid FROM mentions x WHERE x.chat_id = t.chat_id AND x.seq = t.target_seq OFFSET 0
+        ) x WHERE t.kind = 3
+    ))
+), forgotten AS (",
+    forget!("reactions", "t", "t.kind = 3", "$30::int8"),
+    "
+), uncounted AS (",
+    forget!("act_counts", "t", "t.kind = 3", "$30::int8"),
+    "
+), acts AS MATERIALIZED (
+    SELECT t.chat_id, t.target_seq, a.seq,
+           row_number() OVER (PARTITION BY t.chat_id, t.target_seq ORDER BY a.kind, a.seq) AS place
+    FROM t",
+    first_acts!("t", "", "a.kind, a.seq", "$30::int8 + 1"),
+    " WHERE t.kind = 3
 ), gone AS MATERIALIZED (
     SELECT t.chat_id, t.target_seq AS seq FROM t WHERE t.kind = 3
     UNION ALL
-    SELECT t.chat_id, a.seq FROM t CROSS JOIN LATERAL (
-        SELECT a.seq FROM entry_targets a
-        WHERE a.chat_id = t.chat_id AND a.target_seq = t.target_seq AND a.kind IN (2, 4) ORDER BY a.kind, a.seq OFFSET 0
-    ) a WHERE t.kind = 3
-), blanked AS (
-    UPDATE messages m SET body = '' FROM gone g WHERE m.chat_id = g.chat_id AND m.seq = g.seq
+    SELECT a.chat_id, a.seq FROM acts a WHERE a.place <= $30::int8
+), postponed AS (
+    INSERT INTO erasures (chat_id, target_seq, after_seq)
+    SELECT chat_id, target_seq, 0 FROM acts WHERE place > $30::int8
+    ON CONFLICT DO NOTHING
+), blanked AS (",
+    blank!("gone"),
+    "
 )"
 );
 
-/// Commits the batches. Returns the chats whose batch is committed. In the other chats the head had moved, or a request
-/// was in the log already. The heads are locked in ascending order of chat_id.
+/// Commits the batches. Returns the chats whose batch is committed. In the other chats the head had moved, a request
+/// was in the log already, or somebody had done enough to a message. The heads are locked in ascending order of
+/// chat_id.
 pub async fn commit(
     db: &mut PgConnection,
     batches: impl IntoIterator<Item = &Batch>,
@@ -259,7 +309,8 @@ impl EntryRows {
             self.sender.push(new.sender.0);
             self.device.push(new.device.0);
             self.request.push(new.request.0);
-            self.fingerprint.push(new.fingerprint.to_vec());
+            let fingerprint = stored_fingerprint(new, &batch.key.0);
+            self.fingerprint.push(fingerprint.to_vec());
             self.body
                 .push(sealer.seal(&new.content, entry.chat, new.sender, new.request));
             self.sent_at.push(entry.sent_at.0);

@@ -34,8 +34,10 @@ VALUES ($1, 1, 0, $2, $3, $4, $5, $6, $7, to_timestamp($8 / 1000.0))";
 /// Inserts the unsettled row of a group's first entry.
 pub(crate) const FIRST_UNSETTLED: &str = "INSERT INTO unsettled (chat_id, from_seq, slot) VALUES ($1, 1, $2)";
 
-/// Selects the fingerprint of the request that made a group.
-pub const CREATED: &str = "SELECT m.fingerprint FROM messages m WHERE m.chat_id = $1 AND m.seq = 1";
+/// Selects the fingerprint of the request that made a group, and the group's wrapped key.
+pub const CREATED: &str = "
+SELECT m.fingerprint, c.wrapped_key FROM messages m JOIN chats c ON c.chat_id = m.chat_id
+WHERE m.chat_id = $1 AND m.seq = 1";
 
 /// Sets the role of a member, for the group's owner.
 pub(crate) const SET_OWNER: &str = "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2";
@@ -84,7 +86,7 @@ pub struct NewGroup<'a> {
 /// Makes a group with its first entry, which is unsettled like every new entry.
 pub async fn create(pools: &Pools, master: &MasterKey, group: &NewGroup<'_>) -> Result<Created, ReadError> {
     // A retry finds the group that it made, even if some of the members may not be added any more.
-    if let Some(before) = group.before(pools.of(group.chat)).await? {
+    if let Some(before) = group.before(pools.of(group.chat), master).await? {
         return Ok(before);
     }
     let strangers = match group.strangers {
@@ -118,7 +120,7 @@ pub async fn create(pools: &Pools, master: &MasterKey, group: &NewGroup<'_>) -> 
     let devices = people::devices(&mut tx, members_with_owner.iter().copied()).await?;
     let Some(sealer) = group.insert(&mut tx, master).await? else {
         // Another transaction has made the chat meanwhile, for the same request.
-        let before = group.before(&mut *tx).await?;
+        let before = group.before(&mut *tx, master).await?;
         return Ok(before.unwrap_or(Created::RequestIdReused));
     };
     let joined = Seq(1);
@@ -159,18 +161,31 @@ async fn lock_people(db: &mut PgConnection, people: &[UserId]) -> sqlx::Result<O
 }
 
 impl NewGroup<'_> {
-    /// Returns the answer if the group exists already, and otherwise `None`.
-    async fn before(&self, db: impl PgExecutor<'_>) -> sqlx::Result<Option<Created>> {
-        let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED)
+    /// Returns the answer if the group exists already, and otherwise `None`. The first entry has the fingerprint of the
+    /// request, or that under the group's key, as the next version will store it.
+    async fn before(
+        &self,
+        db: impl PgExecutor<'_>,
+        master: &MasterKey,
+    ) -> Result<Option<Created>, ReadError> {
+        let before: Option<(Vec<u8>, Vec<u8>)> = sqlx::query_as(CREATED)
             .bind(self.chat.0)
             .fetch_optional(db)
             .await?;
-        Ok(before.map(|fingerprint| {
-            if fingerprint == self.entry.fingerprint {
-                Created::Before
-            } else {
-                Created::RequestIdReused
-            }
+        let Some((stored, wrapped)) = before else {
+            return Ok(None);
+        };
+        let own = self.entry.fingerprint;
+        if stored == own {
+            return Ok(Some(Created::Before));
+        }
+        let key = master.unwrap(self.chat, &wrapped);
+        let key = key.map_err(|_| ReadError::Key(self.chat))?;
+        let same = stored == content::keyed(own, &key.0);
+        Ok(Some(if same {
+            Created::Before
+        } else {
+            Created::RequestIdReused
         }))
     }
 

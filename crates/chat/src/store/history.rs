@@ -27,12 +27,13 @@ const REACH: u64 = 4096;
 macro_rules! message_columns {
     () => {
         concat!(
-            "m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
+            "m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, ",
             erased!("m"),
             ", ",
             millis!("m.sent_at"),
             " AS sent_at, s.deleted_seq, s.pinned_seq, s.replies,
-            ed.seq AS edited_seq, ed.request_id AS edit_request, ed.body AS edit_body, ",
+            ed.seq AS edited_seq, ed.request_id AS edit_request,
+            CASE WHEN s.deleted_seq > 0 THEN ''::bytea ELSE ed.body END AS edit_body, ",
             millis!("ed.sent_at"),
             " AS edited_at, d.sender_user AS deleted_by, ",
             millis!("d.sent_at"),
@@ -146,10 +147,12 @@ pub const WITH_ATTACHMENTS: [&str; 2] = pages!(
 );
 /// Selects the messages that are pinned.
 pub const PINNED: [&str; 2] = pages!("message_state", " AND x.pinned_seq > 0");
-/// Selects the edits of a message ($7) that have a content still.
+/// Selects the edits of a message ($7) that have a content still. Those of a deleted message have none, although some
+/// may be still to be erased.
 pub const EDITS: [&str; 2] = pages!(
     "entry_targets",
     " AND x.target_seq = $7 AND x.kind = 2
+                    AND (SELECT s.deleted_seq > 0 FROM message_state s WHERE s.chat_id = $1 AND s.seq = $7) IS NOT TRUE
                     AND (SELECT octet_length(m.body) FROM messages m WHERE m.chat_id = $1 AND m.seq = x.seq) > 0"
 );
 

@@ -50,7 +50,7 @@ JOIN messages r ON r.chat_id = mine.chat_id AND r.sender_user = $1 AND r.request
 
 /// Selects an entry, the head of its chat, and the wrapped key that opens its body.
 pub const MESSAGE: &str = concat!(
-    "SELECT m.seq, m.ordinal, m.kind, m.sender_user, m.sender_device, m.request_id, m.body, ",
+    "SELECT m.seq, m.ordinal, m.kind, m.sender_user, m.sender_device, m.request_id, ",
     erased!("m"),
     ", ",
     millis!("m.sent_at"),

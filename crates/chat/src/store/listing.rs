@@ -56,7 +56,7 @@ SELECT c.chat_id, c.kind, c.title, c.picture, c.created_by, ",
     c.description, c.send_role, c.add_role, c.edit_role, c.slow_mode_s, c.joiner_history, c.frozen,
     (SELECT min(coalesce(mine.history_seq, mine.joined_seq)) FROM members mine
      WHERE mine.chat_id = me.chat_id AND mine.user_id = me.user_id) AS history_from,
-    l.seq, l.ordinal, l.sender_user, l.sender_device, l.request_id, l.body, ",
+    l.seq, l.ordinal, l.sender_user, l.sender_device, l.request_id, ",
             erased!("l"),
             ", ",
             millis!("l.sent_at"),

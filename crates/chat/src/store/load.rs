@@ -18,7 +18,7 @@ use super::last_messages::last_messages;
 use super::listing::{RECEIPTS, kind, role, watermark};
 use super::policy::policy;
 use super::seal::MasterKey;
-use super::{ReadError, people};
+use super::{ReadError, acts, people};
 
 /// Selects a chat with its head and its lowest unsettled seq.
 pub const CHAT: &str = "
@@ -87,6 +87,7 @@ pub async fn chat(
         .bind(targets)
         .fetch_all(&mut *tx)
         .await?;
+    let acts = acts::counts(&mut tx, chat, &look_up.acts).await?;
     let people = pair(row.try_get("user_low")?, row.try_get("user_high")?);
     let blocked = people::blocked(&mut *tx, people.as_slice()).await?;
     let policy = policy(&row, chat)?;
@@ -120,6 +121,7 @@ pub async fn chat(
             .filter(|(.., placed)| look_up.targets.binary_search(&placed.seq).is_ok())
             .map(|(sender, _, placed)| (placed.seq, placed.target(*sender)))
             .collect(),
+        acts,
         placed,
         looked_up: look_up.requests.clone(),
         blocked: !blocked.is_empty(),

@@ -4,11 +4,17 @@ use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryScalar;
 use tern_types::Seq;
+use tern_types::limits::MAX_ACTS_PER_PERSON;
 use uuid::Uuid;
 
 use tern_chat_core::chat::ChatKey;
 use tern_chat_core::content::fingerprint;
 use tern_chat_core::{Entry, EntryKind};
+
+/// The most entries about a deleted message that the commit of the deletion erases with it: all edits, which may refer
+/// to files, and more reactions than nearly all messages have. The others are erased afterwards, because all chats of
+/// the commit wait for it.
+pub const ERASED_IN_COMMIT: i64 = 256;
 
 /// The columns of the entries of one commit that are about other entries, or in a thread. Most commits have none.
 #[derive(Default)]
@@ -41,7 +47,8 @@ impl TargetRows {
     /// Adds the entry's rows, if it has some. `key` is the chat's data key.
     pub(super) fn push(&mut self, entry: &Entry, key: &ChatKey) {
         let new = &entry.new;
-        for user in &new.mentions {
+        // What does not count as unread is no unread mention either.
+        for user in new.mentions.iter().filter(|_| new.counts) {
             self.mentions.chat.push(entry.chat.0);
             self.mentions.user.push(user.0);
             self.mentions.seq.push(entry.seq.to_i64());
@@ -81,5 +88,7 @@ impl TargetRows {
             .bind(self.mentions.chat)
             .bind(self.mentions.user)
             .bind(self.mentions.seq)
+            .bind(i64::from(MAX_ACTS_PER_PERSON))
+            .bind(ERASED_IN_COMMIT)
     }
 }

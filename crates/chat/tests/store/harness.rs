@@ -33,6 +33,7 @@ pub struct Store {
 pub static NOTHING: LookUp = LookUp {
     requests: Vec::new(),
     targets: Vec::new(),
+    acts: Vec::new(),
 };
 
 /// A chat as a writer knows it: its key, and the head that the writer believes in.

@@ -93,6 +93,11 @@ async fn a_mention_counts_until_it_is_read_or_its_message_is_deleted() {
     for users in [&[b][..], &[], &[stranger, b], &[stranger]] {
         put(mentions(users), &mut chat).await;
     }
+    let uncounted = NewEntry {
+        counts: false,
+        ..mentions(&[b])
+    };
+    put(uncounted, &mut chat).await;
     let seqs = async || list(&store, b).await[0].mentions.clone();
     assert_eq!(seqs().await, [Seq(1), Seq(3)]);
     assert_eq!(list(&store, a).await[0].mentions, []);

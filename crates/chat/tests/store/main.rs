@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod acts;
 mod blocks;
 mod cells;
 mod commit;
 mod devices;
 mod direct;
 mod entries;
+mod erasing;
 mod groups;
 mod harness;
 mod history;
@@ -22,6 +24,7 @@ mod pages;
 mod plans;
 mod receipts;
 mod requests;
+mod slow;
 mod strangers;
 mod targets;
 mod timeline;

@@ -3,8 +3,8 @@
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
-    ack, change, commit, devices, direct, doors, entries, heads, history, inboxes, invites, join_requests,
-    joining, last_messages, listing, load, people, readable, settle, strangers, timeline, written,
+    ack, acts, change, commit, devices, direct, doors, entries, erasing, heads, history, inboxes, invites,
+    join_requests, joining, last_messages, listing, load, people, readable, settle, strangers, timeline, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
 use tern_types::Seq;
@@ -42,6 +42,9 @@ const HOT: &[(&str, &str)] = &[
     ("strangers of a day", strangers::DAY),
     ("meet strangers", strangers::MEET),
     ("load placed", load::PLACED),
+    ("act counts", acts::COUNTS),
+    ("oldest erasure", erasing::OLDEST),
+    ("erase", erasing::ERASE),
     ("existing chats", direct::EXISTING),
     ("make direct chats", direct::MAKE),
     ("window", entries::UPWARDS),
@@ -187,13 +190,27 @@ async fn assert_plans(db: &mut PgConnection, tables: &str) {
             let plan = plan(db, "history", sql).await;
             assert_bounded(&plan, &OF_CHATS, &format!("history on {tables} tables: {sql}"));
         }
-        let erasing = plan(db, "commit", commit::COMMIT_WITH_TARGETS).await;
-        // The messages `m` are those of repeated requests.
-        let tables_of_bodies = [" on messages m_", " on entry_targets "];
-        let what = format!("commit with targets on {tables} tables");
-        assert_bounded(&erasing, &tables_of_bodies, &what);
+    }
+    for (name, sql) in [
+        ("commit with targets", commit::COMMIT_WITH_TARGETS),
+        ("erase", erasing::ERASE),
+    ] {
+        let erasing = plan(db, name, sql).await;
+        let what = format!("{name} on {tables} tables");
+        assert_bounded(&erasing, &OF_ERASED, &what);
+        if tables != "empty, analysed" {
+            assert_bounded(&erasing, &[" on messages o", " on entry_targets "], &what);
+        }
     }
 }
+
+/// The tables from which a deletion takes rows. Those of `messages` and of the other tables are named by their places.
+const OF_ERASED: [&str; 4] = [
+    " on messages b",
+    " on reactions ",
+    " on mentions ",
+    " on act_counts ",
+];
 
 /// The tables of chats of which a statement about messages may read only what it names by seqs.
 const OF_CHATS: [&str; 5] = [
@@ -204,12 +221,14 @@ const OF_CHATS: [&str; 5] = [
     " on reactions ",
 ];
 
-/// Asserts that a statement reads these tables by seqs. Otherwise each message would cost as much as the chat is long.
+/// Asserts that a statement reads these tables by seqs, or by the places of rows that it has found by seqs. Otherwise
+/// each message would cost as much as the chat is long.
 fn assert_bounded(plan: &[String], tables: &[&str], what: &str) {
     for (scan, condition) in plan.iter().zip(&plan[1..]) {
         if scan.contains("Scan") && tables.iter().any(|table| scan.contains(table)) {
             // A bitmap scan says `Recheck Cond` here.
-            let bounded = condition.contains("Cond: ") && condition.contains("seq ");
+            let by_seq = condition.contains("Cond: ") && condition.contains("seq ");
+            let bounded = by_seq || condition.contains("TID Cond: ");
             assert!(bounded, "{what}\n{scan}\n{condition}");
         }
     }

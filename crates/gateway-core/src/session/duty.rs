@@ -83,7 +83,7 @@ impl Session {
         }
         self.life.read_receipts_off_read(inbox.read_receipts_off, now);
         if self.life.is_opening() {
-            self.opened(&inbox.store_epoch, now);
+            self.opened(&inbox, now);
         } else if self.store_changed(&inbox.store_epoch) {
             return;
         }

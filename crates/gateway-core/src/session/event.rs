@@ -169,6 +169,11 @@ pub struct Inbox {
     pub store_epoch: String,
     /// True if the user has turned read receipts off, as the store has it.
     pub read_receipts_off: bool,
+    /// The seconds after a message was sent for which its sender may edit it; 0 if the chat node did not say.
+    pub edit_window_s: u32,
+    /// The seconds after a message was sent for which its sender may delete it for everyone; 0 if the chat node did not
+    /// say.
+    pub delete_window_s: u32,
 }
 
 /// A device's inbox row of one chat: the device has not acknowledged everything from `from` on.

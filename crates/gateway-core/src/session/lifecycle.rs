@@ -7,7 +7,7 @@ use tern_proto::{ApiError, raw};
 use tern_types::{Timestamp, UserId};
 
 use super::settings::{LEAVE_WITHIN, MISSED_HEARTBEATS, SPEAK_AFTER, Settings, TOKEN_GRACE};
-use super::{CloseRequest, Effect, Identity, NEVER, Session};
+use super::{CloseRequest, Effect, Identity, Inbox, NEVER, Session};
 use crate::gcra::Gcra;
 
 /// The time that a client is told to wait before it reconnects, after an end that was no fault of its own.
@@ -220,20 +220,20 @@ impl Session {
     }
 
     /// Sends Opened, after the device's inbox was read.
-    pub(super) fn opened(&mut self, store_epoch: &str, now: Timestamp) {
+    pub(super) fn opened(&mut self, inbox: &Inbox, now: Timestamp) {
         debug_assert!(self.life.is_opening(), "Opened answers Open once");
         let Some(identity) = self.life.identity else {
             return;
         };
         self.life.phase = Phase::Open;
         self.life.heard = now;
-        self.life.store_epoch = store_epoch.to_owned();
+        self.life.store_epoch = inbox.store_epoch.clone();
         let opened = v1::Opened {
             session_id: self.id.to_string(),
-            store_epoch: store_epoch.to_owned(),
+            store_epoch: inbox.store_epoch.clone(),
             heartbeat_interval_ms: Settings::millis(self.settings.heartbeat(self.life.active)),
             window: self.settings.window,
-            limits: Some(self.settings.limits()),
+            limits: Some(self.settings.limits(inbox)),
             server_time_ms: self.life.wall(now).0,
             token_expires_at_ms: identity.expires_at.0,
             activity_interval_ms: Settings::millis(self.settings.activity_interval()),

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use tern_proto::v1;
 use tern_types::limits::{
-    CATCH_UP_WINDOW, MAX_BODY_BYTES, MAX_FRAME_BYTES, MAX_FRAME_ITEMS, MAX_GROUP_MEMBERS, MAX_SENDS_IN_FLIGHT,
+    CATCH_UP_WINDOW, MAX_ACTS_PER_PERSON, MAX_BODY_BYTES, MAX_FRAME_BYTES, MAX_FRAME_ITEMS,
+    MAX_GROUP_MEMBERS, MAX_REACTION_BYTES, MAX_SENDS_IN_FLIGHT,
 };
+
+use super::Inbox;
 
 /// The most chats that a session remembers: more than a person writes in during one connection. They take
 /// some 300 KiB. Forgetting a chat costs one repeated delivery; a chat with an inbox row is never forgotten.
@@ -146,8 +149,8 @@ impl Settings {
         self.online_threshold / 3
     }
 
-    /// Returns the limits that Opened tells the client.
-    pub fn limits(&self) -> v1::Limits {
+    /// Returns the limits that Opened tells the client. Those of the chat nodes came with the device's inbox.
+    pub fn limits(&self, inbox: &Inbox) -> v1::Limits {
         v1::Limits {
             max_body_bytes: MAX_BODY_BYTES as u32,
             max_frame_bytes: MAX_FRAME_BYTES as u32,
@@ -155,7 +158,12 @@ impl Settings {
             max_sends_in_flight: MAX_SENDS_IN_FLIGHT as u32,
             sends_per_second: self.sends_per_second,
             max_group_members: MAX_GROUP_MEMBERS as u32,
-            acts: None,
+            acts: Some(v1::ActLimits {
+                edit_window_s: inbox.edit_window_s,
+                delete_window_s: inbox.delete_window_s,
+                max_reaction_bytes: MAX_REACTION_BYTES as u32,
+                max_acts_per_person: MAX_ACTS_PER_PERSON,
+            }),
         }
     }
 

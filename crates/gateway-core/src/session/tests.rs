@@ -63,6 +63,8 @@ fn inbox() -> Inbox {
         partial: false,
         store_epoch: "epoch".into(),
         read_receipts_off: false,
+        edit_window_s: 900,
+        delete_window_s: 172_800,
     }
 }
 

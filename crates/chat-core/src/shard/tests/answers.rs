@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::change::Action;
+use crate::content::keyed;
+use crate::recent::Placed;
 use crate::{Change, ChangeRefusal};
 
 const CALL: Origin = Origin::Call(7);
@@ -142,4 +144,54 @@ fn a_message_with_the_request_of_a_change_that_changed_nothing_is_refused() {
     shard.people[0] = UserId::SYSTEM;
     let effects = shard.send_with(chat, 0, request, Vec::new());
     assert_eq!(outcomes(effects), [Outcome::Sent(Err(Refusal::RequestIdReused))]);
+}
+
+/// A node of the next version stores the fingerprint of every request under the chat's key, one of the version before
+/// that of none.
+#[test]
+fn a_repetition_is_known_by_either_form_of_its_fingerprint_and_after_its_erasure_by_its_request_id() {
+    const KEY: [u8; 32] = [0; 32];
+    let cases = [
+        ([0; 16], false, true),
+        (keyed([0; 16], &KEY), false, true),
+        (keyed([0; 16], &[1; 32]), false, false),
+        (keyed([1; 16], &KEY), false, false),
+        ([1; 16], false, false),
+        ([1; 16], true, true),
+    ];
+    for (fingerprint, erased, is_known) in cases {
+        let mut shard = Shard::new();
+        shard.state = ShardState::default();
+        let (chat, request) = (shard.chat, RequestId::random());
+        let number = load_number(&shard.send_with(chat, 0, request, Vec::new()));
+        let placed = Placed {
+            seq: Seq(1),
+            ordinal: 1,
+            sent_at: START,
+            fingerprint,
+            is_message: true,
+            erased,
+        };
+        let snapshot = Snapshot {
+            head: Seq(1),
+            ordinal: 1,
+            placed: vec![(shard.people[0], request, placed)],
+            looked_up: vec![(shard.people[0], request)],
+            ..shard.snapshot()
+        };
+        let result = Ok(Some(snapshot));
+        let effects = shard.tell(Event::Loaded { chat, number, result });
+        let answers = outcomes(effects);
+        let [outcome] = &answers[..] else {
+            panic!("one answer: {answers:?}")
+        };
+        let case = format!("{fingerprint:?}, erased: {erased}");
+        match outcome {
+            Outcome::Sent(Ok(place)) => assert!(is_known && place.seq == Seq(1), "{case}"),
+            other => {
+                assert!(!is_known, "{case}");
+                assert_eq!(*other, Outcome::Sent(Err(Refusal::RequestIdReused)), "{case}");
+            }
+        }
+    }
 }

@@ -1,8 +1,10 @@
 //! Tests of what is done to messages that are in the log already.
 
+use tern_types::limits::MAX_ACTS_PER_PERSON;
+
 use super::*;
 use crate::EntryKind;
-use crate::chat::LookUp;
+use crate::chat::{Acts, LookUp};
 use crate::target::{About, Target};
 
 const CALL: Origin = Origin::Call(7);
@@ -10,25 +12,18 @@ const CALL: Origin = Origin::Call(7);
 impl Shard {
     /// Asks on behalf of a person for an entry of this kind about the message at `target`.
     fn act(&mut self, person: usize, kind: EntryKind, target: u64) -> (RequestId, Vec<Effect>) {
-        let (sender, request) = (self.people[person], RequestId::random());
-        let entry = NewEntry {
-            kind,
-            counts: false,
-            about: Some(About {
-                target: Seq(target),
-                take_back: false,
-                reaction: Bytes::new(),
-            }),
-            ..NewEntry::message(sender, DeviceId(sender.0), request, [0; 16], Bytes::new())
-        };
+        let entry = about(self.people[person], kind, target, false);
+        (entry.request, self.do_this(entry, None))
+    }
+
+    fn do_this(&mut self, entry: NewEntry, peer: Option<UserId>) -> Vec<Effect> {
         let (origin, chat) = (CALL, self.chat);
-        let send = Event::Send {
+        self.tell(Event::Send {
             origin,
             chat,
-            peer: None,
+            peer,
             entry,
-        };
-        (request, self.tell(send))
+        })
     }
 
     /// Returns the load that the state asks for in place of a commit.
@@ -77,6 +72,26 @@ impl Shard {
         self.tell(Event::JobDone(JobDone::Commit(stored)));
         let entries = batches.iter().flat_map(|batch| &batch.entries);
         entries.map(|entry| entry.new.kind).collect()
+    }
+}
+
+/// Makes an entry of this kind about the message at `target`.
+fn about(sender: UserId, kind: EntryKind, target: u64, take_back: bool) -> NewEntry {
+    NewEntry {
+        kind,
+        counts: false,
+        about: Some(About {
+            target: Seq(target),
+            take_back,
+            reaction: Bytes::new(),
+        }),
+        ..NewEntry::message(
+            sender,
+            DeviceId(sender.0),
+            RequestId::random(),
+            [0; 16],
+            Bytes::new(),
+        )
     }
 }
 
@@ -227,4 +242,113 @@ fn reactions_of_several_people_share_a_commit_and_two_of_one_person_do_not() {
     }
     assert_eq!(shard.commits(), [EntryKind::Reaction; 2]);
     assert_eq!(shard.commits(), [EntryKind::Reaction]);
+}
+
+/// The store refuses the commit by its own count, so nothing is looked up for acts that are within the bound.
+#[test]
+fn an_act_too_many_is_refused_once_the_store_has_counted() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    let (author, fan) = (shard.people[0], shard.people[1]);
+    shard.act(1, EntryKind::Reaction, 1);
+    assert!(matches!(shard.job(), Some(Job::Commit(_))), "it is not looked up");
+    let conflict = vec![(shard.chat, Committed::Conflict)];
+    let effects = shard.tell(Event::JobDone(JobDone::Commit(conflict)));
+    let Some(Effect::Load { number, look_up, .. }) = effects.into_iter().next() else {
+        panic!("no load")
+    };
+    let acts = Acts {
+        target: Seq(1),
+        user: fan,
+        kind: EntryKind::Reaction,
+    };
+    assert_eq!(look_up.acts, [acts]);
+    let snapshot = Snapshot {
+        head: Seq(1),
+        looked_up: look_up.requests,
+        targets: vec![(Seq(1), message(author))],
+        acts: vec![(acts, MAX_ACTS_PER_PERSON)],
+        ..shard.snapshot()
+    };
+    let (chat, result) = (shard.chat, Ok(Some(snapshot)));
+    shard.tell(Event::Loaded { chat, number, result });
+    let mut effects = Vec::new();
+    let job = any_job(&mut shard.state, shard.now, &mut effects);
+    assert!(job.is_none(), "{job:?}");
+    let outcomes: Vec<_> = effects.into_iter().filter_map(outcome).collect();
+    assert_eq!(outcomes, [Outcome::Sent(Err(Refusal::TooManyActs))]);
+
+    shard.act(0, EntryKind::Reaction, 1);
+    shard.act(0, EntryKind::Edit, 1);
+    assert_eq!(shard.commits(), [EntryKind::Reaction], "others are not concerned");
+    assert_eq!(shard.commits(), [EntryKind::Edit]);
+}
+
+#[test]
+fn what_is_done_to_a_message_makes_no_chat() {
+    let mut shard = Shard::new();
+    shard.state = ShardState::default();
+    let [author, peer] = shard.people;
+    for kind in [
+        EntryKind::Edit,
+        EntryKind::Delete,
+        EntryKind::Reaction,
+        EntryKind::Pin,
+    ] {
+        let effects = shard.do_this(about(author, kind, 1, false), Some(peer));
+        let [Effect::Load { number, create, .. }] = &effects[..] else {
+            panic!("{kind:?}: {effects:?}")
+        };
+        assert_eq!(*create, None, "{kind:?}");
+        let (chat, number) = (shard.chat, *number);
+        let result = Ok(None);
+        let effects = shard.tell(Event::Loaded { chat, number, result });
+        let outcomes: Vec<_> = effects.into_iter().filter_map(outcome).collect();
+        assert_eq!(outcomes, [Outcome::Sent(Err(Refusal::NotAMember))], "{kind:?}");
+    }
+    let message = NewEntry {
+        about: None,
+        ..about(author, EntryKind::Message, 1, false)
+    };
+    let effects = shard.do_this(message, Some(peer));
+    assert!(
+        matches!(&effects[..], [Effect::Load { create: Some(_), .. }]),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn after_a_block_people_take_back_what_they_said_and_do_nothing_else() {
+    let cases = [
+        (EntryKind::Delete, false, true),
+        (EntryKind::Reaction, true, true),
+        (EntryKind::Reaction, false, false),
+        (EntryKind::Edit, false, false),
+        (EntryKind::Pin, false, false),
+        (EntryKind::Pin, true, false),
+    ];
+    for (kind, take_back, is_taken) in cases {
+        let mut shard = Shard::new();
+        let author = shard.people[0];
+        shard.do_this(about(author, kind, 3, take_back), None);
+        let (number, look_up) = shard.asks_for();
+        let snapshot = Snapshot {
+            head: Seq(900),
+            blocked: true,
+            looked_up: look_up.requests,
+            targets: vec![(Seq(3), message(author))],
+            ..shard.snapshot()
+        };
+        let (chat, result) = (shard.chat, Ok(Some(snapshot)));
+        shard.tell(Event::Loaded { chat, number, result });
+        let mut effects = Vec::new();
+        let job = any_job(&mut shard.state, shard.now, &mut effects);
+        let case = format!("{kind:?}, taken back: {take_back}");
+        assert_eq!(matches!(job, Some(Job::Commit(_))), is_taken, "{case}: {job:?}");
+        let outcomes: Vec<_> = effects.into_iter().filter_map(outcome).collect();
+        let refused = Outcome::Sent(Err(Refusal::NotAccepted));
+        let expected = if is_taken { Vec::new() } else { vec![refused] };
+        assert_eq!(outcomes, expected, "{case}");
+    }
 }

@@ -1,12 +1,14 @@
 //! The rules that must hold after each step, and those that must hold once the world is at rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use tern_chat_core::EntryKind;
+use tern_chat_core::chat::Acts;
+use tern_chat_core::target::Windows;
+use tern_chat_core::{Entry, EntryKind, NewEntry, Refusal};
+use tern_types::limits::MAX_ACTS_PER_PERSON;
 use tern_types::{DeviceId, Seq, UserId};
 
 use super::device::Device;
-use super::step::Request;
 use super::{HISTORY, OLD, World};
 
 impl World {
@@ -26,23 +28,56 @@ impl World {
         self.check_targets();
     }
 
-    /// Checks that the message that a request is about is none for its sender, as the sender was told: it is no message,
-    /// it was deleted, or it is older than the sender's membership. None of these ends, so it does not matter when the
-    /// node that says so has read the store.
-    pub(super) fn check_is_not_there(&self, request: &Request) {
-        let Request::Send(entry) = request else { return };
-        let about = entry.about.as_ref().expect("a request about an entry");
+    /// Checks that the reason for which an entry about a message was refused is so. None of the reasons ends, so it
+    /// does not matter when the node that says so has read the store.
+    pub(super) fn check_refusal(&self, entry: &NewEntry, refusal: &Refusal) {
+        let Some(about) = &entry.about else { return };
         let target = &self.store.log[about.target.0 as usize - 1];
+        let own = target.new.sender == entry.sender;
+        let by_owner = entry.sender == self.people[0];
+        let (age, windows) = (self.now.since(target.sent_at), Windows::default());
+        match refusal {
+            Refusal::TargetNotFound => self.check_is_not_there(entry, target),
+            Refusal::NotAllowed => {
+                let may = match entry.kind {
+                    EntryKind::Edit => own,
+                    EntryKind::Delete => own || by_owner,
+                    EntryKind::Pin => by_owner,
+                    _ => true,
+                };
+                assert!(!may, "{entry:?} is allowed");
+            }
+            Refusal::TooOld => {
+                let late = match entry.kind {
+                    EntryKind::Edit => own && age > windows.edit,
+                    EntryKind::Delete => own && !by_owner && age > windows.delete,
+                    _ => false,
+                };
+                assert!(late, "{entry:?} is in time");
+            }
+            Refusal::TooManyActs => {
+                let count = Acts::of(entry).map_or(0, |acts| self.store.count(acts));
+                assert!(count >= MAX_ACTS_PER_PERSON, "{entry:?} is number {count}");
+            }
+            _ => {}
+        }
+    }
+
+    /// Checks that the message that an entry is about is none for its sender: it is no message, it was deleted, or it
+    /// is older than the sender's membership.
+    fn check_is_not_there(&self, entry: &NewEntry, target: &Entry) {
         let sees = self.store.members.iter().any(|interval| {
-            interval.user == entry.sender && interval.left.is_none() && interval.joined <= about.target
+            interval.user == entry.sender && interval.left.is_none() && interval.joined <= target.seq
         });
-        let is_there = target.new.kind == EntryKind::Message && !self.store.erased().contains(&about.target);
+        let is_there = target.new.kind == EntryKind::Message && !self.store.erased().contains(&target.seq);
         assert!(!(sees && is_there), "{entry:?} is about an entry that is there");
     }
 
-    /// Checks that nothing was done to an entry that is no message or was deleted before, or by somebody who may not.
+    /// Checks that nothing was done to an entry that is no message or was deleted before, by somebody who may not, too
+    /// late or too often.
     fn check_targets(&self) {
         let (owner, mut deleted) = (self.people[0], BTreeSet::new());
+        let (mut counts, windows) = (HashMap::new(), Windows::default());
         for entry in &self.store.log {
             let Some(about) = &entry.new.about else { continue };
             let target = &self.store.log[about.target.0 as usize - 1];
@@ -57,8 +92,17 @@ impl World {
                 sees,
                 "{entry:?} is about an entry of before its sender's membership"
             );
+            if let Some(acts) = Acts::of(&entry.new) {
+                let count = counts.entry(acts).or_insert(0);
+                *count += 1;
+                assert!(*count <= MAX_ACTS_PER_PERSON, "{entry:?} is number {count}");
+            }
             match entry.new.kind {
-                EntryKind::Edit => assert!(own, "{entry:?}"),
+                EntryKind::Edit => {
+                    assert!(own, "{entry:?}");
+                    let late = entry.sent_at.since(target.sent_at) > windows.edit;
+                    assert!(!late, "{entry:?} comes too late");
+                }
                 EntryKind::Delete => {
                     assert!(own || by == owner, "{entry:?}");
                     deleted.insert(target.seq);

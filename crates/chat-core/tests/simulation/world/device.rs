@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use tern_chat_core::target::About;
 use tern_chat_core::{EntryKind, NewEntry};
+use tern_types::limits::MAX_ACTS_PER_PERSON;
 use tern_types::{DeviceId, RequestId, Seq, UserId};
 
 /// A device.
@@ -55,14 +56,29 @@ impl Device {
     }
 }
 
+/// Makes the `count` requests of a log: messages of all devices in turn, and from the 51st on reactions of the third
+/// device. It has reacted to the second message as often as one person may, and to the first once less.
+pub fn history(devices: &[Device], count: u64) -> Vec<NewEntry> {
+    let most = u64::from(MAX_ACTS_PER_PERSON);
+    let request = |n: u64| {
+        let to = match n.checked_sub(50) {
+            Some(n) if n < most => 2,
+            Some(n) if n < 2 * most - 1 => 1,
+            _ => return message(&devices[n as usize % devices.len()]),
+        };
+        about(&devices[2], EntryKind::Reaction, Seq(to), false)
+    };
+    (0..count).map(request).collect()
+}
+
 /// Makes an entry of this kind about the entry at `target`, from this device.
-pub fn about(from: &Device, kind: EntryKind, target: Seq) -> NewEntry {
+pub fn about(from: &Device, kind: EntryKind, target: Seq, take_back: bool) -> NewEntry {
     NewEntry {
         kind,
         counts: false,
         about: Some(About {
             target,
-            take_back: false,
+            take_back,
             reaction: Bytes::new(),
         }),
         ..message(from)

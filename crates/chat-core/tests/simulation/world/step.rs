@@ -17,12 +17,13 @@ pub enum Member {
 pub enum Step {
     /// Sends a new message from a device.
     Send { node: usize, device: Index },
-    /// Does something to an entry of the log on behalf of a device.
+    /// Does something to an entry of the log on behalf of a device, or takes it back.
     Do {
         node: usize,
         device: Index,
         kind: EntryKind,
         target: Index,
+        take_back: bool,
     },
     /// Sends any request once more, answered or not.
     AskAgain { node: usize, which: Index },

@@ -42,7 +42,11 @@ pub(super) async fn add(
 ) -> Result<(), ReadError> {
     let numbered = places.iter().zip(0..).map(|(place, number)| (*place, number));
     let numbers: HashMap<(ChatId, Seq), usize> = numbered.collect();
-    let parts = pools.by_cell(places.iter().copied(), |(chat, _)| *chat);
+    // The store may still have reactions to a message that was deleted.
+    let there = places.iter().zip(&*messages);
+    let there = there.filter(|(_, message)| message.deleted_seq == 0);
+    let there: Vec<(ChatId, Seq)> = there.map(|(place, _)| *place).collect();
+    let parts = pools.by_cell(there, |(chat, _)| *chat);
     let read = parts.map(|(pool, places)| rows(pool, places, user));
     let mut turn = Turn::default();
     for row in try_join_all(read).await?.into_iter().flatten() {
@@ -55,6 +59,10 @@ pub(super) async fn add(
             continue;
         };
         let body: Vec<u8> = row.try_get("body")?;
+        if body.is_empty() {
+            // The message was deleted after the page was read.
+            continue;
+        }
         let (sender, request) = (
             UserId(row.try_get("sender_user")?),
             RequestId(row.try_get("request_id")?),

@@ -47,6 +47,33 @@ fn rule_3_a_session_is_registered_first_and_then_reads_its_inbox() {
     );
 }
 
+/// An older chat node does not say the windows, and its inbox has zeros.
+#[test]
+fn opened_tells_what_may_be_done_to_messages_as_the_chat_node_says() {
+    for (edit_window_s, delete_window_s) in [(900, 172_800), (0, 0)] {
+        let read = Inbox {
+            edit_window_s,
+            delete_window_s,
+            ..inbox()
+        };
+        let talk = talk()
+            .open()
+            .tell(Event::Announced)
+            .tell(Event::Mail(Mail::Inbox(read)));
+        let Some(Kind::Opened(opened)) = talk.said.first() else {
+            panic!("{:?}", talk.said)
+        };
+        let acts = opened.limits.as_ref().and_then(|limits| limits.acts.as_ref());
+        let expected = v1::ActLimits {
+            edit_window_s,
+            delete_window_s,
+            max_reaction_bytes: 64,
+            max_acts_per_person: 100,
+        };
+        assert_eq!(acts, Some(&expected));
+    }
+}
+
 #[test]
 fn presence_being_away_delays_the_inbox_by_two_seconds_only_and_it_is_read_again_later() {
     let talk = talk()

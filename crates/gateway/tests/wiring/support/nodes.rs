@@ -211,7 +211,7 @@ impl ChatNode for FakeChat {
             devices,
             store_epoch: "epoch".into(),
             stream_number: number,
-            partial: false,
+            ..ReadInboxResponse::default()
         }))
     }
 

@@ -234,6 +234,8 @@ impl World {
             partial: false,
             store_epoch: "e".into(),
             read_receipts_off: false,
+            edit_window_s: 0,
+            delete_window_s: 0,
         }
     }
 
