@@ -7,7 +7,7 @@ use tern_proto::v1::entry_content::Content;
 use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{InviteId, Seq, UserId};
 
-use super::{Action, Permitted, Rules};
+use super::{Action, Permitted, Rules, add};
 use crate::content::encode;
 use crate::entry::EntryKind;
 use crate::group::{Group, Role};
@@ -28,6 +28,10 @@ impl Rules for Join {
             user_ids: vec![self.user.to_string()],
             ..Default::default()
         }))
+    }
+
+    fn content_at(&self, _: UserId, group: &Group, seq: Seq) -> Bytes {
+        add::of_joining(&[self.user], group, seq)
     }
 
     fn is_for_strangers(&self) -> bool {
