@@ -225,7 +225,9 @@ fn the_last_owner_is_followed_by_who_was_an_admin_or_a_member_first() {
         (user(n), Member { role, ..joined })
     };
     use Role::{Admin, Member as Plain, Owner};
-    let cases: [(&[(u128, Role, u64)], Option<u128>); 7] = [
+    /// The members, each with their role and the seq at which they joined, and the heir.
+    type Case<'a> = (&'a [(u128, Role, u64)], Option<u128>);
+    let cases: [Case<'_>; 7] = [
         (&[], None),
         (&[(7, Plain, 3)], Some(7)),
         (&[(7, Plain, 3), (2, Plain, 4)], Some(7)),

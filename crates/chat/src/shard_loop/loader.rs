@@ -80,7 +80,7 @@ impl Loader {
         let (turns, directs) = &self.cells[self.pools.number(chat)];
         if let Some(making) = create {
             match directs.make(self.new_direct(chat, making)).await? {
-                Made::New(snapshot) => return Ok(Some(new(snapshot, look_up))),
+                Made::New(snapshot) => return Ok(Some(new(*snapshot, look_up))),
                 Made::Blocked => return Err(LoadError::NotAccepted),
                 Made::Limited(retry_after) => return Err(LoadError::StrangersLimited { retry_after }),
                 Made::NobodyFound => return Err(LoadError::PeerNotFound),

@@ -56,7 +56,7 @@ pub struct NewDirect {
 #[derive(Debug)]
 pub enum Made {
     /// The chat was made. The snapshot is the chat at the end of the transaction, before anybody has written to it.
-    New(Snapshot),
+    New(Box<Snapshot>),
     /// The chat exists already, or came to exist meanwhile.
     Before,
     /// One of the people does not exist.
@@ -106,7 +106,10 @@ pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx:
     let mut made = insert(&mut tx, master, &taken).await?;
     tx.commit().await?;
     let outcome = |new: &NewDirect| match (made.remove(&new.chat), limited.get(&new.people)) {
-        (Some(key), _) => Made::New(Snapshot::of_new_chat(ChatKind::Direct, new.ordered(), key)),
+        (Some(key), _) => {
+            let snapshot = Snapshot::of_new_chat(ChatKind::Direct, new.ordered(), key);
+            Made::New(Box::new(snapshot))
+        }
         (None, _) if blocked.contains(&new.people) => Made::Blocked,
         (None, Some(after)) => Made::Limited(*after),
         (None, None) if existing.contains(&new.chat.0) || possible(&new) => Made::Before,
