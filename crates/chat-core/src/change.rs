@@ -1,9 +1,10 @@
-//! Changes of a group: the rules for who may make which change, and how each changes the group. Each action has its
+//! Changes of a chat: the rules for who may make which change, and how each changes the chat. Each action has its
 //! rules in a file of its own, and [`Action::rules`] names them all.
 
 mod add;
 mod remove;
 mod set_picture;
+mod set_retention;
 mod set_role;
 mod set_title;
 
@@ -12,6 +13,7 @@ use tern_types::{RequestId, Seq, UserId};
 
 use super::entry::{EntryKind, Fingerprint, MediaRef, NewEntry, Sending};
 use super::group::{ChatKind, Group, Role};
+use super::retention::Retention;
 use super::{ChangeRefusal, Refusal};
 
 /// A change of a group that a member or a back end asks for.
@@ -64,7 +66,9 @@ pub enum Action {
     SetTitle(String),
     /// Sets the picture, which the actor's ticket names. `None` removes the picture.
     SetPicture(Option<MediaRef>),
-    /// Stands for the actions of chats of every kind. No action is one of these so far, so that only tests make it.
+    /// Sets how long messages are kept, and whether they disappear.
+    SetRetention(Retention),
+    /// Stands for the actions of chats of every kind, in tests.
     #[cfg(test)]
     OfEveryKind,
 }
@@ -117,6 +121,7 @@ impl Action {
             Self::SetRole(user, role) => ask(&set_role::SetRole(*user, *role)),
             Self::SetTitle(title) => ask(&set_title::SetTitle(title)),
             Self::SetPicture(picture) => ask(&set_picture::SetPicture(*picture)),
+            Self::SetRetention(retention) => ask(&set_retention::SetRetention(*retention)),
             #[cfg(test)]
             Self::OfEveryKind => ask(&tests::OfEveryKind),
         }
@@ -239,6 +244,7 @@ mod tests {
             title: "old".into(),
             picture: Some(media(1).media),
             members: members.collect(),
+            ..Group::default()
         }
     }
 

@@ -4,12 +4,14 @@
 //! - [`command`]: the commands that wait, and their answers
 //! - [`batch`]: the way of commands from the queue into a commit, and the result of the commit
 //! - [`authors`]: the senders of the newest entries
+//! - `expiry`: the time after which a message disappears
 //! - [`typists`]: the people who are typing
 //! - [`unread`]: the read mark that a send moves, and the sender's own messages after it
 
 pub mod authors;
 pub mod batch;
 pub mod command;
+mod expiry;
 pub mod snapshot;
 pub mod typists;
 pub mod unread;
@@ -23,6 +25,7 @@ use super::bytes::QueuedBytes;
 use super::group::Group;
 use super::receipts::Receipts;
 use super::recent::{Known, Recent};
+use super::retention::Retention;
 use super::target::Target;
 use super::{Making, Origin, Outcome};
 
@@ -68,7 +71,7 @@ pub struct Chat {
     /// writer.
     stale: bool,
     blocked: bool,
-    /// The kind, title, picture and members.
+    /// The kind, title, picture, members and retention.
     group: Group,
     /// The data key; `None` until the first snapshot.
     key: Option<ChatKey>,
@@ -123,6 +126,8 @@ pub struct Chat {
     pub traced: VecDeque<(Seq, TraceContext)>,
     /// The time at which somebody last used the chat, by the monotonic clock.
     pub last_used: Timestamp,
+    /// True if the store has a time at which the chat is trimmed next.
+    pub(crate) trims: bool,
 }
 
 impl Chat {
@@ -164,6 +169,7 @@ impl Chat {
             settle_trace: None,
             traced: VecDeque::new(),
             last_used: now,
+            trims: false,
         }
     }
 
@@ -180,6 +186,11 @@ impl Chat {
     /// Returns the picture, or `None` if there is none.
     pub fn picture(&self) -> Option<MediaId> {
         self.group.picture
+    }
+
+    /// Returns what the members chose for how long their messages are kept.
+    pub fn retention(&self) -> Retention {
+        self.group.retention
     }
 
     /// Returns the seq of the newest entry that is known.
@@ -327,6 +338,8 @@ impl Chat {
         self.group.kind = snapshot.kind;
         self.group.title = snapshot.title;
         self.group.picture = snapshot.picture;
+        self.group.retention = snapshot.retention;
+        self.trims = snapshot.trims;
         self.key = Some(snapshot.key);
         self.head = snapshot.head;
         self.ordinal = snapshot.ordinal;

@@ -31,7 +31,7 @@ pub enum EntryKind {
     MemberRemoved = 12,
     /// A member got another role.
     RoleChanged = 13,
-    /// The group got another title or picture.
+    /// The chat got another title, picture or retention.
     ChatUpdated = 14,
 }
 
@@ -96,6 +96,9 @@ pub struct NewEntry {
     pub mentions: Vec<UserId>,
     /// The facts about its sending.
     pub sending: Sending,
+    /// The seconds from its sending on after which the message disappears; 0: it stays. Before the entry has a seq, this
+    /// is what its sender asked for. Afterwards it is what holds, and the content says it too.
+    pub expires_after_s: u32,
 }
 
 /// The facts about the sending of a message that the owner needs beside the entry itself.
@@ -137,6 +140,7 @@ impl NewEntry {
             thread_root: None,
             mentions: Vec::new(),
             sending: Sending::default(),
+            expires_after_s: 0,
         }
     }
 

@@ -1,7 +1,9 @@
-//! The part of a chat that changes are about: its kind, title, picture and members. [`crate::change`] has the rules for
-//! who may change it.
+//! The part of a chat that changes are about: its kind, title, picture, members and retention. [`crate::change`] has the
+//! rules for who may change it.
 
 use tern_types::{IdMap, MediaId, Seq, UserId};
+
+use super::retention::Retention;
 
 /// The kind of a chat, as `tern.v1.ChatKind`. The number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +55,10 @@ impl Member {
     }
 }
 
-/// The kind, title, picture and members of a chat. A direct chat has two members, no title and no picture.
+/// The kind, title, picture, members and retention of a chat. A direct chat has two members, no title and no picture.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// The kind of the chat. Only a group may be changed.
+    /// The kind of the chat. Most changes are for groups only.
     pub kind: ChatKind,
     /// The title, which is empty for direct chats.
     pub title: String,
@@ -64,6 +66,8 @@ pub(crate) struct Group {
     pub picture: Option<MediaId>,
     /// The present members.
     pub members: IdMap<UserId, Member>,
+    /// What the members chose for how long their messages are kept.
+    pub retention: Retention,
 }
 
 impl Default for Group {
@@ -74,6 +78,7 @@ impl Default for Group {
             title: String::new(),
             picture: None,
             members: IdMap::default(),
+            retention: Retention::default(),
         }
     }
 }

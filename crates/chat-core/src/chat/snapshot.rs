@@ -8,6 +8,7 @@ use tern_types::{MediaId, RequestId, Seq, Timestamp, UserId};
 use crate::group::{ChatKind, Member};
 use crate::receipts::Watermark;
 use crate::recent::Placed;
+use crate::retention::Retention;
 use crate::target::Target;
 
 /// The chat's data key of 32 bytes. The store unwraps it and uses it; the state only carries it.
@@ -58,6 +59,10 @@ pub struct Snapshot {
     pub last_sent_at: Timestamp,
     /// True if one of a direct chat's two people has blocked the other. It is false for groups.
     pub blocked: bool,
+    /// What the members chose for how long their messages are kept.
+    pub retention: Retention,
+    /// True if the store has a time at which the chat is trimmed next.
+    pub trims: bool,
 }
 
 impl Snapshot {
@@ -78,6 +83,8 @@ impl Snapshot {
             targets: Vec::new(),
             last_sent_at: Timestamp::default(),
             blocked: false,
+            retention: Retention::default(),
+            trims: false,
         }
     }
 }

@@ -11,6 +11,7 @@ mod members;
 mod patience;
 mod receipts;
 mod restores;
+mod retention;
 mod settles;
 mod targets;
 mod typing;

@@ -146,6 +146,7 @@ impl Memory {
                 fingerprint: entry.new.fingerprint,
                 is_message: entry.new.kind == EntryKind::Message,
                 erased: erased.contains(&entry.seq),
+                expires_after_s: 0,
             };
             (entry.new.sender, entry.new.request, placed)
         });
@@ -168,6 +169,7 @@ impl Memory {
                 sent_at: entry.sent_at,
                 is_message: entry.new.kind == EntryKind::Message,
                 erased: erased.contains(&entry.seq),
+                expires_after_s: 0,
             };
             (entry.seq, target)
         });
@@ -263,7 +265,7 @@ impl Memory {
                     interval.left = Some(seq);
                 }
             }
-            Action::SetRole(..) | Action::SetTitle(_) | Action::SetPicture(_) => {}
+            Action::SetRole(..) | Action::SetTitle(_) | Action::SetPicture(_) | Action::SetRetention(_) => {}
         }
     }
 
