@@ -66,7 +66,7 @@ pub(crate) struct Group {
     pub picture: Option<MediaId>,
     /// The present members.
     pub members: IdMap<UserId, Member>,
-    /// What the members chose for how long their messages are kept.
+    /// The members' choice of how long their messages are kept.
     pub retention: Retention,
 }
 

@@ -59,7 +59,7 @@ impl Mode {
     }
 }
 
-/// What a chat's members chose for their messages. The default leaves all to the operator, and messages stay.
+/// The choice of a chat's members for their messages. The default leaves all to the operator, and messages stay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
     /// How long the server keeps messages.

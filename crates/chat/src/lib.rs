@@ -15,6 +15,7 @@
 //!   responsible for inbox rows
 //! - [`recovery`]: finds the entries that earlier owners left unsettled
 //! - [`epoch`]: forgets all chats when the store has become another one
+//! - [`trimming`]: erases what chats need not keep any more
 //! - [`backlog`]: measures all inboxes, for metrics
 //! - [`gateways`]: holds the gateways' links; [`grpc`], [`answer`]: convert from and to the wire
 //! - [`ownership`]: decides which chats this node owns; [`server`]: wires the role; [`config`]: has its flags;
@@ -36,6 +37,7 @@ mod recovery;
 pub mod server;
 pub mod shard_loop;
 pub mod store;
+pub mod trimming;
 pub mod wake;
 
 pub use config::Config;

@@ -59,7 +59,7 @@ pub struct Snapshot {
     pub last_sent_at: Timestamp,
     /// True if one of a direct chat's two people has blocked the other. It is false for groups.
     pub blocked: bool,
-    /// What the members chose for how long their messages are kept.
+    /// The members' choice of how long their messages are kept.
     pub retention: Retention,
     /// True if the store has a time at which the chat is trimmed next.
     pub trims: bool,

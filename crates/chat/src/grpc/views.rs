@@ -36,6 +36,9 @@ pub fn chat(view: ChatView, caller: Caller) -> v1::Chat {
         unread_mention_count,
         first_unread_mention_seq,
         picture_media_id: view.picture.map(|media| media.to_string()).unwrap_or_default(),
+        retention: Some(view.retention.to_wire()),
+        first_seq: view.first.0,
+        ..v1::Chat::default()
     }
 }
 

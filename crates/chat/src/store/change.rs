@@ -4,6 +4,7 @@
 mod add;
 mod remove;
 mod set_picture;
+mod set_retention;
 mod set_role;
 mod set_title;
 
@@ -69,6 +70,9 @@ pub async fn change(
         Some(Action::SetPicture(picture)) => {
             let media = picture.map(|picture| picture.media);
             run(db, batch, patience, &set_picture::SetPicture(media)).await
+        }
+        Some(Action::SetRetention(retention)) => {
+            run(db, batch, patience, &set_retention::SetRetention(*retention)).await
         }
     }
 }

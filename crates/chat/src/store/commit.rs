@@ -73,8 +73,8 @@ pub const COMMIT_WITH_MEDIA: &str = commit!(refs!());
 
 /// Commits batches as [`COMMIT_WITH_MEDIA`] does, with what their entries do to earlier messages, and whom they
 /// mention. A deletion takes the bodies of the message, of its edits and of the reactions to it out of the log, which
-/// also ends what they refer to (`release_entry`), and ends that the message is pinned. Batches without such entries use
-/// the other statements.
+/// also ends what they refer to (`release_entry`), and ends that the message is pinned. Of a message that disappears it
+/// notes when. Batches without such entries use the other statements.
 ///
 /// `gone` names these bodies first, and `OFFSET 0` keeps its parts in order: message, then what is about it. The planner
 /// would otherwise read the whole chat and ask of each entry what it is about, as long as the tables are not analysed.
@@ -122,6 +122,12 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
     ) a WHERE t.kind = 3
 ), blanked AS (
     UPDATE messages m SET body = '' FROM gone g WHERE m.chat_id = g.chat_id AND m.seq = g.seq
+)",
+    ", expires AS (
+    INSERT INTO expiring (chat_id, seq, expires_at)
+    SELECT x.chat_id, x.seq, to_timestamp(x.expires_ms / 1000.0)
+    FROM unnest($29::uuid[], $30::int8[], $31::int8[]) AS x(chat_id, seq, expires_ms)
+    WHERE (x.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
 )"
 );
 

@@ -1,5 +1,7 @@
 //! Loads a chat in one snapshot.
 
+use std::collections::HashMap;
+
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use tern_store::{Pools, millis, postgres};
@@ -14,28 +16,53 @@ use tern_chat_core::recent::Placed;
 
 use super::listing::{RECEIPTS, kind, role, watermark};
 use super::seal::MasterKey;
-use super::{ReadError, people};
+use super::{ReadError, people, retention};
 
 /// Selects a chat with its head and its lowest unsettled seq.
 pub const CHAT: &str = "
 SELECT c.kind, c.title, c.picture, c.wrapped_key, c.user_low, c.user_high, h.head_seq, h.head_ordinal,
-       (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled
+       (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled,
+       c.retention_mode, c.keep_s, c.disappear_after_s, c.trim_at IS NOT NULL AS trims,
+       (SELECT x.seq FROM expiring x WHERE x.chat_id = c.chat_id LIMIT 1) IS NOT NULL AS expires
 FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
 WHERE c.chat_id = $1";
 
 /// Selects the two people of a direct chat; NULL for other chats.
 pub(crate) const PEOPLE: &str = "SELECT user_low, user_high FROM chats WHERE chat_id = $1";
 
+/// Is true of an entry of the table `messages` under this alias that was deleted, or has disappeared.
+macro_rules! gone {
+    ($messages:literal) => {
+        concat!(
+            "octet_length(",
+            $messages,
+            ".body) = 0 AND coalesce((
+    SELECT s.deleted_seq > 0 OR s.disappeared FROM message_state s WHERE s.chat_id = ",
+            $messages,
+            ".chat_id AND s.seq = ",
+            $messages,
+            ".seq
+), false)"
+        )
+    };
+}
+
 /// Selects the requests of a chat above seq $2, those that wait for an answer ($3, $4), however old they are (rule 5), and
-/// those of the entries $5, to which something is to be done.
+/// those of the entries $5, to which something is to be done. `erased` is true if an entry was deleted or has disappeared.
+/// Of an entry whose content is gone for another reason, because every device has it or it was kept for long enough, it
+/// is false: devices have such a message, and something may be done to it.
 pub const PLACED: &str = concat!(
     "
-SELECT sender_user, request_id, seq, ordinal, fingerprint, kind, octet_length(body) = 0 AS erased, ",
+SELECT sender_user, request_id, seq, ordinal, fingerprint, kind, ",
+    gone!("messages"),
+    " AS erased, ",
     millis!("sent_at"),
     " AS sent_at
 FROM messages WHERE chat_id = $1 AND seq > $2
 UNION
-SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, octet_length(m.body) = 0, ",
+SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, ",
+    gone!("m"),
+    ", ",
     millis!("m.sent_at"),
     "
 FROM unnest($3::uuid[], $4::uuid[]) AS r(sender_user, request_id)
@@ -44,7 +71,9 @@ CROSS JOIN LATERAL (
     WHERE m.chat_id = $1 AND m.sender_user = r.sender_user AND m.request_id = r.request_id LIMIT 1
 ) AS m
 UNION
-SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, octet_length(m.body) = 0, ",
+SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, ",
+    gone!("m"),
+    ", ",
     millis!("m.sent_at"),
     "
 FROM unnest($5::int8[]) AS t(seq)
@@ -82,12 +111,18 @@ pub async fn chat(
         .bind(targets)
         .fetch_all(&mut *tx)
         .await?;
+    let expiring = if row.try_get("expires")? {
+        retention::expiring(&mut tx, chat, head - RECENT, &look_up.targets).await?
+    } else {
+        HashMap::new()
+    };
     let people = pair(row.try_get("user_low")?, row.try_get("user_high")?);
     let blocked = people::blocked(&mut *tx, people.as_slice()).await?;
     tx.commit().await?;
 
     let wrapped: Vec<u8> = row.try_get("wrapped_key")?;
-    let placed = placed.iter().map(placed_row).collect::<sqlx::Result<Vec<_>>>()?;
+    let placed = placed.iter().map(|row| placed_row(row, &expiring));
+    let placed = placed.collect::<sqlx::Result<Vec<_>>>()?;
     Ok(Some(Snapshot {
         kind: kind(row.try_get("kind")?).ok_or(ReadError::Unknown(chat, "a kind of chat"))?,
         title: row.try_get("title")?,
@@ -113,6 +148,8 @@ pub async fn chat(
         placed,
         looked_up: look_up.requests.clone(),
         blocked: !blocked.is_empty(),
+        retention: retention::of_row(&row, chat)?,
+        trims: row.try_get("trims")?,
     }))
 }
 
@@ -148,20 +185,25 @@ fn member_row(row: &PgRow, unknown: i64) -> sqlx::Result<Option<(UserId, Member,
     Ok(Some((UserId(row.try_get("user_id")?), member, watermark(row)?)))
 }
 
-fn placed_row(row: &PgRow) -> sqlx::Result<(UserId, RequestId, Placed)> {
+/// Reads a row of [`PLACED`]. `expiring` has the times at which messages disappear.
+fn placed_row(row: &PgRow, expiring: &HashMap<Seq, Timestamp>) -> sqlx::Result<(UserId, RequestId, Placed)> {
     let stored: Vec<u8> = row.try_get("fingerprint")?;
     let mut fingerprint = Fingerprint::default();
     for (to, from) in fingerprint.iter_mut().zip(stored) {
         *to = from;
     }
     let sent_at = Timestamp(row.try_get("sent_at")?);
+    let seq = Seq::from_i64(row.try_get("seq")?);
     let placed = Placed {
-        seq: Seq::from_i64(row.try_get("seq")?),
+        seq,
         ordinal: u64::try_from(row.try_get::<i64, _>("ordinal")?).unwrap_or(0),
         sent_at,
         fingerprint,
         is_message: row.try_get::<i16, _>("kind")? == EntryKind::Message.number(),
         erased: row.try_get("erased")?,
+        expires_after_s: expiring
+            .get(&seq)
+            .map_or(0, |at| retention::seconds(at.since(sent_at))),
     };
     Ok((
         UserId(row.try_get("sender_user")?),

@@ -19,6 +19,7 @@ mod pages;
 mod plans;
 mod receipts;
 mod requests;
+mod retention;
 mod strangers;
 mod targets;
 mod timeline;

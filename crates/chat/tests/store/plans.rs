@@ -4,7 +4,7 @@
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
     ack, change, commit, devices, direct, entries, heads, history, inboxes, joining, listing, load, people,
-    settle, strangers, timeline, written,
+    retention, settle, strangers, timeline, trim, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
 use tern_types::Seq;
@@ -84,6 +84,20 @@ const HOT: &[(&str, &str)] = &[
     ("take over", devices::TAKE_OVER),
     ("leave", devices::LEAVE),
     ("forget", devices::FORGET),
+    ("what disappears", retention::EXPIRING),
+    ("due messages", trim::disappear::DUE),
+    ("end of messages", trim::disappear::END),
+    ("erase what disappears", trim::erase::DISAPPEARED),
+    ("erase what was kept", trim::erase::KEPT_ENOUGH),
+    ("acts", trim::erase::ACTS),
+    ("erase acts", trim::erase::BLANK),
+    ("claim chats", trim::CLAIM),
+    ("chats to be trimmed", trim::STATES),
+    ("entries to be trimmed", trim::ENTRIES),
+    ("mark trimmed", trim::MARK),
+    ("forget entries", trim::FORGET),
+    ("schedule trimming", trim::SCHEDULE),
+    ("untimed chats", trim::UNTIMED),
 ];
 
 /// The statements of pages of history.
@@ -110,7 +124,7 @@ async fn plan(db: &mut PgConnection, name: &str, sql: &'static str) -> Vec<Strin
     db.execute("SET plan_cache_mode = force_generic_plan")
         .await
         .unwrap();
-    let arguments = (1..=30)
+    let arguments = (1..=40)
         .rev()
         .find(|n| sql.contains(&format!("${n}")))
         .unwrap_or(0);
@@ -169,6 +183,16 @@ async fn assert_plans(db: &mut PgConnection, tables: &str) {
         let tables_of_bodies = [" on messages m_", " on entry_targets "];
         let what = format!("commit with targets on {tables} tables");
         assert_bounded(&erasing, &tables_of_bodies, &what);
+        let of_trimmer = [" on messages r", " on messages m", " on entry_targets "];
+        let erasing = [
+            trim::erase::DISAPPEARED,
+            trim::erase::KEPT_ENOUGH,
+            trim::erase::ACTS,
+        ];
+        for sql in erasing.into_iter().chain([trim::erase::BLANK, trim::ENTRIES]) {
+            let plan = plan(db, "trim", sql).await;
+            assert_bounded(&plan, &of_trimmer, &format!("trim on {tables} tables: {sql}"));
+        }
     }
 }
 

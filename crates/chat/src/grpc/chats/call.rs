@@ -90,6 +90,7 @@ changing!(
     RemoveMemberRequest,
     LeaveChatRequest,
     SetRoleRequest,
+    SetRetentionRequest,
 );
 
 /// The callers that may make a call.
