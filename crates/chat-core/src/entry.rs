@@ -96,8 +96,8 @@ pub struct NewEntry {
     pub mentions: Vec<UserId>,
     /// The facts about its sending.
     pub sending: Sending,
-    /// The seconds from its sending on after which the message disappears; 0: it stays. Before the entry has a seq, this
-    /// is what its sender asked for. Afterwards it is what holds, and the content says it too.
+    /// The seconds from its sending on after which the message disappears; 0: it stays. Before the entry has a seq,
+    /// this is what its sender asked for. Afterwards it is what holds, and the content says it too.
     pub expires_after_s: u32,
 }
 

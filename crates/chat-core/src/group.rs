@@ -1,5 +1,5 @@
-//! The part of a chat that changes are about: its kind, title, picture, members and retention. [`crate::change`] has the
-//! rules for who may change it.
+//! The part of a chat that changes are about: its kind, title, picture, members and retention. [`crate::change`] has
+//! the rules for who may change it.
 
 use tern_types::{IdMap, MediaId, Seq, UserId};
 

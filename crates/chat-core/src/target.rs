@@ -26,8 +26,8 @@ pub struct Target {
     pub expires_after_s: u32,
 }
 
-/// The shortest time that a message has left while something can be done to it. An edit disappears with its message, and
-/// the time that it has left is told in whole seconds.
+/// The shortest time that a message has left while something can be done to it. An edit disappears with its message,
+/// and the time that it has left is told in whole seconds.
 const LEAST_LEFT: Duration = Duration::from_secs(1);
 
 impl Target {

@@ -31,8 +31,8 @@ pub struct Config {
     /// Seconds for which its sender may delete a message for everyone. Admins and owners of a group may at any time
     #[arg(long, env = "TERN_CHAT_DELETE_WINDOW", default_value = "172800")]
     pub chat_delete_window: u32,
-    /// How long chats keep messages whose members chose nothing: forever, until-delivered, or a time in seconds (3600 to
-    /// 315360000) or days, such as 30d. The same on every chat node
+    /// How long chats keep messages whose members chose nothing: forever, until-delivered, or a time in seconds (3600
+    /// to 315360000) or days, such as 30d. The same on every chat node
     #[arg(long, env = "TERN_CHAT_RETENTION", default_value = "forever", value_parser = retention)]
     pub chat_retention: Mode,
 }

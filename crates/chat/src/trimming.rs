@@ -1,9 +1,10 @@
-//! Runs the trimmer of a node: it erases what chats need not keep, beside the message path and never on its connections.
+//! Runs the trimmer of a node: it erases what chats need not keep, beside the message path and never on its
+//! connections.
 //!
-//! It works on each cell by itself, so that one which hangs holds up no other. Of each cell, the node that owns the slot
-//! with the cell's number looks at what is due, once a second: messages that disappear, and chats that are to be trimmed.
-//! Besides that, each node trims chats of its own when their shard gives a hint. Hints wait in a bounded queue and may be
-//! lost; the looks make up for that. Two trimmers may work on one chat.
+//! It works on each cell by itself, so that one which hangs holds up no other. Of each cell, the node that owns the
+//! slot with the cell's number looks at what is due, once a second: messages that disappear, and chats that are to be
+//! trimmed. Besides that, each node trims chats of its own when their shard gives a hint. Hints wait in a bounded queue
+//! and may be lost; the looks make up for that. Two trimmers may work on one chat.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -200,9 +201,9 @@ impl Trimmer<'_> {
         Ok(Some(since))
     }
 
-    /// Goes on with the walk through all chats of the cell that gives each a time to be trimmed if it has none. It finds
-    /// the chats that nobody uses; those that are used are found when they are loaded. Nothing is to be done if the
-    /// operator chose to keep everything.
+    /// Goes on with the walk through all chats of the cell that gives each a time to be trimmed if it has none. It
+    /// finds the chats that nobody uses; those that are used are found when they are loaded. Nothing is to be done if
+    /// the operator chose to keep everything.
     async fn walk(&mut self, now: Timestamp) -> sqlx::Result<()> {
         if self.default.or(Mode::Forever) == Mode::Forever {
             return Ok(());

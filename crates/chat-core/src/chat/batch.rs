@@ -318,8 +318,8 @@ impl Chat {
     }
 
     /// Returns the entry that a change becomes, and `None` if there is nothing to change. Refuses a change that the
-    /// group's rules do not permit, or whose ticket has expired, and one in a chat of two people of whom one has blocked
-    /// the other.
+    /// group's rules do not permit, or whose ticket has expired, and one in a chat of two people of whom one has
+    /// blocked the other.
     fn permits(&self, change: &Change, wall: Timestamp) -> Result<Option<Admitted>, ChangeRefusal> {
         let Permitted::Entry(action) = change::permit(&self.group, change)? else {
             return Ok(None);

@@ -1,6 +1,6 @@
 //! The hints to the trimmer, which takes out of the store what need not be kept any more. The shard gives one when the
-//! last device may have acknowledged a message of a chat that keeps messages until they are delivered, and when it loads
-//! a chat that the trimmer does not know of. A chat that keeps its messages pays a comparison for that.
+//! last device may have acknowledged a message of a chat that keeps messages until they are delivered, and when it
+//! loads a chat that the trimmer does not know of. A chat that keeps its messages pays a comparison for that.
 
 use tern_types::ChatId;
 

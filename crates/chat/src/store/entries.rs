@@ -13,8 +13,8 @@ use super::ReadError;
 use super::seal::{MasterKey, Sealer, Turn};
 
 /// Names three further columns of the table `messages` under this alias: the kind of an entry; for an edit or reaction
-/// whose body was erased the seq of the message that it is about; and whether a body that was erased is one of a message
-/// that nobody deleted, or about such a message. [`entry`] reads them.
+/// whose body was erased the seq of the message that it is about; and whether a body that was erased is one of a
+/// message that nobody deleted, or about such a message. [`entry`] reads them.
 macro_rules! erased {
     ($messages:literal) => {
         concat!(
@@ -222,8 +222,8 @@ pub async fn window(
     Ok(window)
 }
 
-/// Returns why the entries before one are skipped. If that one begins an interval of membership (`joins`), the reader was
-/// no member before; otherwise the entries were trimmed.
+/// Returns why the entries before one are skipped. If that one begins an interval of membership (`joins`), the reader
+/// was no member before; otherwise the entries were trimmed.
 fn skip_reason(joins: bool) -> v1::SkipReason {
     match joins {
         true => v1::SkipReason::NotAMember,

@@ -26,8 +26,8 @@ use super::{ReadError, retention};
 /// an entry that is being settled is seen either as unsettled or in the inbox. Entries of an earlier interval of
 /// membership count too: a member who was removed and added again may not have got the last of them.
 ///
-/// If the entry of the read mark was trimmed, `read_ordinal` is the ordinal before the first entry that is left. So what was
-/// trimmed is not unread.
+/// If the entry of the read mark was trimmed, `read_ordinal` is the ordinal before the first entry that is left. So
+/// what was trimmed is not unread.
 ///
 /// A direct chat is listed from its first message on. Nobody sees a chat that was made for a message that was then
 /// refused, or that never came again.

@@ -47,10 +47,10 @@ macro_rules! gone {
     };
 }
 
-/// Selects the requests of a chat above seq $2, those that wait for an answer ($3, $4), however old they are (rule 5), and
-/// those of the entries $5, to which something is to be done. `erased` is true if an entry was deleted or has disappeared.
-/// Of an entry whose content is gone for another reason, because every device has it or it was kept for long enough, it
-/// is false: devices have such a message, and something may be done to it.
+/// Selects the requests of a chat above seq $2, those that wait for an answer ($3, $4), however old they are (rule 5),
+/// and those of the entries $5, to which something is to be done. `erased` is true if an entry was deleted or has
+/// disappeared. Of an entry whose content is gone for another reason, because every device has it or it was kept for
+/// long enough, it is false: devices have such a message, and something may be done to it.
 pub const PLACED: &str = concat!(
     "
 SELECT sender_user, request_id, seq, ordinal, fingerprint, kind, ",

@@ -12,8 +12,8 @@ use tern_chat_core::chat::ChatKey;
 use tern_chat_core::content::fingerprint;
 use tern_chat_core::{Entry, EntryKind};
 
-/// The columns of the entries of one commit that are about other entries, in a thread, or otherwise need more than a row
-/// of the log. Most commits have none.
+/// The columns of the entries of one commit that are about other entries, in a thread, or otherwise need more than a
+/// row of the log. Most commits have none.
 #[derive(Default)]
 pub(super) struct TargetRows {
     chat: Vec<Uuid>,

@@ -5,10 +5,10 @@
 //! - `kept`: the rules for what is erased and deleted, and when
 //! - [`erase`]: erases contents, with what the store has about them
 //!
-//! None of this locks the head of a chat, and none of it writes `inbox`. Whatever a device has not acknowledged is at or
-//! above the lowest seq of the chat's inbox rows and unsettled rows. One statement reads both, so that an entry that is
-//! being settled is seen in one of them, and that seq never falls. Each step may be done again, and by two trimmers at
-//! once: the seq up to which all is erased is written last.
+//! None of this locks the head of a chat, and none of it writes `inbox`. Whatever a device has not acknowledged is at
+//! or above the lowest seq of the chat's inbox rows and unsettled rows. One statement reads both, so that an entry that
+//! is being settled is seen in one of them, and that seq never falls. Each step may be done again, and by two trimmers
+//! at once: the seq up to which all is erased is written last.
 
 pub mod disappear;
 pub mod erase;
@@ -58,8 +58,8 @@ FROM unnest($1::uuid[]) AS w(chat_id)
 CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = w.chat_id LIMIT 1) c
 CROSS JOIN LATERAL (SELECT * FROM chat_heads h WHERE h.chat_id = w.chat_id LIMIT 1) h";
 
-/// Selects entries of chats ($1) above a seq ($2) and up to a seq ($3), in the order of the chats and of the seqs, at most
-/// $4, each with the place of its chat in the list.
+/// Selects entries of chats ($1) above a seq ($2) and up to a seq ($3), in the order of the chats and of the seqs, at
+/// most $4, each with the place of its chat in the list.
 pub const ENTRIES: &str = concat!(
     "
 SELECT w.place, m.seq, m.kind, m.ordinal, ",
@@ -99,8 +99,8 @@ WITH raised AS (
 )
 SELECT count(*) FROM entries";
 
-/// Sets when chats ($1) are trimmed next ($2, in milliseconds; NULL: never), but only those that are to be trimmed at the
-/// time $3, or have no time if that is NULL. So a choice that the members make meanwhile is not overlooked.
+/// Sets when chats ($1) are trimmed next ($2, in milliseconds; NULL: never), but only those that are to be trimmed at
+/// the time $3, or have no time if that is NULL. So a choice that the members make meanwhile is not overlooked.
 pub const SCHEDULE: &str = "
 UPDATE chats c SET trim_at = to_timestamp(n.at_ms / 1000.0)
 FROM unnest($1::uuid[], $2::int8[]) AS n(chat_id, at_ms)
@@ -132,8 +132,8 @@ struct Found {
     has_body: bool,
 }
 
-/// Claims chats that are to be trimmed by `now`, by the wall clock, at most `most`, until `until`. Returns them with the
-/// times at which they were to be trimmed, the earliest first.
+/// Claims chats that are to be trimmed by `now`, by the wall clock, at most `most`, until `until`. Returns them with
+/// the times at which they were to be trimmed, the earliest first.
 pub async fn claim(
     pool: &PgPool,
     now: Timestamp,
@@ -182,9 +182,9 @@ pub async fn chats(
     Ok(trimmed)
 }
 
-/// Gives a page of chats that leave their retention to the operator, and have no time to be trimmed, one within `within`
-/// from `now`. The page has the chats after `after`, in the order of their ids, at most `most`. Returns the last of it;
-/// `None` if there are no more chats.
+/// Gives a page of chats that leave their retention to the operator, and have no time to be trimmed, one within
+/// `within` from `now`. The page has the chats after `after`, in the order of their ids, at most `most`. Returns the
+/// last of it; `None` if there are no more chats.
 pub async fn begin(
     pool: &PgPool,
     after: ChatId,
@@ -202,8 +202,8 @@ pub async fn begin(
     Ok(last.map(|(chat, _)| ChatId(*chat)))
 }
 
-/// Reads what decides about trimming the chats, in the order of their ids. A chat with a mode that this version does not
-/// know is left out.
+/// Reads what decides about trimming the chats, in the order of their ids. A chat with a mode that this version does
+/// not know is left out.
 async fn states(pool: &PgPool, ids: &[ChatId], default: Mode) -> sqlx::Result<Vec<Kept>> {
     let ids: Vec<Uuid> = ids.iter().map(|chat| chat.0).collect();
     let rows = sqlx::query(STATES).bind(ids).fetch_all(pool).await?;
@@ -261,8 +261,8 @@ async fn round(pool: &PgPool, chats: &mut [Kept], now: Timestamp) -> sqlx::Resul
             .iter()
             .filter(|entry| entry.has_body && erase::has_content(entry.kind));
         places.extend(with_content.map(|entry| (chat, entry.seq)));
-        // What was done to a message that was kept for its time goes with it, also what was done a moment ago. But what is
-        // kept until it is delivered has to be delivered itself.
+        // What was done to a message that was kept for its time goes with it, also what was done a moment ago. But what
+        // is kept until it is delivered has to be delivered itself.
         if matches!(kept.mode, Mode::ForTime(_)) {
             let message = over
                 .iter()

@@ -101,7 +101,8 @@ const HOT: &[(&str, &str)] = &[
 ];
 
 /// The statements of pages of history.
-const HISTORY: [[&str; 2]; 6] = [
+const HISTORY: [[&str; 2]; 7] = [
+    history::EVERY,
     history::ALL,
     history::OF_SENDER,
     history::IN_THREAD,

@@ -17,8 +17,8 @@ const MINUTE: Retention = Retention {
     disappear_after_s: 60,
 };
 
-/// Makes a shard, under this choice of the operator, that has loaded an empty chat with this retention. Also returns the
-/// effects of the load.
+/// Makes a shard, under this choice of the operator, that has loaded an empty chat with this retention. Also returns
+/// the effects of the load.
 fn keeping(default: Mode, retention: Retention, trims: bool) -> (Shard, Vec<Effect>) {
     let people = [UserId::random(), UserId::random()];
     let chat = ChatId::direct(people[0], people[1]);

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::erase::{self, Place, belongs, entries};
 
-/// Selects the messages that disappear at the time $1 (milliseconds) or before, the earliest first, at most $2. It leaves
-/// out those on which another trimmer works.
+/// Selects the messages that disappear at the time $1 (milliseconds) or before, the earliest first, at most $2. It
+/// leaves out those on which another trimmer works.
 pub const DUE: &str = concat!(
     "
 SELECT x.chat_id, x.seq, ",

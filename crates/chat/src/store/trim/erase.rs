@@ -1,7 +1,7 @@
 //! Erases the contents of entries, and what the store has about them beside the log.
 //!
-//! A statement finds its rows by `LATERAL` probes of an index, one for each entry, and then takes them by their place in
-//! the table (`ctid`). As a join the planner may read the whole table instead, if that was empty when it was last
+//! A statement finds its rows by `LATERAL` probes of an index, one for each entry, and then takes them by their place
+//! in the table (`ctid`). As a join the planner may read the whole table instead, if that was empty when it was last
 //! analysed.
 
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
@@ -52,8 +52,9 @@ WITH e AS MATERIALIZED (
 }
 pub(super) use entries;
 
-/// Erases the body of each entry, which also ends what it refers to (`release_entry`). Kinds are as in [`WITH_CONTENT`]. A
-/// body that another trimmer erases meanwhile is not erased again: the last condition looks at the row as it is then.
+/// Erases the body of each entry, which also ends what it refers to (`release_entry`). Kinds are as in
+/// [`WITH_CONTENT`]. A body that another trimmer erases meanwhile is not erased again: the last condition looks at the
+/// row as it is then.
 macro_rules! blank {
     () => {
         concat!(
@@ -68,8 +69,8 @@ macro_rules! blank {
     };
 }
 
-/// Builds the statement that erases entries with all that the store has about them, and counts the bodies. `acts` are those
-/// that are about earlier messages. `$states` is what becomes of the state of the messages.
+/// Builds the statement that erases entries with all that the store has about them, and counts the bodies. `acts` are
+/// those that are about earlier messages. `$states` is what becomes of the state of the messages.
 macro_rules! erase {
     ($($states:tt)*) => {
         concat!(
@@ -104,8 +105,8 @@ SELECT count(*) FROM blanked"
 }
 
 /// Erases entries that were kept for long enough, or that all devices have. Nothing is left of the state of messages,
-/// but that they were deleted or have disappeared. An entry that is about an earlier message also takes the state of that
-/// one with it, which it may have made anew: its content is gone already.
+/// but that they were deleted or have disappeared. An entry that is about an earlier message also takes the state of
+/// that one with it, which it may have made anew: its content is gone already.
 pub const KEPT_ENOUGH: &str = erase!(
     ", states AS (
     DELETE FROM message_state",

@@ -61,9 +61,9 @@ impl Kept {
 
     /// Returns when the chat is to be trimmed next; `None` if never.
     ///
-    /// A chat that keeps messages for a time is looked at when the oldest has been kept for it. One with nothing left is
-    /// looked at again after a tenth of the time, because nobody tells the trimmer of a new message: it is found before its
-    /// own time has passed.
+    /// A chat that keeps messages for a time is looked at when the oldest has been kept for it. One with nothing left
+    /// is looked at again after a tenth of the time, because nobody tells the trimmer of a new message: it is found
+    /// before its own time has passed.
     pub fn next_look(&self, now: Timestamp) -> Option<Timestamp> {
         let within = |time: Duration| now + time.clamp(SOONEST, LATEST);
         match (self.mode, self.oldest) {
@@ -79,8 +79,8 @@ impl Kept {
         }
     }
 
-    /// Returns the seq up to which entries may be deleted, as far as their times allow it: what is erased, and what every
-    /// device has. The last entry of a chat stays, because the list of chats is ordered by its time.
+    /// Returns the seq up to which entries may be deleted, as far as their times allow it: what is erased, and what
+    /// every device has. The last entry of a chat stays, because the list of chats is ordered by its time.
     pub fn forgettable(&self) -> Seq {
         let erased = self.upto().min(self.trimmed);
         erased.min(self.head.previous()).min(self.owed_from.previous())

@@ -78,8 +78,8 @@ impl Two {
         self.put(vec![new], ago).await
     }
 
-    /// Commits the entries 1 to 5, which were sent two hours ago: a message with all that there can be, another one, and
-    /// what is done to the first.
+    /// Commits the entries 1 to 5, which were sent two hours ago: a message with all that there can be, another one,
+    /// and what is done to the first.
     pub async fn fill(&mut self) {
         let ([a, b], ago) = (self.people, HOUR * 2);
         let (media, expires_at) = (MediaId::random(), Timestamp(i64::MAX));
@@ -99,7 +99,8 @@ impl Two {
         }
     }
 
-    /// Commits the entries 6 to 8, which were sent a minute ago: a message, a reaction to it, and one to an old message.
+    /// Commits the entries 6 to 8, which were sent a minute ago: a message, a reaction to it, and one to an old
+    /// message.
     pub async fn fill_young(&mut self) {
         self.say(0, "young", MINUTE).await;
         let b = self.people[1];
