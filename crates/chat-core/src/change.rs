@@ -1,4 +1,4 @@
-//! Changes of a group: the rules for who may make which change, and how each changes the group. Each action has its
+//! Changes of a chat: the rules for who may make which change, and how each changes the chat. Each action has its
 //! rules in a file of its own, and [`Action::rules`] names them all.
 
 mod add;
@@ -11,6 +11,7 @@ mod run_tests;
 mod set_description;
 mod set_picture;
 mod set_policy;
+mod set_retention;
 mod set_role;
 mod set_title;
 mod succeed;
@@ -23,6 +24,7 @@ use tern_types::{InviteId, RequestId, Seq, UserId};
 use super::entry::{EntryKind, Fingerprint, MediaRef, NewEntry, Sending};
 use super::group::{ChatKind, Group, Role};
 use super::policy::Policy;
+use super::retention::Retention;
 use super::{ChangeRefusal, Refusal};
 
 /// A change of a group that a member or a back end asks for.
@@ -103,7 +105,9 @@ pub enum Action {
         /// The member who is the owner from then on.
         heir: UserId,
     },
-    /// Stands for the actions of chats of every kind. No action is one of these so far, so that only tests make it.
+    /// Sets how long messages are kept, and whether they disappear.
+    SetRetention(Retention),
+    /// Stands for the actions of chats of every kind, in tests.
     #[cfg(test)]
     OfEveryKind,
 }
@@ -186,6 +190,7 @@ impl Action {
                 owner: *owner,
                 heir: *heir,
             }),
+            Self::SetRetention(retention) => ask(&set_retention::SetRetention(*retention)),
             #[cfg(test)]
             Self::OfEveryKind => ask(&tests::OfEveryKind),
         }

@@ -5,6 +5,7 @@
 //! - [`batch`]: the way of commands from the queue into a commit, and the result of the commit
 //! - [`authors`]: the senders of the newest entries
 //! - [`acts`]: how much one person has done to a message
+//! - `expiry`: the time after which a message disappears
 //! - [`typists`]: the people who are typing
 //! - [`unread`]: the read mark that a send moves, and the sender's own messages after it
 //! - `sending`: who may send by the group's policy, and how soon after their last message
@@ -13,6 +14,7 @@ pub mod acts;
 pub mod authors;
 pub mod batch;
 pub mod command;
+mod expiry;
 mod sending;
 pub mod snapshot;
 pub mod typists;
@@ -27,6 +29,7 @@ use super::bytes::QueuedBytes;
 use super::group::Group;
 use super::receipts::Receipts;
 use super::recent::{Known, Recent};
+use super::retention::Retention;
 use super::target::Target;
 use super::{Making, Origin, Outcome};
 
@@ -74,7 +77,7 @@ pub struct Chat {
     /// writer.
     stale: bool,
     blocked: bool,
-    /// The kind, title, picture, policy and members.
+    /// The kind, title, picture, policy, members and retention.
     group: Group,
     /// The data key; `None` until the first snapshot.
     key: Option<ChatKey>,
@@ -131,6 +134,8 @@ pub struct Chat {
     pub traced: VecDeque<(Seq, TraceContext)>,
     /// The time at which somebody last used the chat, by the monotonic clock.
     pub last_used: Timestamp,
+    /// True if the store has a time at which the chat is trimmed next.
+    pub(crate) trims: bool,
 }
 
 impl Chat {
@@ -173,6 +178,7 @@ impl Chat {
             settle_trace: None,
             traced: VecDeque::new(),
             last_used: now,
+            trims: false,
         }
     }
 
@@ -189,6 +195,11 @@ impl Chat {
     /// Returns the picture, or `None` if there is none.
     pub fn picture(&self) -> Option<MediaId> {
         self.group.picture
+    }
+
+    /// Returns what the members chose for how long their messages are kept.
+    pub fn retention(&self) -> Retention {
+        self.group.retention
     }
 
     /// Returns the seq of the newest entry that is known.
@@ -340,6 +351,8 @@ impl Chat {
         self.group.description = snapshot.description;
         self.group.policy = snapshot.policy;
         self.group.frozen = snapshot.frozen;
+        self.group.retention = snapshot.retention;
+        self.trims = snapshot.trims;
         self.key = Some(snapshot.key);
         self.head = snapshot.head;
         self.ordinal = snapshot.ordinal;

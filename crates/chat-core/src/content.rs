@@ -18,13 +18,14 @@ pub fn of_creation(title: &str, members: &[UserId]) -> Bytes {
     }))
 }
 
-/// Returns the encoded content that stands in the place of an erased one. `kind` is the stored number of the entry's kind,
-/// and `target` the seq that the entry is about, if it is about another.
-pub fn of_erased(kind: i16, target: Option<Seq>) -> Bytes {
+/// Returns the encoded content that stands in the place of an erased one. `kind` is the stored number of the entry's
+/// kind, and `target` the seq that the entry is about, if it is about another. `expired` is true if the content is gone
+/// because of the chat's retention, and not by a deletion.
+pub fn of_erased(kind: i16, target: Option<Seq>, expired: bool) -> Bytes {
     encode(Content::Erased(v1::Erased {
         kind: kind.into(),
         target_seq: target.map_or(0, |target| target.0),
-        ..Default::default()
+        expired,
     }))
 }
 

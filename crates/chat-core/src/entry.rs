@@ -9,6 +9,10 @@ use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Timestamp, TraceCont
 /// request with the same request_id (rule 5).
 pub type Fingerprint = [u8; 16];
 
+/// The fingerprint of an entry whose content and fingerprint the store no longer has. Whoever repeats its request_id is
+/// taken to repeat the request.
+pub const FORGOTTEN: Fingerprint = [0; 16];
+
 /// The kind of an entry. The number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i16)]
@@ -31,7 +35,7 @@ pub enum EntryKind {
     MemberRemoved = 12,
     /// A member got another role.
     RoleChanged = 13,
-    /// The group got another title, picture, description or policy, or the chat was frozen.
+    /// The chat got another title, picture, description, policy or retention, or was frozen.
     ChatUpdated = 14,
 }
 
@@ -96,6 +100,9 @@ pub struct NewEntry {
     pub mentions: Vec<UserId>,
     /// The facts about its sending.
     pub sending: Sending,
+    /// The seconds from its sending on after which the message disappears; 0: it stays. Before the entry has a seq,
+    /// this is what its sender asked for. Afterwards it is what holds, and the content says it too.
+    pub expires_after_s: u32,
 }
 
 /// The facts about the sending of a message that the owner needs beside the entry itself.
@@ -137,6 +144,7 @@ impl NewEntry {
             thread_root: None,
             mentions: Vec::new(),
             sending: Sending::default(),
+            expires_after_s: 0,
         }
     }
 

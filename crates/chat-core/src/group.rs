@@ -1,11 +1,13 @@
-//! The part of a chat that changes are about: its kind, title, picture, policy and members. [`crate::change`] has the
-//! rules for who may change it.
+//! The part of a chat that changes are about: its kind, title, picture, policy, members and retention.
+//! [`crate::change`] has the rules for who may change it.
 
 use tern_types::{IdMap, MediaId, Seq, Timestamp, UserId};
 
 use crate::policy::Policy;
 
 pub use crate::role::Role;
+
+use super::retention::Retention;
 
 /// The kind of a chat, as `tern.v1.ChatKind`. The number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +56,11 @@ impl Member {
     }
 }
 
-/// The kind, title, picture, policy and members of a chat. A direct chat has two members, and of the rest the defaults.
+/// The kind, title, picture, policy, members and retention of a chat. A direct chat has two members, and of what is for
+/// groups the defaults.
 #[derive(Debug)]
 pub(crate) struct Group {
-    /// The kind of the chat. Only a group may be changed.
+    /// The kind of the chat. Most changes are for groups only.
     pub kind: ChatKind,
     /// The title, which is empty for direct chats.
     pub title: String,
@@ -71,6 +74,8 @@ pub(crate) struct Group {
     pub policy: Policy,
     /// True if the operator froze the chat: nobody but the system may send or change anything.
     pub frozen: bool,
+    /// The members' choice of how long their messages are kept.
+    pub retention: Retention,
 }
 
 impl Default for Group {
@@ -84,6 +89,7 @@ impl Default for Group {
             description: String::new(),
             policy: Policy::default(),
             frozen: false,
+            retention: Retention::default(),
         }
     }
 }

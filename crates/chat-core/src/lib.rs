@@ -11,6 +11,7 @@
 //! - [`content`]: the content of entries, and the fingerprints of requests
 //! - [`receipts`]: the delivered and read watermarks of one chat
 //! - [`recent`]: the answers to repeated requests
+//! - [`retention`]: how long the server keeps what is said in a chat, and after which time messages disappear
 //! - `outcome`: the answers to commands, and the reasons for which commands are refused
 //! - [`bytes`]: bounds on the bytes that queues hold
 //! - [`shard`]: the state of one shard: many chats, and the next write
@@ -35,6 +36,7 @@ mod outcome;
 pub mod policy;
 pub mod receipts;
 pub mod recent;
+pub mod retention;
 mod role;
 pub mod shard;
 mod shown;

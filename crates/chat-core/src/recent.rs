@@ -25,8 +25,10 @@ pub struct Placed {
     pub fingerprint: Fingerprint,
     /// True if the entry is a message ([`EntryKind::Message`](crate::EntryKind::Message)).
     pub is_message: bool,
-    /// True if the content was gone when the entry was read. It is not kept up to date.
+    /// True if the entry was deleted, or had disappeared, when it was read. It is not kept up to date.
     pub erased: bool,
+    /// The seconds after which the message disappears; 0: it stays.
+    pub expires_after_s: u32,
 }
 
 impl Placed {
@@ -37,6 +39,7 @@ impl Placed {
             sent_at: self.sent_at,
             is_message: self.is_message,
             erased: self.erased,
+            expires_after_s: self.expires_after_s,
         }
     }
 }

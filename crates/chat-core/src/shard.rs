@@ -15,6 +15,7 @@
 //! - [`notices`]: the pushes that tell users of notices, such as that somebody is typing
 //! - [`inspect`]: the view of a shard that operators have
 //! - [`loads`]: the loading of chats into memory, and the forgetting of chats
+//! - [`trims`]: the hints to the trimmer of what need not be kept any more
 
 mod commands;
 pub mod event;
@@ -27,6 +28,7 @@ mod receipts;
 mod results;
 #[cfg(test)]
 mod tests;
+mod trims;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -36,6 +38,7 @@ use tern_types::{ChatId, IdMap, IdSet, NoticeKind, Seq, Timestamp, UserId};
 use crate::bytes::QueuedBytes;
 use crate::chat::{Batch, Chat, Command, Stage};
 use crate::receipts::Watermark;
+use crate::retention::Mode;
 use crate::target::Windows;
 use crate::{Origin, Outcome, Refusal};
 
@@ -137,6 +140,8 @@ pub struct ShardState {
     swept_at: Timestamp,
     loads: Loads,
     windows: Windows,
+    /// The operator's choice of how long chats keep messages whose members chose nothing.
+    kept_by_default: Mode,
 }
 
 /// The counts of a shard's loads.

@@ -20,8 +20,28 @@ pub struct Target {
     pub sent_at: Timestamp,
     /// True if the entry is a message ([`EntryKind::Message`]).
     pub is_message: bool,
-    /// True if the content is gone.
+    /// True if the message was deleted, or has disappeared.
     pub erased: bool,
+    /// The seconds after `sent_at` after which the message disappears; 0: it stays.
+    pub expires_after_s: u32,
+}
+
+/// The shortest time that a message has left while something can be done to it. An edit disappears with its message,
+/// and the time that it has left is told in whole seconds.
+const LEAST_LEFT: Duration = Duration::from_secs(1);
+
+impl Target {
+    /// Returns the time at which the message disappears, by the wall clock; `None` if it stays.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        let after = Duration::from_secs(self.expires_after_s.into());
+        (self.expires_after_s > 0).then(|| self.sent_at + after)
+    }
+
+    /// Returns whether the content is there at the time `wall`, and will be for [`LEAST_LEFT`]. The owner goes by its
+    /// clock, because the store may erase what has disappeared a little later.
+    fn is_there(&self, wall: Timestamp) -> bool {
+        !self.erased && self.expires_at().is_none_or(|at| at.since(wall) >= LEAST_LEFT)
+    }
 }
 
 /// How long after it was sent a message may be changed by its sender. A back end that acts in nobody's name is not
@@ -89,7 +109,7 @@ pub(crate) fn permit(
     windows: Windows,
 ) -> Result<(), Refusal> {
     let target = target
-        .filter(|target| target.is_message && !target.erased && actor.sees(seq))
+        .filter(|target| target.is_message && target.is_there(wall) && actor.sees(seq))
         .ok_or(Refusal::TargetNotFound)?;
     let own = target.sender == actor.user;
     let within = |window: Duration| {
@@ -124,6 +144,7 @@ mod tests {
         sent_at: Timestamp(0),
         is_message: true,
         erased: false,
+        expires_after_s: 0,
     };
 
     /// Asks for `kind` at the message with seq 10, as user `by`: 0 is the system, 1 the owner, 2 an admin, 3 and 4 are
@@ -240,6 +261,31 @@ mod tests {
             for target in [None, Some(reaction), Some(erased)] {
                 let actual = asked(kind, ChatKind::Direct, 3, 0, target);
                 assert_eq!(actual, Err(Refusal::TargetNotFound), "{kind:?} of {target:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_done_to_a_message_that_has_disappeared_or_is_about_to() {
+        let minute = Target {
+            expires_after_s: 60,
+            ..MESSAGE
+        };
+        for kind in [EntryKind::Edit, EntryKind::Delete, EntryKind::Reaction] {
+            for (at, there) in [
+                (0, true),
+                (59_000, true),
+                (59_001, false),
+                (60_000, false),
+                (HOUR, false),
+            ] {
+                let actual = asked(kind, ChatKind::Direct, 3, at, Some(minute));
+                let expected = if there {
+                    Ok(())
+                } else {
+                    Err(Refusal::TargetNotFound)
+                };
+                assert_eq!(actual, expected, "{kind:?} at {at}");
             }
         }
     }

@@ -16,6 +16,7 @@
 //! - [`recovery`]: finds the entries that earlier owners left unsettled
 //! - [`erasing`]: erases what was done to deleted messages, beside the shards
 //! - [`epoch`]: forgets all chats when the store has become another one
+//! - [`trimming`]: erases what chats need not keep any more
 //! - [`backlog`]: measures all inboxes, for metrics
 //! - [`gateways`]: holds the gateways' links; [`grpc`], [`answer`]: convert from and to the wire
 //! - [`invite_token`]: makes and checks the tokens of invite links
@@ -40,6 +41,7 @@ mod recovery;
 pub mod server;
 pub mod shard_loop;
 pub mod store;
+pub mod trimming;
 pub mod wake;
 
 pub use config::Config;

@@ -12,7 +12,7 @@ use tern_telemetry::described::{self, Described, Kind};
 
 use tern_proto::v1::SendErrorCode;
 use tern_telemetry::exemplars;
-use tern_types::{Clock, NoticeKind};
+use tern_types::{Cell, Clock, NoticeKind};
 
 use tern_chat_core::NewEntry;
 
@@ -43,6 +43,10 @@ const ERASURES_OLDEST: &str = "tern_chat_erasures_oldest_seconds";
 const ERASED: &str = "tern_chat_erased_entries_total";
 const LINK_UP: &str = "tern_chat_link_up";
 const NOTICES_IN: &str = "tern_chat_notices_in_total";
+const TRIMMED: &str = "tern_chat_trimmed_total";
+const TRIM_FAILURES: &str = "tern_chat_trim_failures_total";
+const TRIM_HINTS_LOST: &str = "tern_chat_trim_hints_lost_total";
+const TRIM_OVERDUE: &str = "tern_chat_trim_overdue_seconds";
 
 /// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[
@@ -181,6 +185,26 @@ const DESCRIBED: &[Described] = &[
         LINK_UP,
         "1 while the link to a node is up, by role and node",
     ),
+    (
+        Kind::Counter,
+        TRIMMED,
+        "What was taken out of logs since it need not be kept, by what: body, entry",
+    ),
+    (
+        Kind::Counter,
+        TRIM_FAILURES,
+        "Times that the trimmer was stopped by a cell that did not answer or refused a statement",
+    ),
+    (
+        Kind::Counter,
+        TRIM_HINTS_LOST,
+        "Hints to the trimmer for which there was no room; what they said is found within the hour",
+    ),
+    (
+        Kind::Gauge,
+        TRIM_OVERDUE,
+        "Time by which the first message that is to disappear, or the first chat that is to be trimmed, was overdue at the last look, by cell; 0 on nodes that do not look at the cell",
+    ),
 ];
 
 /// Describes the metrics for `/metrics`, and sets counters to 0 that otherwise appear only with their first event. A
@@ -197,8 +221,13 @@ pub fn describe() {
         DEFERRED,
         WINDOW_ENTRIES,
         ERASED,
+        TRIM_FAILURES,
+        TRIM_HINTS_LOST,
     ] {
         counter!(name).absolute(0);
+    }
+    for what in ["body", "entry"] {
+        counter!(TRIMMED, "what" => what).absolute(0);
     }
     for code in [SendErrorCode::NotAMember, SendErrorCode::Unavailable] {
         counter!(SENDS_REFUSED, "code" => code_name(code)).absolute(0);
@@ -346,6 +375,27 @@ pub fn slots(slots: usize, version: i64) {
 /// Counts the entries of a window that was read for a device that catches up.
 pub fn window(entries: usize) {
     counter!(WINDOW_ENTRIES).increment(entries as u64);
+}
+
+/// Counts bodies that were erased because they need not be kept, and entries that were deleted.
+pub(crate) fn trimmed(bodies: u64, entries: u64) {
+    counter!(TRIMMED, "what" => "body").increment(bodies);
+    counter!(TRIMMED, "what" => "entry").increment(entries);
+}
+
+/// Counts work of the trimmer that the store did not carry out. It is done again.
+pub(crate) fn trim_failed() {
+    counter!(TRIM_FAILURES).increment(1);
+}
+
+/// Counts a hint to the trimmer for which there was no room.
+pub(crate) fn trim_hint_lost() {
+    counter!(TRIM_HINTS_LOST).increment(1);
+}
+
+/// Sets the time by which the first thing that the trimmer found due in the cell was overdue.
+pub(crate) fn trim_overdue(cell: Cell, overdue: Duration) {
+    gauge!(TRIM_OVERDUE, "cell" => cell.number().to_string()).set(overdue.as_secs_f64());
 }
 
 /// Sets whether the link to a presence node is up.

@@ -53,6 +53,11 @@ impl Ownership {
         Arc::new(Slot::all().filter(|slot| self.owns(map, *slot)).collect())
     }
 
+    /// Returns whether this node's map gives it the slot.
+    pub(crate) fn owns_slot(&self, slot: Slot) -> bool {
+        self.owns(&self.ctx.map.current(), slot)
+    }
+
     fn owns(&self, map: &ClusterMap, slot: Slot) -> bool {
         map.owner(Role::Chat, slot)
             .is_some_and(|node| *node.name == *self.ctx.name && node.incarnation == self.ctx.incarnation)

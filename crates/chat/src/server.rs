@@ -18,7 +18,9 @@ use tern_proto::v1::inbox_server::InboxServer;
 use tern_store::Pools;
 use tern_store::postgres::cell_connect_options;
 use tern_transport::serve::Running;
+use tern_types::ChatId;
 use tern_types::limits::MAX_REQUEST_BYTES;
+use tokio::sync::mpsc;
 use tonic::service::RoutesBuilder;
 use tracing::Instrument;
 
@@ -43,7 +45,8 @@ use crate::shard_loop::effects::{Calls, Effects};
 use crate::shard_loop::loader::Loader;
 use crate::shard_loop::writer::Connect;
 use crate::store::seal::MasterKey;
-use crate::{backlog, erasing, recovery};
+use crate::trimming::Trims;
+use crate::{backlog, erasing, recovery, trimming};
 
 /// Starts the role in this process. The returned future ends after a drain: when this node owns no slots any more and
 /// has answered all that was under way, or at the drain's deadline.
@@ -53,7 +56,7 @@ use crate::{backlog, erasing, recovery};
 /// Fails if the master key or the ticket key cannot be read, or Postgres cannot be reached.
 pub async fn start(config: Config, ctx: NodeContext, routes: &mut RoutesBuilder) -> anyhow::Result<Running> {
     metrics::describe();
-    let node = ChatNode::build(&config, ctx).await?;
+    let mut node = ChatNode::build(&config, ctx).await?;
     node.spawn_tasks();
     node.add_services(routes);
     let ChatNode {
@@ -86,6 +89,9 @@ struct ChatNode {
     epoch: StoreEpoch,
     new_strangers: usize,
     windows: Windows,
+    trims: Trims,
+    /// The hints to the trimmer by cell, until it is started.
+    hints: Vec<mpsc::Receiver<ChatId>>,
 }
 
 impl ChatNode {
@@ -97,7 +103,8 @@ impl ChatNode {
         let ownership = Ownership::new(ctx.clone());
         let new_strangers = config.chat_new_strangers_a_day as usize;
         let loader = Loader::new(pools.clone(), master.clone(), new_strangers);
-        let effects = effects(&ctx, loader, ownership.clone());
+        let (trims, hints) = Trims::new(pools.count(), config.chat_retention);
+        let effects = effects(&ctx, loader, ownership.clone(), trims.clone());
         let connect = |cell| -> Connect {
             let postgres = config.postgres.clone();
             Arc::new(move || cell_connect_options(&postgres, cell))
@@ -114,11 +121,13 @@ impl ChatNode {
             shards,
             new_strangers,
             windows: config.windows(),
+            trims,
+            hints,
         })
     }
 
     /// Starts the tasks that run beside the shards and the services.
-    fn spawn_tasks(&self) {
+    fn spawn_tasks(&mut self) {
         let recovery = recovery::run(
             self.pools.clone(),
             self.epoch.clone(),
@@ -142,6 +151,14 @@ impl ChatNode {
             self.ctx.drain.clone(),
         );
         tokio::spawn(erasing.instrument(tracing::info_span!("erasing")));
+        let trimming = trimming::run(
+            self.pools.clone(),
+            self.ownership.clone(),
+            self.ctx.drain.clone(),
+            self.trims.default_mode(),
+            std::mem::take(&mut self.hints),
+        );
+        tokio::spawn(trimming.instrument(tracing::info_span!("trimming")));
     }
 
     fn add_services(&self, routes: &mut RoutesBuilder) {
@@ -207,7 +224,7 @@ impl ChatNode {
 
 /// Builds the parts with which the shards perform effects. It also registers with `ctx.reached` how the gateways that
 /// are linked to this node are counted.
-fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership) -> Effects {
+fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership, trims: Trims) -> Effects {
     let gateways = Gateways::default();
     let linked = gateways.clone();
     ctx.reached.links(Role::Chat, move || {
@@ -220,6 +237,7 @@ fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership) -> Effects {
         fanout: Fanout::new(Lookup::start(ctx, gateways, Patience::default())),
         ownership,
         shedding: ctx.shedding.clone(),
+        trims,
     }
 }
 

@@ -278,13 +278,14 @@ impl Shard {
     ) -> Self {
         let shedding = effects.shedding.clone();
         let (queue_time, commit_time) = (shedding.meter("shard_queue"), shedding.meter("commit"));
+        let kept_by_default = effects.trims.default_mode();
         let effects = effects.for_shard(results.clone());
         let writer = |lane| {
             let times = metrics::JobTimes::new(number);
             writer::spawn(connect.clone(), lane, commit_time.clone(), times, results.clone())
         };
         Self {
-            state: ShardState::new(windows),
+            state: ShardState::new(windows).keeping(kept_by_default),
             out: Vec::new(),
             writers: Lane::ALL.map(writer),
             effects,
@@ -400,6 +401,7 @@ fn waited(job: &Job, now: Timestamp, queue_time: &Meter) {
 mod tests {
     use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
     use tern_chat_core::chat::{ChatKey, ChatKind, Snapshot};
+    use tern_chat_core::retention::Mode;
     use tern_cluster::{ClusterMap, MapHandle, NodeContext};
     use tern_store::Pools;
 
@@ -409,6 +411,7 @@ mod tests {
     use crate::lookup::{Lookup, Patience};
     use crate::ownership::Ownership;
     use crate::store::seal::MasterKey;
+    use crate::trimming::Trims;
 
     /// Makes the parts of a node that is alone. It has no store: nothing connects before it is asked for.
     fn effects(connect: &PgConnectOptions) -> Effects {
@@ -424,6 +427,7 @@ mod tests {
             fanout: Fanout::new(Lookup::start(&ctx, gateways, Patience::default())),
             ownership: Ownership::new(ctx),
             shedding: Shedding::off(),
+            trims: Trims::new(Cells::DEFAULT, Mode::Default).0,
         }
     }
 

@@ -23,6 +23,7 @@
 //! - [`devices`]: links a device to its user's chats, or revokes it
 //! - [`people`]: reads and locks users, devices, blocks and contacts; [`written`]: finds out who has written to whom
 //! - [`inspect`]: answers the questions of operators
+//! - [`retention`]: reads how long chats keep messages; [`trim`]: erases what is not kept
 //! - [`seal`]: encrypts bodies at rest
 
 pub mod ack;
@@ -49,11 +50,13 @@ pub mod load;
 pub mod people;
 mod policy;
 pub mod readable;
+pub mod retention;
 pub mod seal;
 pub mod settle;
 pub mod strangers;
 mod targets;
 pub mod timeline;
+pub mod trim;
 pub mod written;
 
 use tern_store::StoreError;

@@ -58,6 +58,8 @@ struct Traced {
 
 /// The field number of `EntryContent.message`.
 const CONTENT_MESSAGE: u32 = 1;
+/// The field number of `EntryContent.expires_after_s`.
+const CONTENT_EXPIRES_AFTER: u32 = 40;
 /// The field number of `ServerEvent.entry`.
 const EVENT_ENTRY: u32 = 2;
 /// The field number of `ServerFrame.events`.
@@ -78,6 +80,18 @@ pub fn message_body(content: &Bytes) -> Bytes {
         Ok(Some(v1::entry_content::Content::Message(message))) => message.body,
         _ => Bytes::new(),
     }
+}
+
+/// Returns the encoded content of a message with the time in seconds after which the message disappears. The content
+/// must not have such a time yet. The fields of an encoded message may be in any order, so the body is only copied.
+pub fn with_expiry(content: &Bytes, expires_after_s: u32) -> Bytes {
+    let seconds = u64::from(expires_after_s);
+    let field = encoding::key_len(CONTENT_EXPIRES_AFTER) + encoding::encoded_len_varint(seconds);
+    let mut out = BytesMut::with_capacity(content.len() + field);
+    out.put_slice(content);
+    encoding::encode_key(CONTENT_EXPIRES_AFTER, WireType::Varint, &mut out);
+    encoding::encode_varint(seconds, &mut out);
+    out.freeze()
 }
 
 /// Encodes `ServerEvent{entry}`.
@@ -143,6 +157,18 @@ mod tests {
         };
         let request = v1::SendMessageRequest::decode(request.encode_to_vec().as_slice()).unwrap();
         assert_eq!(request.envelope, envelope);
+    }
+
+    #[test]
+    fn a_content_tells_when_its_message_disappears_and_what_it_says() {
+        let content = message_content(&Bytes::new(), &Bytes::from_static(b"hello"));
+        for seconds in [1, 127, 128, u32::MAX] {
+            let expiring = with_expiry(&content, seconds);
+            let read = v1::EntryContent::decode(expiring.clone()).unwrap();
+            assert_eq!(read.expires_after_s, seconds);
+            assert_eq!(message_body(&expiring).as_ref(), b"hello");
+            assert_eq!(read.encode_to_vec(), expiring, "as a client would encode it");
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn of(mut migrator: Migrator) -> Migrator {
 const PEOPLE_SCHEMA: &str = "people";
 
 /// The tables of a cell.
-pub const CELL_TABLES: [&str; 15] = [
+pub const CELL_TABLES: [&str; 16] = [
     "chats",
     "chat_heads",
     "members",
@@ -55,6 +55,7 @@ pub const CELL_TABLES: [&str; 15] = [
     "join_requests",
     "act_counts",
     "erasures",
+    "expiring",
 ];
 
 /// The tables of a cell that version 0.1 had too. They are the first of [`CELL_TABLES`].

@@ -1,5 +1,7 @@
 //! The largest sizes and counts that the platform accepts. `Opened.limits` tells them to clients.
 
+use std::ops::RangeInclusive;
+
 /// The largest body of a message in bytes: room for a long text or an MLS commit. Anything larger is sent as media.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
 /// The largest envelope of a message in bytes. 64 mentions fit beside every other field.
@@ -44,3 +46,7 @@ pub const MAX_ACTS_PER_PERSON: u32 = 100;
 pub const DEDUPE_WINDOW_DAYS: u32 = 30;
 /// The largest group, in members, in which typing is passed on.
 pub const MAX_TYPING_MEMBERS: usize = 64;
+/// The times in seconds for which a chat may keep messages: an hour to ten years.
+pub const KEEP_S: RangeInclusive<u32> = 3_600..=315_360_000;
+/// The times in seconds after which the messages of a chat may disappear: five seconds to a year.
+pub const DISAPPEAR_S: RangeInclusive<u32> = 5..=31_536_000;

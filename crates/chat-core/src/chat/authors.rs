@@ -29,6 +29,7 @@ struct Authored {
     counts: bool,
     is_message: bool,
     erased: bool,
+    expires_after_s: u32,
 }
 
 impl Authored {
@@ -39,6 +40,7 @@ impl Authored {
             counts,
             is_message: target.is_message,
             erased: target.erased,
+            expires_after_s: target.expires_after_s,
         }
     }
 }
@@ -128,6 +130,7 @@ impl Authors {
             sent_at: entry.sent_at,
             is_message: entry.is_message,
             erased: entry.erased,
+            expires_after_s: entry.expires_after_s,
         })
     }
 
@@ -173,6 +176,7 @@ mod tests {
             sent_at: Timestamp(n as i64),
             is_message: true,
             erased: false,
+            expires_after_s: 0,
         }
     }
 
@@ -186,6 +190,7 @@ mod tests {
                 fingerprint: [0; 16],
                 is_message: true,
                 erased: false,
+                expires_after_s: 0,
             };
             (user(*n), placed)
         };

@@ -186,6 +186,7 @@ impl Chat {
                 fingerprint: entry.new.fingerprint,
                 is_message: entry.new.kind == EntryKind::Message,
                 erased: false,
+                expires_after_s: entry.new.expires_after_s,
             };
             let (sender, request) = (entry.new.sender, entry.new.request);
             self.recent.insert(sender, request, Known::Placed(placed));
@@ -295,7 +296,7 @@ impl Chat {
         match command {
             Command::Send(entry) => {
                 let taken = self.takes(entry, wall, windows);
-                let admitted = taken.map(|()| Some((entry.clone(), None)));
+                let admitted = taken.map(|()| Some((self.with_expiry(entry, wall), None)));
                 admitted.map_err(|refusal| Outcome::Sent(Err(refusal)))
             }
             Command::Change(change) => {
@@ -327,11 +328,15 @@ impl Chat {
     }
 
     /// Returns the entry that a change becomes, and `None` if there is nothing to change. Refuses a change that the
-    /// group's rules do not permit, or whose ticket has expired.
+    /// group's rules do not permit, or whose ticket has expired, and one in a chat of two people of whom one has
+    /// blocked the other.
     fn permits(&self, change: &Change, wall: Timestamp) -> Result<Option<Admitted>, ChangeRefusal> {
         let Permitted::Entry(action) = change::permit(&self.group, change)? else {
             return Ok(None);
         };
+        if self.is_blocked() && change.actor != UserId::SYSTEM {
+            return Err(Refusal::NotAccepted.into());
+        }
         // A change is the only entry of its batch.
         let new = change.entry(&action, &self.group, self.head.next());
         in_time(&new.media, wall)?;

@@ -10,7 +10,7 @@ use super::acts::Acts;
 use crate::bytes::Share;
 use crate::change::Change;
 use crate::content;
-use crate::entry::{Fingerprint, NewEntry};
+use crate::entry::{FORGOTTEN, Fingerprint, NewEntry};
 use crate::recent::{Known, Placed};
 use crate::target::About;
 use crate::{Origin, Outcome, Place, Refusal};
@@ -273,7 +273,9 @@ impl Chat {
     fn answer_of(&self, known: Known, command: &Command) -> Outcome {
         let same = match known {
             // What an erased entry said is not known any more, and nobody is told anything by its place.
-            Known::Placed(placed) => placed.erased || self.is_of(placed.fingerprint, command),
+            Known::Placed(placed) => {
+                placed.erased || placed.fingerprint == FORGOTTEN || self.is_of(placed.fingerprint, command)
+            }
             Known::Unchanged(fingerprint) => fingerprint == command.fingerprint(),
         };
         match (known, command) {

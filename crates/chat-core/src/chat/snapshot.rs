@@ -10,6 +10,7 @@ use crate::group::{ChatKind, Member};
 use crate::policy::Policy;
 use crate::receipts::Watermark;
 use crate::recent::Placed;
+use crate::retention::Retention;
 use crate::target::Target;
 
 /// The chat's data key of 32 bytes. The store unwraps it and uses it; the state only carries it.
@@ -70,6 +71,10 @@ pub struct Snapshot {
     pub policy: Policy,
     /// True if the operator froze the chat.
     pub frozen: bool,
+    /// The members' choice of how long their messages are kept.
+    pub retention: Retention,
+    /// True if the store has a time at which the chat is trimmed next.
+    pub trims: bool,
 }
 
 impl Snapshot {
@@ -94,6 +99,8 @@ impl Snapshot {
             description: String::new(),
             policy: Policy::default(),
             frozen: false,
+            retention: Retention::default(),
+            trims: false,
         }
     }
 }

@@ -144,6 +144,7 @@ impl ShardState {
                 if chat.member(user).is_some() && chat.receipts.delivered_since(user, from, seq) {
                     self.rose(id, Rose::Delivered, now);
                 }
+                self.trim_delivered(id, out);
             }
             None => {
                 let event = Event::Delivered {

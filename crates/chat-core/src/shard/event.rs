@@ -232,6 +232,12 @@ pub enum Effect {
         /// The devices to be woken, each with the first seq that it lacks.
         missing: Vec<Missing>,
     },
+    /// Have the trimmer look at the chat soon. It is a hint and may be lost, because the trimmer looks at each chat
+    /// that has something to be trimmed from time to time.
+    Trim {
+        /// The chat.
+        chat: ChatId,
+    },
 }
 
 /// The content of a push to devices.

@@ -80,6 +80,7 @@ impl ShardState {
                     schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
                 }
                 self.answer(answers, out);
+                self.begin_trimming(id, out);
                 self.mark_due(id);
                 let events = self.awaiting_load.remove(&id).unwrap_or_default();
                 self.awaiting_load_count -= events.len();

@@ -205,7 +205,11 @@ impl ShardState {
             .get(&ack.chat)
             .is_some_and(|chat| chat.stage == Stage::Ready)
         {
+            let id = ack.chat;
             self.ack(ack, false, now, out);
+            if row.is_some() {
+                self.trim_delivered(id, out);
+            }
         } else if let Some(row) = row.filter(|row| row.now != Some(row.was)) {
             // The senders' delivered ticks depend on this acknowledgement, and a load would not show that it is news.
             self.delivered(ack.chat, ack.user, row.was, ack.seq, now, out);
@@ -228,7 +232,10 @@ impl ShardState {
                     upto,
                     missing,
                 }),
-                None => self.close_done(id, upto, true, now),
+                None => {
+                    self.close_done(id, upto, true, now);
+                    self.trim_delivered(id, out);
+                }
             }
         }
     }

@@ -12,6 +12,7 @@ mod patience;
 mod policy;
 mod receipts;
 mod restores;
+mod retention;
 mod settles;
 mod targets;
 mod typing;

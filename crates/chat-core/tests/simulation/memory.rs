@@ -150,6 +150,7 @@ impl Memory {
                 fingerprint: stored_fingerprint(&entry.new, &KEY),
                 is_message: entry.new.kind == EntryKind::Message,
                 erased: erased.contains(&entry.seq),
+                expires_after_s: 0,
             };
             (entry.new.sender, entry.new.request, placed)
         });
@@ -183,6 +184,7 @@ impl Memory {
                 sent_at: entry.sent_at,
                 is_message: entry.new.kind == EntryKind::Message,
                 erased: erased.contains(&entry.seq),
+                expires_after_s: 0,
             };
             (entry.seq, target)
         });
@@ -304,7 +306,8 @@ impl Memory {
             | Action::SetPicture(_)
             | Action::SetDescription(_)
             | Action::SetPolicy(_)
-            | Action::Freeze(_) => {}
+            | Action::Freeze(_)
+            | Action::SetRetention(_) => {}
         }
     }
 

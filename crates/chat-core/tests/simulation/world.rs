@@ -268,6 +268,7 @@ impl World {
                 Effect::Push { users, what, .. } => to.pushes.push_back((users.to_vec(), what)),
                 Effect::Wake { upto, missing, .. } => to.wakes.push_back((upto, missing)),
                 Effect::Answer { origin, outcome } => self.answer(origin, outcome),
+                Effect::Trim { .. } => {}
             }
         }
     }

@@ -4,6 +4,7 @@
 //!
 //! - `changing`: makes and changes groups; `running`: says how they are run, for `tern.v1.Groups`
 //! - `reading`: reads chats, members and entries
+//! - `retention`: reads how long a chat is to keep its messages
 //! - `history`: reads messages as they are now
 //! - `timeline`: reads the messages of all chats of a user, for back ends
 //! - `receipts`: tells and sets watermarks
@@ -16,6 +17,7 @@ mod heads;
 mod history;
 mod reading;
 mod receipts;
+mod retention;
 pub(super) mod running;
 mod timeline;
 
@@ -251,5 +253,12 @@ impl Chats for ChatsService {
         request: Request<v1::MarkChatReadRequest>,
     ) -> Result<Response<v1::MarkChatReadResponse>, Status> {
         self.receipts.mark_chat_read(request).await.map(Response::new)
+    }
+
+    async fn set_retention(
+        &self,
+        request: Request<v1::SetRetentionRequest>,
+    ) -> Result<Response<v1::SetRetentionResponse>, Status> {
+        self.changes.set_retention(request).await.map(Response::new)
     }
 }

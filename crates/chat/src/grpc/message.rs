@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tern_identity::ticket::Tickets;
 use tern_proto::{ApiError, parse, raw, v1};
-use tern_types::limits::{MAX_ATTACHMENTS, MAX_MENTIONS, MAX_REACTION_BYTES};
+use tern_types::limits::{DISAPPEAR_S, MAX_ATTACHMENTS, MAX_MENTIONS, MAX_REACTION_BYTES};
 use tern_types::{DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use tern_chat_core::content::fingerprint;
@@ -50,6 +50,7 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
     let mentions = mentions(&read, message.sender)?;
     let media = media(&read, message.sender, tickets)?;
     check_content(kind, body, !media.is_empty())?;
+    let expires_after_s = time_to_live(&read, kind)?;
     let sending = Sending {
         trace: message.trace,
         arrived: Some(message.arrived),
@@ -70,6 +71,7 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
             Vec::new()
         },
         sending,
+        expires_after_s,
         ..NewEntry::message(
             message.sender,
             message.device,
@@ -181,6 +183,22 @@ fn check_content(kind: EntryKind, body: &Bytes, has_media: bool) -> Result<(), R
         _ => return Ok(()),
     };
     Err(Refusal::Invalid("body", problem))
+}
+
+/// Returns the seconds after which the message is to disappear, and 0 if its sender asks for no time. Only messages
+/// disappear by themselves: what was done to one goes with it.
+fn time_to_live(envelope: &v1::Envelope, kind: EntryKind) -> Result<u32, Refusal> {
+    if envelope.time_to_live_s > *DISAPPEAR_S.end() {
+        return Err(Refusal::Invalid(
+            "envelope.time_to_live_s",
+            "must be at most 31536000, which is a year",
+        ));
+    }
+    Ok(if kind == EntryKind::Message {
+        envelope.time_to_live_s
+    } else {
+        0
+    })
 }
 
 /// Returns what the entry says about an earlier message.
@@ -332,6 +350,34 @@ mod tests {
             of(K::Message, 7, b"x").unwrap().about.is_none(),
             "a message stands alone"
         );
+    }
+
+    #[test]
+    fn only_a_message_disappears_after_a_time_of_its_own_and_that_is_a_year_at_most() {
+        let of = |kind: v1::MessageKind, time_to_live_s| {
+            let envelope = v1::Envelope {
+                kind: kind.into(),
+                target_seq: 7,
+                time_to_live_s,
+                ..Default::default()
+            };
+            let envelope = envelope.encode_to_vec().into();
+            entry(&message(&envelope), None).map(|entry| entry.expires_after_s)
+        };
+        let year = 31_536_000;
+        for (kind, asked, expected) in [
+            (v1::MessageKind::Message, 0, 0),
+            (v1::MessageKind::Message, 1, 1),
+            (v1::MessageKind::Message, year, year),
+            (v1::MessageKind::Edit, 60, 0),
+        ] {
+            assert_eq!(of(kind, asked), Ok(expected), "{kind:?}, {asked}");
+        }
+        let too_long = of(v1::MessageKind::Message, year + 1);
+        assert!(matches!(
+            too_long,
+            Err(Refusal::Invalid("envelope.time_to_live_s", _))
+        ));
     }
 
     /// The bytes of what waits are counted by the contents alone, so an entry must not hold on to anything larger.

@@ -41,6 +41,8 @@ pub fn chat(view: ChatView, caller: Caller) -> v1::Chat {
         frozen: view.frozen,
         join_request_count: view.join_requests,
         history_from_seq: view.history_from.0,
+        retention: Some(view.retention.to_wire()),
+        first_seq: view.first.0,
         ..v1::Chat::default()
     }
 }

@@ -23,6 +23,7 @@ use crate::metrics;
 use crate::ownership::Ownership;
 use crate::shard_loop::loader::Loader;
 use crate::shard_loop::traces::Traces;
+use crate::trimming::Trims;
 use crate::{answer, wake};
 
 /// The unary calls that wait for their answer, by the number in [`Origin::Call`].
@@ -97,6 +98,8 @@ pub struct Effects {
     pub ownership: Ownership,
     /// The level of load, which says what this node gives up at present.
     pub shedding: Shedding,
+    /// The way of hints to the trimmer.
+    pub trims: Trims,
 }
 
 /// The parts with which one shard performs effects.
@@ -160,6 +163,7 @@ impl ShardEffects {
                     };
                     tokio::spawn(work.in_current_span());
                 }
+                Effect::Trim { chat } => self.shared.trims.hint(chat),
             }
         }
         traces.forget_answered();

@@ -9,6 +9,7 @@ mod remove;
 mod set_description;
 mod set_picture;
 mod set_policy;
+mod set_retention;
 mod set_role;
 mod set_title;
 mod succeed;
@@ -92,6 +93,9 @@ pub async fn change(
         Some(Action::Succeed { owner, heir }) => {
             let (owner, heir) = (*owner, *heir);
             run(db, batch, patience, &succeed::Succeed { owner, heir }).await
+        }
+        Some(Action::SetRetention(retention)) => {
+            run(db, batch, patience, &set_retention::SetRetention(*retention)).await
         }
     }
 }

@@ -81,8 +81,9 @@ pub const COMMIT: &str = commit!([""] [""] "");
 pub const COMMIT_WITH_MEDIA: &str = commit!([""] [""] refs!());
 
 /// Commits batches as [`COMMIT_WITH_MEDIA`] does, with what their entries do to earlier messages, and whom they
-/// mention. Batches without such entries use the other statements. A chat is also left out if one of the entries is an
-/// edit or a reaction of somebody who has done that to the message $29 times: `crowded`.
+/// mention. Of a message that disappears it notes when. Batches without such entries use the other statements. A chat is
+/// also left out if one of the entries is an edit or a reaction of somebody who has done that to the message $29 times:
+/// `crowded`.
 ///
 /// A deletion takes the bodies of the message, and of the first $30 of its edits and then of the reactions to it, out
 /// of the log, which also ends what they refer to (`release_entry`), and ends that the message is pinned. If there are
@@ -171,6 +172,11 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
 ), blanked AS (",
     blank!("gone"),
     "
+), expires AS (
+    INSERT INTO expiring (chat_id, seq, expires_at)
+    SELECT x.chat_id, x.seq, to_timestamp(x.expires_ms / 1000.0)
+    FROM unnest($31::uuid[], $32::int8[], $33::int8[]) AS x(chat_id, seq, expires_ms)
+    WHERE (x.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
 )"
 );
 

@@ -13,8 +13,9 @@ use super::ReadError;
 use super::readable::readable;
 use super::seal::{MasterKey, Sealer, Turn};
 
-/// Names three further columns of the table `messages` under this alias: the body, the kind of an entry, and for an
-/// edit or reaction whose body was erased the seq of the message that it is about. [`entry`] reads them.
+/// Names four further columns of the table `messages` under this alias: the body, the kind of an entry; for an edit or
+/// reaction whose body was erased the seq of the message that it is about; and whether a body that was erased is one of a
+/// message that nobody deleted, or about such a message. [`entry`] reads them.
 ///
 /// The body is blank if it was erased, and also if it is that of an edit of a deleted message, or of a reaction to one,
 /// which is still to be erased (`erasing.rs`). Only such entries are looked up. A scalar subquery is never hashed, so
@@ -45,7 +46,17 @@ macro_rules! erased {
             $messages,
             ".chat_id AND t.seq = ",
             $messages,
-            ".seq AND t.kind <> 1) END AS target_seq"
+            ".seq AND t.kind <> 1) END AS target_seq, octet_length(",
+            $messages,
+            ".body) = 0 AND coalesce((SELECT s.deleted_seq FROM message_state s WHERE s.chat_id = ",
+            $messages,
+            ".chat_id AND s.seq = coalesce((SELECT t.target_seq FROM entry_targets t WHERE t.chat_id = ",
+            $messages,
+            ".chat_id AND t.seq = ",
+            $messages,
+            ".seq AND t.kind <> 1), ",
+            $messages,
+            ".seq)), 0) = 0 AS expired"
         )
     };
 }
@@ -132,6 +143,8 @@ pub enum Item {
     Skipped {
         /// The last seq of the range.
         to: Seq,
+        /// The reason for which the reader does not get the last entries of the range.
+        reason: v1::SkipReason,
     },
 }
 
@@ -140,7 +153,7 @@ impl Item {
     pub fn seq(&self) -> Seq {
         match self {
             Self::Entry(entry) => Seq(entry.seq),
-            Self::Skipped { to } => *to,
+            Self::Skipped { to, .. } => *to,
         }
     }
 }
@@ -197,7 +210,8 @@ pub async fn window(
         if let Some(last) = last.map(Seq::from_i64).filter(|last| *last >= from) {
             // The head was read a moment after the entries, so only what is trimmed is really skipped.
             if last == from.previous() || entries_between(pools, chat, from, last).await? == 0 {
-                window.items.push(Item::Skipped { to: last });
+                let reason = v1::SkipReason::Retention;
+                window.items.push(Item::Skipped { to: last, reason });
                 window.next = last.next();
             } else {
                 window.done = false;
@@ -210,19 +224,32 @@ pub async fn window(
     for (row, entry) in rows.iter().zip(entries) {
         bytes += entry.content.len();
         let seq = Seq(entry.seq);
-        let skips = seq > window.next || row.try_get("joins")?;
+        let joins: bool = row.try_get("joins")?;
+        let skips = seq > window.next || joins;
         let full = window.items.len() + usize::from(skips) >= limit as usize;
         if !window.items.is_empty() && (full || bytes > max_bytes) {
             window.done = false;
             break;
         }
         if skips {
-            window.items.push(Item::Skipped { to: seq.previous() });
+            window.items.push(Item::Skipped {
+                to: seq.previous(),
+                reason: skip_reason(joins),
+            });
         }
         window.items.push(Item::Entry(entry));
         window.next = seq.next();
     }
     Ok(window)
+}
+
+/// Returns why the entries before one are skipped. If that one begins an interval of membership (`joins`), the reader
+/// was no member before; otherwise the entries were trimmed.
+fn skip_reason(joins: bool) -> v1::SkipReason {
+    match joins {
+        true => v1::SkipReason::NotAMember,
+        false => v1::SkipReason::Retention,
+    }
 }
 
 /// Reads the place of a device, as far as the store knows it: see [`PLACE`]. `None` if there is no such chat.
@@ -331,7 +358,7 @@ pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<v1::Entry, Re
     let body: Vec<u8> = row.try_get("body")?;
     let content = if body.is_empty() {
         let target = row.try_get::<Option<i64>, _>("target_seq")?.map(Seq::from_i64);
-        of_erased(row.try_get("entry_kind")?, target)
+        of_erased(row.try_get("entry_kind")?, target, row.try_get("expired")?)
     } else {
         let content = sealer.open(&body, chat, sender, request);
         content.map_err(|_| ReadError::Key(chat))?

@@ -134,19 +134,39 @@ macro_rules! pages {
     };
 }
 
+/// Selects messages, also those whose content is gone because of the chat's retention. The other statements leave these
+/// out: nothing is left to be shown of them, while of a deleted message it is shown who deleted it.
+pub const EVERY: [&str; 2] = pages!("messages", " AND x.kind = 1");
 /// Selects messages.
-pub const ALL: [&str; 2] = pages!("messages", " AND x.kind = 1");
+pub const ALL: [&str; 2] = pages!(
+    "messages",
+    " AND x.kind = 1 AND (octet_length(x.body) > 0
+                        OR (SELECT g.deleted_seq FROM message_state g WHERE g.chat_id = $1 AND g.seq = x.seq) > 0)"
+);
 /// Selects the messages of a user ($7).
-pub const OF_SENDER: [&str; 2] = pages!("messages", " AND x.kind = 1 AND x.sender_user = $7");
+pub const OF_SENDER: [&str; 2] = pages!(
+    "messages",
+    " AND x.kind = 1 AND x.sender_user = $7 AND (octet_length(x.body) > 0
+                        OR (SELECT g.deleted_seq FROM message_state g WHERE g.chat_id = $1 AND g.seq = x.seq) > 0)"
+);
 /// Selects the messages of the thread that begins with a message ($7).
-pub const IN_THREAD: [&str; 2] = pages!("entry_targets", " AND x.target_seq = $7 AND x.kind = 1");
+pub const IN_THREAD: [&str; 2] = pages!(
+    "entry_targets",
+    " AND x.target_seq = $7 AND x.kind = 1
+                    AND ((SELECT octet_length(m.body) FROM messages m WHERE m.chat_id = $1 AND m.seq = x.seq) > 0
+                        OR (SELECT g.deleted_seq FROM message_state g WHERE g.chat_id = $1 AND g.seq = x.seq) > 0)"
+);
 /// Selects the messages with attachments.
 pub const WITH_ATTACHMENTS: [&str; 2] = pages!(
     "media_refs",
     " AND (SELECT m.kind FROM messages m WHERE m.chat_id = $1 AND m.seq = x.seq) = 1 GROUP BY x.seq"
 );
 /// Selects the messages that are pinned.
-pub const PINNED: [&str; 2] = pages!("message_state", " AND x.pinned_seq > 0");
+pub const PINNED: [&str; 2] = pages!(
+    "message_state",
+    " AND x.pinned_seq > 0
+                    AND (SELECT octet_length(m.body) FROM messages m WHERE m.chat_id = $1 AND m.seq = x.seq) > 0"
+);
 /// Selects the edits of a message ($7) that have a content still. Those of a deleted message have none, although some
 /// may be still to be erased.
 pub const EDITS: [&str; 2] = pages!(
@@ -165,6 +185,8 @@ pub const SEQ_OF_REQUEST: &str =
 pub enum Only {
     /// All messages.
     All,
+    /// All messages, also those whose content is gone because of the chat's retention.
+    Every,
     /// The messages of this user.
     OfSender(UserId),
     /// The replies in the thread that begins with this message.
@@ -181,6 +203,7 @@ impl Only {
     fn statements(self) -> [&'static str; 2] {
         match self {
             Self::All => ALL,
+            Self::Every => EVERY,
             Self::OfSender(_) => OF_SENDER,
             Self::InThread(_) => IN_THREAD,
             Self::WithAttachments => WITH_ATTACHMENTS,
@@ -191,7 +214,7 @@ impl Only {
 
     /// Returns whether a page looks at all entries of a range, because no index leads to the messages.
     fn is_searched(self) -> bool {
-        matches!(self, Self::All | Self::OfSender(_))
+        matches!(self, Self::All | Self::Every | Self::OfSender(_))
     }
 }
 
@@ -271,11 +294,12 @@ impl Reader<'_> {
         })
     }
 
-    /// Reads one message; `None` if there is none at `seq` that the reader may have.
+    /// Reads one message; `None` if there is none at `seq` that the reader may have. A message whose content is gone
+    /// because of the chat's retention is read too: its sender may have lost the result of the send.
     pub async fn message(self, seq: Seq) -> Result<Option<v1::HistoryMessage>, ReadError> {
         let bounds = Bounds { limit: 1, bytes: 1 };
         let rows = self
-            .rows(Only::All, Begin::Below(seq.next()), (seq, seq), bounds)
+            .rows(Only::Every, Begin::Below(seq.next()), (seq, seq), bounds)
             .await?;
         Ok(self.messages(&rows).await?.pop())
     }
@@ -309,7 +333,7 @@ impl Reader<'_> {
         let query = match only {
             Only::OfSender(sender) => query.bind(sender.0),
             Only::InThread(seq) | Only::EditsOf(seq) => query.bind(seq.to_i64()),
-            Only::All | Only::WithAttachments | Only::Pinned => query,
+            Only::All | Only::Every | Only::WithAttachments | Only::Pinned => query,
         };
         query.fetch_all(self.pools.of(self.chat)).await
     }

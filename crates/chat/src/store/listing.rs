@@ -13,13 +13,14 @@ use tern_chat_core::EntryKind;
 use tern_chat_core::chat::{ChatKind, Role};
 use tern_chat_core::policy::Policy;
 use tern_chat_core::receipts::Watermark;
+use tern_chat_core::retention::Retention;
 
 use tern_store::{Gathered, Pools, millis};
 
-use super::ReadError;
 use super::entries::{budget, entry, erased, more};
 use super::policy::policy;
 use super::seal::{MasterKey, Sealer, Turn};
+use super::{ReadError, retention};
 
 pub use super::policy::role;
 
@@ -28,6 +29,9 @@ pub use super::policy::role;
 /// `resume_seq` is the last seq that the device has acknowledged or is not owed. One statement reads all of it, so that
 /// an entry that is being settled is seen either as unsettled or in the inbox. Entries of an earlier interval of
 /// membership count too: a member who was removed and added again may not have got the last of them.
+///
+/// If the entry of the read mark was trimmed, `read_ordinal` is the ordinal before the first entry that is left. So
+/// what was trimmed is not unread.
 ///
 /// A direct chat is listed from its first message on. Nobody sees a chat that was made for a message that was then
 /// refused, or that never came again.
@@ -39,7 +43,9 @@ SELECT c.chat_id, c.kind, c.title, c.picture, c.created_by, ",
             millis!("c.created_at"),
             " AS created_at, c.user_low, c.user_high, c.wrapped_key,
     h.head_seq, h.head_ordinal, me.role, me.read_seq, me.own_unread,
-    coalesce((SELECT r.ordinal FROM messages r WHERE r.chat_id = c.chat_id AND r.seq = me.read_seq), 0) AS read_ordinal,
+    c.retention_mode, c.keep_s, c.disappear_after_s, c.first_seq,
+    coalesce((SELECT r.ordinal FROM messages r WHERE r.chat_id = c.chat_id AND r.seq = me.read_seq), c.first_ordinal)
+        AS read_ordinal,
     (SELECT count(*) FROM members o WHERE o.chat_id = c.chat_id AND o.left_seq IS NULL) AS member_count,
     least((SELECT i.from_seq FROM inbox i WHERE i.chat_id = c.chat_id AND i.device_id = $2),
           (SELECT min(greatest(u.from_seq, mine.joined_seq)) FROM unsettled u
@@ -178,6 +184,10 @@ pub struct ChatView {
     pub frozen: bool,
     /// The lowest seq that the reader may read.
     pub history_from: Seq,
+    /// The members' choice of how long their messages are kept.
+    pub retention: Retention,
+    /// The first seq that is still there.
+    pub first: Seq,
 }
 
 impl ChatView {
@@ -463,6 +473,8 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, ReadE
         policy: policy(row, chat)?,
         frozen: row.try_get("frozen")?,
         history_from: Seq::from_i64(row.try_get("history_from")?),
+        retention: retention::of_row(row, chat)?,
+        first: Seq::from_i64(row.try_get("first_seq")?),
     })
 }
 

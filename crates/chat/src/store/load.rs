@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use tern_chat_core::EntryKind;
 use tern_chat_core::chat::{LookUp, Member, Snapshot};
-use tern_chat_core::entry::Fingerprint;
+use tern_chat_core::entry::FORGOTTEN;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::recent::Placed;
 
@@ -18,29 +18,54 @@ use super::last_messages::last_messages;
 use super::listing::{RECEIPTS, kind, role, watermark};
 use super::policy::policy;
 use super::seal::MasterKey;
-use super::{ReadError, acts, people};
+use super::{ReadError, acts, people, retention};
 
 /// Selects a chat with its head and its lowest unsettled seq.
 pub const CHAT: &str = "
 SELECT c.kind, c.title, c.picture, c.wrapped_key, c.user_low, c.user_high, h.head_seq, h.head_ordinal,
        (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled,
-       c.description, c.send_role, c.add_role, c.edit_role, c.slow_mode_s, c.joiner_history, c.frozen
+       c.description, c.send_role, c.add_role, c.edit_role, c.slow_mode_s, c.joiner_history, c.frozen,
+       c.retention_mode, c.keep_s, c.disappear_after_s, c.trim_at IS NOT NULL AS trims,
+       (SELECT x.seq FROM expiring x WHERE x.chat_id = c.chat_id LIMIT 1) IS NOT NULL AS expires
 FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
 WHERE c.chat_id = $1";
 
 /// Selects the two people of a direct chat; NULL for other chats.
 pub(crate) const PEOPLE: &str = "SELECT user_low, user_high FROM chats WHERE chat_id = $1";
 
-/// Selects the requests of a chat above seq $2, those that wait for an answer ($3, $4), however old they are (rule 5), and
-/// those of the entries $5, to which something is to be done.
+/// Is true of an entry of the table `messages` under this alias that was deleted, or has disappeared.
+macro_rules! gone {
+    ($messages:literal) => {
+        concat!(
+            "octet_length(",
+            $messages,
+            ".body) = 0 AND coalesce((
+    SELECT s.deleted_seq > 0 OR s.disappeared FROM message_state s WHERE s.chat_id = ",
+            $messages,
+            ".chat_id AND s.seq = ",
+            $messages,
+            ".seq
+), false)"
+        )
+    };
+}
+
+/// Selects the requests of a chat above seq $2, those that wait for an answer ($3, $4), however old they are (rule 5),
+/// and those of the entries $5, to which something is to be done. `erased` is true if an entry was deleted or has
+/// disappeared. Of an entry whose content is gone for another reason, because every device has it or it was kept for
+/// long enough, it is false: devices have such a message, and something may be done to it.
 pub const PLACED: &str = concat!(
     "
-SELECT sender_user, request_id, seq, ordinal, fingerprint, kind, octet_length(body) = 0 AS erased, ",
+SELECT sender_user, request_id, seq, ordinal, fingerprint, kind, ",
+    gone!("messages"),
+    " AS erased, ",
     millis!("sent_at"),
     " AS sent_at
 FROM messages WHERE chat_id = $1 AND seq > $2
 UNION
-SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, octet_length(m.body) = 0, ",
+SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, ",
+    gone!("m"),
+    ", ",
     millis!("m.sent_at"),
     "
 FROM unnest($3::uuid[], $4::uuid[]) AS r(sender_user, request_id)
@@ -49,7 +74,9 @@ CROSS JOIN LATERAL (
     WHERE m.chat_id = $1 AND m.sender_user = r.sender_user AND m.request_id = r.request_id LIMIT 1
 ) AS m
 UNION
-SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, octet_length(m.body) = 0, ",
+SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, m.kind, ",
+    gone!("m"),
+    ", ",
     millis!("m.sent_at"),
     "
 FROM unnest($5::int8[]) AS t(seq)
@@ -88,6 +115,11 @@ pub async fn chat(
         .fetch_all(&mut *tx)
         .await?;
     let acts = acts::counts(&mut tx, chat, &look_up.acts).await?;
+    let expiring = if row.try_get("expires")? {
+        retention::expiring(&mut tx, chat, head - RECENT, &look_up.targets).await?
+    } else {
+        HashMap::new()
+    };
     let people = pair(row.try_get("user_low")?, row.try_get("user_high")?);
     let blocked = people::blocked(&mut *tx, people.as_slice()).await?;
     let policy = policy(&row, chat)?;
@@ -98,7 +130,8 @@ pub async fn chat(
     tx.commit().await?;
 
     let wrapped: Vec<u8> = row.try_get("wrapped_key")?;
-    let placed = placed.iter().map(placed_row).collect::<sqlx::Result<Vec<_>>>()?;
+    let placed = placed.iter().map(|row| placed_row(row, &expiring));
+    let placed = placed.collect::<sqlx::Result<Vec<_>>>()?;
     Ok(Some(Snapshot {
         kind: kind(row.try_get("kind")?).ok_or(ReadError::Unknown(chat, "a kind of chat"))?,
         title: row.try_get("title")?,
@@ -128,6 +161,8 @@ pub async fn chat(
         description: row.try_get("description")?,
         policy,
         frozen: row.try_get("frozen")?,
+        retention: retention::of_row(&row, chat)?,
+        trims: row.try_get("trims")?,
     }))
 }
 
@@ -170,20 +205,25 @@ fn member_row(
     Ok(Some((user, member, watermark(row)?)))
 }
 
-fn placed_row(row: &PgRow) -> sqlx::Result<(UserId, RequestId, Placed)> {
+/// Reads a row of [`PLACED`]. `expiring` has the times at which messages disappear.
+fn placed_row(row: &PgRow, expiring: &HashMap<Seq, Timestamp>) -> sqlx::Result<(UserId, RequestId, Placed)> {
     let stored: Vec<u8> = row.try_get("fingerprint")?;
-    let mut fingerprint = Fingerprint::default();
+    let mut fingerprint = FORGOTTEN;
     for (to, from) in fingerprint.iter_mut().zip(stored) {
         *to = from;
     }
     let sent_at = Timestamp(row.try_get("sent_at")?);
+    let seq = Seq::from_i64(row.try_get("seq")?);
     let placed = Placed {
-        seq: Seq::from_i64(row.try_get("seq")?),
+        seq,
         ordinal: u64::try_from(row.try_get::<i64, _>("ordinal")?).unwrap_or(0),
         sent_at,
         fingerprint,
         is_message: row.try_get::<i16, _>("kind")? == EntryKind::Message.number(),
         erased: row.try_get("erased")?,
+        expires_after_s: expiring
+            .get(&seq)
+            .map_or(0, |at| retention::seconds(at.since(sent_at))),
     };
     Ok((
         UserId(row.try_get("sender_user")?),

@@ -1,4 +1,6 @@
-//! The rows of a commit that say what its entries do to earlier messages, and whom they mention.
+//! The rows of a commit that say what its entries do to earlier messages, whom they mention, and when they disappear.
+
+use std::time::Duration;
 
 use sqlx::Postgres;
 use sqlx::postgres::PgArguments;
@@ -16,7 +18,8 @@ use tern_chat_core::{Entry, EntryKind};
 /// the commit wait for it.
 pub const ERASED_IN_COMMIT: i64 = 256;
 
-/// The columns of the entries of one commit that are about other entries, or in a thread. Most commits have none.
+/// The columns of the entries of one commit that are about other entries, in a thread, or otherwise need more than a
+/// row of the log. Most commits have none.
 #[derive(Default)]
 pub(super) struct TargetRows {
     chat: Vec<Uuid>,
@@ -28,6 +31,7 @@ pub(super) struct TargetRows {
     /// The keys of reactions. They are empty for other kinds.
     key: Vec<Vec<u8>>,
     mentions: MentionRows,
+    expiring: ExpiringRows,
 }
 
 /// The columns of the mentions in messages.
@@ -38,10 +42,19 @@ struct MentionRows {
     seq: Vec<i64>,
 }
 
+/// The columns of the messages that disappear.
+#[derive(Default)]
+struct ExpiringRows {
+    chat: Vec<Uuid>,
+    seq: Vec<i64>,
+    /// The times at which they disappear, in milliseconds.
+    at: Vec<i64>,
+}
+
 impl TargetRows {
-    /// Returns whether no entry is about another, in a thread, or mentions anybody.
+    /// Returns whether no entry is about another, in a thread, mentions anybody, or disappears.
     pub(super) fn is_empty(&self) -> bool {
-        self.chat.is_empty() && self.mentions.chat.is_empty()
+        self.chat.is_empty() && self.mentions.chat.is_empty() && self.expiring.chat.is_empty()
     }
 
     /// Adds the entry's rows, if it has some. `key` is the chat's data key.
@@ -52,6 +65,13 @@ impl TargetRows {
             self.mentions.chat.push(entry.chat.0);
             self.mentions.user.push(user.0);
             self.mentions.seq.push(entry.seq.to_i64());
+        }
+        // An edit goes with its message, so it needs no time of its own.
+        if new.expires_after_s > 0 && new.kind == EntryKind::Message {
+            let expires_at = entry.sent_at + Duration::from_secs(new.expires_after_s.into());
+            self.expiring.chat.push(entry.chat.0);
+            self.expiring.seq.push(entry.seq.to_i64());
+            self.expiring.at.push(expires_at.0);
         }
         let (target, take_back) = match (&new.about, new.thread_root) {
             (Some(about), _) => (about.target, about.take_back),
@@ -90,5 +110,8 @@ impl TargetRows {
             .bind(self.mentions.seq)
             .bind(i64::from(MAX_ACTS_PER_PERSON))
             .bind(ERASED_IN_COMMIT)
+            .bind(self.expiring.chat)
+            .bind(self.expiring.seq)
+            .bind(self.expiring.at)
     }
 }

@@ -44,7 +44,7 @@ async fn history(
 fn shape(window: &Window) -> Vec<String> {
     let shape = window.items.iter().map(|item| match item {
         Item::Entry(entry) => format!("{}", entry.seq),
-        Item::Skipped { to } => format!("skip to {to}"),
+        Item::Skipped { to, .. } => format!("skip to {to}"),
     });
     shape.collect()
 }

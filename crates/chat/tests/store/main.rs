@@ -24,6 +24,7 @@ mod pages;
 mod plans;
 mod receipts;
 mod requests;
+mod retention;
 mod slow;
 mod strangers;
 mod targets;

@@ -194,7 +194,7 @@ impl<'a> Owner<'a> {
                     }
                     Effect::Answer { origin, outcome } => self.answers.push((origin, outcome)),
                     Effect::Push { users, what, .. } => self.pushed.push((users.to_vec(), what)),
-                    Effect::Wake { .. } => {}
+                    Effect::Wake { .. } | Effect::Trim { .. } => {}
                 }
             }
             if !events.is_empty() {

@@ -4,7 +4,8 @@
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
     ack, acts, change, commit, devices, direct, doors, entries, erasing, heads, history, inboxes, invites,
-    join_requests, joining, last_messages, listing, load, people, readable, settle, strangers, timeline, written,
+    join_requests, joining, last_messages, listing, load, people, readable, retention, settle, strangers, timeline,
+    trim, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
 use tern_types::Seq;
@@ -110,10 +111,25 @@ const HOT: &[(&str, &str)] = &[
     ("withdraw a request to join", join_requests::WITHDRAW),
     ("end requests to join", join_requests::END),
     ("answerers of requests to join", join_requests::ANSWERERS),
+    ("what disappears", retention::EXPIRING),
+    ("due messages", trim::disappear::DUE),
+    ("end of messages", trim::disappear::END),
+    ("erase what disappears", trim::erase::DISAPPEARED),
+    ("erase what was kept", trim::erase::KEPT_ENOUGH),
+    ("acts", trim::erase::ACTS),
+    ("erase acts", trim::erase::BLANK),
+    ("claim chats", trim::CLAIM),
+    ("chats to be trimmed", trim::STATES),
+    ("entries to be trimmed", trim::ENTRIES),
+    ("mark trimmed", trim::MARK),
+    ("forget entries", trim::FORGET),
+    ("schedule trimming", trim::SCHEDULE),
+    ("untimed chats", trim::UNTIMED),
 ];
 
 /// The statements of pages of history.
-const HISTORY: [[&str; 2]; 6] = [
+const HISTORY: [[&str; 2]; 7] = [
+    history::EVERY,
     history::ALL,
     history::OF_SENDER,
     history::IN_THREAD,
@@ -136,7 +152,7 @@ async fn plan(db: &mut PgConnection, name: &str, sql: &'static str) -> Vec<Strin
     db.execute("SET plan_cache_mode = force_generic_plan")
         .await
         .unwrap();
-    let arguments = (1..=30)
+    let arguments = (1..=40)
         .rev()
         .find(|n| sql.contains(&format!("${n}")))
         .unwrap_or(0);
@@ -200,6 +216,18 @@ async fn assert_plans(db: &mut PgConnection, tables: &str) {
         assert_bounded(&erasing, &OF_ERASED, &what);
         if tables != "empty, analysed" {
             assert_bounded(&erasing, &[" on messages o", " on entry_targets "], &what);
+        }
+    }
+    if tables != "empty, analysed" {
+        let of_trimmer = [" on messages r", " on messages m", " on entry_targets "];
+        let erasing = [
+            trim::erase::DISAPPEARED,
+            trim::erase::KEPT_ENOUGH,
+            trim::erase::ACTS,
+        ];
+        for sql in erasing.into_iter().chain([trim::erase::BLANK, trim::ENTRIES]) {
+            let plan = plan(db, "trim", sql).await;
+            assert_bounded(&plan, &of_trimmer, &format!("trim on {tables} tables: {sql}"));
         }
     }
 }

@@ -134,6 +134,7 @@ impl Group {
             fingerprint: [0; 16],
             is_message: true,
             erased: false,
+            expires_after_s: 0,
         };
         let result = Ok(Some(Snapshot {
             head: Seq(1),

@@ -108,6 +108,7 @@ fn message(sender: UserId) -> Target {
         sent_at: START,
         is_message: true,
         erased: false,
+        expires_after_s: 0,
     }
 }
 

@@ -100,6 +100,7 @@ changing!(
     AnswerJoinRequestRequest,
     SetDescriptionRequest,
     SetPolicyRequest,
+    SetRetentionRequest,
 );
 by_field!(OfChat, chat_id, FreezeRequest);
 by_field!(Changing, request_id, FreezeRequest);

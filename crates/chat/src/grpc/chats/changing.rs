@@ -13,6 +13,7 @@ use tern_chat_core::{Change, Role, content};
 
 use super::call::{Acting, Call, Calls, Changing, Needs, Who};
 use super::heads::ChatHeads;
+use super::retention;
 use crate::grpc::caller::Caller;
 use crate::grpc::groups::Groups;
 use crate::grpc::message;
@@ -124,6 +125,17 @@ impl Changes {
         };
         let seq = self.change(&call, chat, action).await?;
         Ok(v1::SetRoleResponse { seq })
+    }
+
+    /// Sets how long a chat keeps its messages, and whether they disappear.
+    pub async fn set_retention(
+        &self,
+        request: Request<v1::SetRetentionRequest>,
+    ) -> Result<v1::SetRetentionResponse, Status> {
+        let (call, chat) = self.open(request, Who::Anybody).await?;
+        let wanted = retention::of_request(call.request.retention.as_ref())?;
+        let seq = self.change(&call, chat, Action::SetRetention(wanted)).await?;
+        Ok(v1::SetRetentionResponse { seq })
     }
 
     /// Begins a call that changes a chat.

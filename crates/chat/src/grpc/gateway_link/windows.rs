@@ -162,10 +162,10 @@ impl Windows {
 pub fn event(chat: ChatId, item: Item) -> Bytes {
     match item {
         Item::Entry(entry) => raw::entry_event(&entry),
-        Item::Skipped { to } => raw::event(v1::server_event::Event::Skipped(v1::Skipped {
+        Item::Skipped { to, reason } => raw::event(v1::server_event::Event::Skipped(v1::Skipped {
             chat_id: chat.to_string(),
             to_seq: to.0,
-            reason: v1::SkipReason::NotAMember.into(),
+            reason: reason.into(),
         })),
     }
 }

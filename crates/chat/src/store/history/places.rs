@@ -37,7 +37,8 @@ SELECT * FROM (
 
 /// Reads the messages at these places as they are now, of about `max_bytes` bytes; the first one always fits. The places
 /// must be such that `user` may have the messages. Also returns how many of the places the messages cover. It is at
-/// least one, if there are any, so that the next page begins later. A message that is no longer there is left out.
+/// least one, if there are any, so that the next page begins later. A message that is no longer there is left out, also
+/// if only its content is gone because of the chat's retention.
 pub async fn at(
     pools: &Pools,
     master: &MasterKey,
@@ -68,6 +69,9 @@ pub async fn at(
         }
         covered += 1;
         let Some(row) = row else { continue };
+        if row.try_get("expired")? {
+            continue;
+        }
         let message = message(&row, place.0, sealer(&mut sealers, &row, master, place.0)?)?;
         let length = message.entry.as_ref().map_or(0, |entry| entry.content.len());
         bytes += length;
