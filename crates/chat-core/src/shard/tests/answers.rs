@@ -171,6 +171,7 @@ fn a_repetition_is_known_by_either_form_of_its_fingerprint_and_after_its_erasure
             fingerprint,
             is_message: true,
             erased,
+            expires_after_s: 0,
         };
         let snapshot = Snapshot {
             head: Seq(1),

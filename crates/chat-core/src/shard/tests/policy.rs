@@ -105,6 +105,7 @@ fn group(user: UserId, policy: Policy, role: Role, last_s: Option<u64>) -> Snaps
         sent_at: START,
         is_message: true,
         erased: false,
+        expires_after_s: 0,
     };
     Snapshot {
         head: Seq(900),
@@ -252,6 +253,7 @@ fn a_message_that_is_loaded_or_committed_begins_the_wait() {
             fingerprint: [0; 16],
             is_message,
             erased: true,
+            expires_after_s: 0,
         };
         Snapshot {
             placed: vec![(user, RequestId::random(), placed)],
