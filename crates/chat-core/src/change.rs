@@ -2,6 +2,7 @@
 //! rules in a file of its own, and [`Action::rules`] names them all.
 
 mod add;
+pub mod own;
 mod remove;
 mod set_picture;
 mod set_role;
@@ -64,6 +65,8 @@ pub enum Action {
     SetTitle(String),
     /// Sets the picture, which the actor's ticket names. `None` removes the picture.
     SetPicture(Option<MediaRef>),
+    /// Writes a user's own log.
+    Own(own::OwnChange),
     /// Stands for the actions of chats of every kind. No action is one of these so far, so that only tests make it.
     #[cfg(test)]
     OfEveryKind,
@@ -89,6 +92,11 @@ trait Rules {
     /// Returns whether only groups may be changed in this way.
     fn is_for_groups(&self) -> bool {
         true
+    }
+
+    /// Returns whether the change is one of own logs, which no other chat has.
+    fn is_for_own_logs(&self) -> bool {
+        false
     }
 
     /// Decides whether `actor`, who has this role, may make the change to the group as it is now. `Err` says why not.
@@ -117,6 +125,7 @@ impl Action {
             Self::SetRole(user, role) => ask(&set_role::SetRole(*user, *role)),
             Self::SetTitle(title) => ask(&set_title::SetTitle(title)),
             Self::SetPicture(picture) => ask(&set_picture::SetPicture(*picture)),
+            Self::Own(change) => ask(&own::Own(change)),
             #[cfg(test)]
             Self::OfEveryKind => ask(&tests::OfEveryKind),
         }
@@ -164,6 +173,9 @@ pub(crate) fn permit(group: &Group, change: &Change) -> Result<Permitted, Change
     };
     change.action.rules(|rules| {
         if rules.is_for_groups() && group.kind != ChatKind::Group {
+            return Err(ChangeRefusal::NotAGroup);
+        }
+        if rules.is_for_own_logs() != (group.kind == ChatKind::Own) {
             return Err(ChangeRefusal::NotAGroup);
         }
         rules.permit(group, change.actor, role)
@@ -351,6 +363,23 @@ mod tests {
             Err(ChangeRefusal::NotAGroup)
         );
         assert_eq!(asked(&chat, user(9), title), Err(NOT_A_MEMBER));
+    }
+
+    #[test]
+    fn an_own_log_has_changes_of_its_own() {
+        let note = || Action::Own(own::OwnChange::Note(Bytes::new()));
+        let title = Action::SetTitle("new".into());
+        for (kind, action, refused) in [
+            (ChatKind::Own, title, true),
+            (ChatKind::Own, Action::OfEveryKind, true),
+            (ChatKind::Own, note(), false),
+            (ChatKind::Direct, note(), true),
+            (ChatKind::Group, note(), true),
+        ] {
+            let permitted = asked(&chat(kind), UserId::SYSTEM, action.clone());
+            let not_a_group = permitted == Err(ChangeRefusal::NotAGroup);
+            assert_eq!(not_a_group, refused, "{action:?} in {kind:?}: {permitted:?}");
+        }
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Chat {
         }
     }
 
-    /// Returns whether the chat is a direct chat or a group.
+    /// Returns whether the chat is a direct chat, a group or an own log.
     pub fn kind(&self) -> ChatKind {
         self.group.kind
     }
@@ -430,11 +430,12 @@ impl Chat {
     }
 
     /// Returns whether the chat passes typing on: a direct chat does, a group only up to [`MAX_TYPING_MEMBERS`]
-    /// members.
+    /// members, and an own log has nobody to tell.
     pub(crate) fn takes_typing(&self) -> bool {
         match self.group.kind {
             ChatKind::Direct => true,
             ChatKind::Group => self.group.members.len() <= MAX_TYPING_MEMBERS,
+            ChatKind::Own => false,
         }
     }
 }

@@ -33,6 +33,8 @@ pub enum EntryKind {
     RoleChanged = 13,
     /// The group got another title or picture.
     ChatUpdated = 14,
+    /// An entry of a user's own log.
+    Own = 20,
 }
 
 impl EntryKind {

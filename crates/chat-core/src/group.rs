@@ -11,6 +11,8 @@ pub enum ChatKind {
     Direct = 1,
     /// A chat whose members come and go.
     Group = 2,
+    /// A user's own log, whose only member is the user. It takes no messages.
+    Own = 3,
 }
 
 /// A member's role, as `tern.v1.Role`. The number is stored. A greater role may do more.

@@ -10,6 +10,7 @@
 //! - [`content`]: the content of entries, and the fingerprints of requests
 //! - [`receipts`]: the delivered and read watermarks of one chat
 //! - [`recent`]: the answers to repeated requests
+//! - [`settings`]: how a user keeps one of their chats
 //! - `outcome`: the answers to commands, and the reasons for which commands are refused
 //! - [`bytes`]: bounds on the bytes that queues hold
 //! - [`shard`]: the state of one shard: many chats, and the next write
@@ -33,6 +34,7 @@ mod group;
 mod outcome;
 pub mod receipts;
 pub mod recent;
+pub mod settings;
 pub mod shard;
 mod shown;
 pub mod target;

@@ -6,6 +6,7 @@
 //! - `parsed`: parses the fields that their requests have in common; [`caller`]: finds the user that a call acts as;
 //!   [`groups`]: makes groups; [`sends`]: sends a message; [`views`]: converts chats for their readers; [`read_marks`]:
 //!   asks owners for read marks that the store does not have yet
+//! - [`own_log`]: changes users' own logs, and makes them
 //! - [`writes`]: sends commands to the shards, each of which gets one answer
 //! - [`admin`]: serves the admin calls; [`message_trace`]: shows where one message is; [`cluster`]: asks the other
 //!   nodes
@@ -23,6 +24,7 @@ pub mod message;
 pub mod message_receipts;
 pub mod message_trace;
 pub mod node;
+pub mod own_log;
 mod parsed;
 pub mod read_marks;
 pub mod sends;

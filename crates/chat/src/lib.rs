@@ -17,6 +17,7 @@
 //! - [`epoch`]: forgets all chats when the store has become another one
 //! - [`backlog`]: measures all inboxes, for metrics
 //! - [`gateways`]: holds the gateways' links; [`grpc`], [`answer`]: convert from and to the wire
+//! - [`own`]: appends to users' own logs, whichever node owns them
 //! - [`ownership`]: decides which chats this node owns; [`server`]: wires the role; [`config`]: has its flags;
 //!   [`metrics`]: has its metrics
 
@@ -31,6 +32,7 @@ pub mod gateways;
 mod grpc;
 pub mod lookup;
 pub mod metrics;
+pub mod own;
 mod ownership;
 mod recovery;
 pub mod server;

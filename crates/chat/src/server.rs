@@ -30,6 +30,7 @@ use crate::grpc::gateway_link::{self, LinkService};
 use crate::grpc::groups::Groups;
 use crate::grpc::inbox::InboxService;
 use crate::grpc::node::NodeService;
+use crate::grpc::own_log::OwnLog;
 use crate::grpc::read_marks::ReadMarks;
 use crate::grpc::writes::Writes;
 use crate::lookup::{Lookup, Patience};
@@ -135,7 +136,7 @@ impl ChatNode {
     fn add_services(&self, routes: &mut RoutesBuilder) {
         let (pools, master) = (self.pools.clone(), self.master.clone());
         let inbox = InboxService::new(self.writes(), pools.clone(), master.clone());
-        let node = NodeService::new(self.writes(), pools.clone(), self.epoch.clone());
+        let node = NodeService::new(self.writes(), self.own_log(), pools.clone(), self.epoch.clone());
         let admin = Arc::new(AdminService {
             ctx: self.ctx.clone(),
             writes: self.writes(),
@@ -179,7 +180,16 @@ impl ChatNode {
             pools: pools.clone(),
         };
         let tickets = self.tickets.clone();
-        ChatsService::new(self.writes(), groups, read_marks, pools, master, tickets)
+        ChatsService::new(self.own_log(), groups, read_marks, pools, master, tickets)
+    }
+
+    fn own_log(&self) -> OwnLog {
+        OwnLog {
+            ctx: self.ctx.clone(),
+            writes: self.writes(),
+            pools: self.pools.clone(),
+            master: self.master.clone(),
+        }
     }
 
     fn writes(&self) -> Writes {

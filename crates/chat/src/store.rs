@@ -18,6 +18,7 @@
 //!   now; [`timeline`]: reads those of all chats of a user
 //! - [`listing`]: reads chats as their members see them; [`inboxes`]: reads what waits for devices
 //! - [`devices`]: links a device to its user's chats, or revokes it
+//! - [`own`]: makes users' own logs, and reads what they say of chats
 //! - [`people`]: reads and locks users, devices, blocks and contacts; [`written`]: finds out who has written to whom
 //! - [`inspect`]: answers the questions of operators
 //! - [`seal`]: encrypts bodies at rest
@@ -37,6 +38,7 @@ pub mod inspect;
 pub mod joining;
 pub mod listing;
 pub mod load;
+pub mod own;
 pub mod people;
 pub mod seal;
 pub mod settle;

@@ -39,7 +39,7 @@ fn of(mut migrator: Migrator) -> Migrator {
 const PEOPLE_SCHEMA: &str = "people";
 
 /// The tables of a cell.
-pub const CELL_TABLES: [&str; 11] = [
+pub const CELL_TABLES: [&str; 13] = [
     "chats",
     "chat_heads",
     "members",
@@ -51,6 +51,8 @@ pub const CELL_TABLES: [&str; 11] = [
     "message_state",
     "reactions",
     "mentions",
+    "chat_settings",
+    "hidden_messages",
 ];
 
 /// The tables of a cell that version 0.1 had too. They are the first of [`CELL_TABLES`].

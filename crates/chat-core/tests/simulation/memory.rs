@@ -263,7 +263,7 @@ impl Memory {
                     interval.left = Some(seq);
                 }
             }
-            Action::SetRole(..) | Action::SetTitle(_) | Action::SetPicture(_) => {}
+            Action::SetRole(..) | Action::SetTitle(_) | Action::SetPicture(_) | Action::Own(_) => {}
         }
     }
 

@@ -2,6 +2,7 @@
 //! file of its own, as its rules are in `tern_chat_core::change`.
 
 mod add;
+pub mod own;
 mod remove;
 mod set_picture;
 mod set_role;
@@ -70,6 +71,7 @@ pub async fn change(
             let media = picture.map(|picture| picture.media);
             run(db, batch, patience, &set_picture::SetPicture(media)).await
         }
+        Some(Action::Own(change)) => run(db, batch, patience, &own::Own(change, &batch.key)).await,
     }
 }
 

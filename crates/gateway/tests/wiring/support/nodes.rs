@@ -9,7 +9,8 @@ use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::chat_node_server::ChatNode;
 use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
-    AnnounceReplies, AnnounceReply, Announcement, Announcements, BlocksChangedRequest, BlocksChangedResponse,
+    AnnounceReplies, AnnounceReply, Announcement, Announcements, AppendOwnRequest, AppendOwnResponse,
+    BlocksChangedRequest, BlocksChangedResponse,
     ControlDown, ControlUp, DeviceInbox, GetStatesRequest, GetStatesResponse, HaveWrittenRequest,
     HaveWrittenResponse, InboxRow, LinkDeviceRequest, LinkDeviceResponse, ListBarredResponse, LiveDown,
     LiveRequest, LookupReplies, LookupRequests, OpenedStream, PresenceChanges, ReadInboxRequest,
@@ -240,6 +241,13 @@ impl ChatNode for FakeChat {
         &self,
         _: Request<BlocksChangedRequest>,
     ) -> Result<Response<BlocksChangedResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn append_own(
+        &self,
+        _: Request<AppendOwnRequest>,
+    ) -> Result<Response<AppendOwnResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }
