@@ -4,6 +4,7 @@
 
 mod linking;
 mod node;
+mod own_log;
 mod plans;
 mod privacy;
 mod refreshing;

@@ -12,6 +12,7 @@ use tern_accounts::store::Store;
 use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_identity::principal::{Principal, Scope};
 use tern_local::Shared;
+use tern_proto::ApiError;
 use tern_proto::error::reason_of;
 use tern_proto::internal::accounts_admin_client::AccountsAdminClient;
 use tern_proto::internal::accounts_admin_server::AccountsAdminServer;
@@ -20,15 +21,16 @@ use tern_proto::internal::accounts_node_server::AccountsNodeServer;
 use tern_proto::internal::chat_node_server::{ChatNode, ChatNodeServer};
 use tern_proto::internal::gateway_node_server::{GatewayNode, GatewayNodeServer};
 use tern_proto::internal::{
-    BlocksChangedRequest, BlocksChangedResponse, CloseDevicesRequest, CloseDevicesResponse,
-    HaveWrittenRequest, HaveWrittenResponse, LinkDeviceRequest, LinkDeviceResponse, PrivacyChangedRequest,
-    PrivacyChangedResponse, ReadInboxRequest, ReadInboxResponse, SuspensionChangedRequest,
-    SuspensionChangedResponse, UnlinkDeviceRequest, UnlinkDeviceResponse,
+    AppendOwnRequest, AppendOwnResponse, BlocksChangedRequest, BlocksChangedResponse, CloseDevicesRequest,
+    CloseDevicesResponse, HaveWrittenRequest, HaveWrittenResponse, LinkDeviceRequest, LinkDeviceResponse,
+    PrivacyChangedRequest, PrivacyChangedResponse, ReadInboxRequest, ReadInboxResponse,
+    SuspensionChangedRequest, SuspensionChangedResponse, UnlinkDeviceRequest, UnlinkDeviceResponse,
 };
 use tern_proto::v1::auth_client::AuthClient;
 use tern_proto::v1::auth_server::AuthServer;
 use tern_proto::v1::devices_client::DevicesClient;
 use tern_proto::v1::devices_server::DevicesServer;
+use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::users_client::UsersClient;
 use tern_proto::v1::users_server::UsersServer;
 use tern_proto::v1::{self, ErrorReason};
@@ -279,6 +281,10 @@ pub struct Chat {
     blocks: Arc<Mutex<Vec<(ChatId, i64)>>>,
     /// The version of the map by which the node says it owns nothing, or 0 if it owns everything.
     owns_nothing_by: Arc<AtomicI64>,
+    /// The entries of own logs, with the user and the request_id of each.
+    own: Arc<Mutex<Vec<(UserId, RequestId, v1::AccountChanged)>>>,
+    /// The reason with which the node refuses entries of own logs, if it does.
+    refuses_own: Arc<Mutex<Option<ErrorReason>>>,
 }
 
 impl Chat {
@@ -291,7 +297,23 @@ impl Chat {
             written: Arc::default(),
             blocks: Arc::default(),
             owns_nothing_by: Arc::default(),
+            own: Arc::default(),
+            refuses_own: Arc::default(),
         }
+    }
+
+    /// Returns what the user's own log says, in order.
+    pub fn own_log(&self, user: UserId) -> Vec<(v1::AccountChange, String)> {
+        let own = self.own.lock().unwrap();
+        let of_user = own.iter().filter(|(of, ..)| *of == user);
+        of_user
+            .map(|(.., entry)| (entry.change(), entry.subject_id.clone()))
+            .collect()
+    }
+
+    /// Makes the node refuse entries of own logs with this reason; `None`: it takes them.
+    pub fn refuse_own(&self, reason: Option<ErrorReason>) {
+        *self.refuses_own.lock().unwrap() = reason;
     }
 
     /// Makes the node say that `from` has written to `to`.
@@ -386,6 +408,39 @@ impl ChatNode for Chat {
         }
     }
 
+    async fn append_own(
+        &self,
+        request: Request<AppendOwnRequest>,
+    ) -> Result<Response<AppendOwnResponse>, Status> {
+        if let Some(reason) = *self.refuses_own.lock().unwrap() {
+            return Err(ApiError::new(reason, "told to refuse").into());
+        }
+        assert!(request.metadata().contains_key("tern-map-version"));
+        let AppendOwnRequest {
+            user_id,
+            request_id,
+            content,
+        } = request.into_inner();
+        let content: v1::EntryContent = v1::Entry {
+            content,
+            ..Default::default()
+        }
+        .decoded_content()
+        .unwrap();
+        let Some(Content::AccountChanged(changed)) = content.content else {
+            panic!("{content:?}")
+        };
+        let (user, request) = (
+            UserId::from_slice(&user_id).unwrap(),
+            RequestId::from_slice(&request_id).unwrap(),
+        );
+        let mut own = self.own.lock().unwrap();
+        if !own.iter().any(|(of, known, _)| (*of, *known) == (user, request)) {
+            own.push((user, request, changed));
+        }
+        Ok(Response::new(AppendOwnResponse { seq: 1 }))
+    }
+
     async fn link_device(
         &self,
         request: Request<LinkDeviceRequest>,
@@ -404,6 +459,23 @@ impl ChatNode for Chat {
         .execute(&self.pool)
         .await
         .unwrap();
+        let changed = v1::AccountChanged {
+            change: v1::AccountChange::DeviceLinked.into(),
+            subject_id: device.to_string(),
+        };
+        let content = v1::EntryContent {
+            content: Some(Content::AccountChanged(changed)),
+            ..Default::default()
+        };
+        let note = "INSERT INTO own_log_outbox (user_id, request_id, number, content) VALUES ($1, $2, 1, $3)
+                    ON CONFLICT DO NOTHING";
+        sqlx::query(note)
+            .bind(user.0)
+            .bind(device.0)
+            .bind(content.encoded().to_vec())
+            .execute(&self.pool)
+            .await
+            .unwrap();
         Ok(Response::new(LinkDeviceResponse::default()))
     }
 
