@@ -209,7 +209,7 @@ pub enum ChangeRefusal {
     ListFull {
         /// The largest number of items.
         most: usize,
-        /// What the list has, for people, such as "chats are pinned".
+        /// The rest of the sentence for people, such as "chats are pinned".
         what: &'static str,
     },
     /// The reason is not about groups.

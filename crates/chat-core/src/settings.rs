@@ -164,8 +164,17 @@ mod tests {
             marked_at: Seq(7),
             seq: Seq(1),
         };
-        for (marked, read, shown) in [(true, 6, true), (true, 7, true), (true, 8, false), (false, 7, false)] {
-            assert_eq!(kept(marked).shown(Seq(read)).marked_unread, shown, "{marked} at {read}");
+        for (marked, read, shown) in [
+            (true, 6, true),
+            (true, 7, true),
+            (true, 8, false),
+            (false, 7, false),
+        ] {
+            assert_eq!(
+                kept(marked).shown(Seq(read)).marked_unread,
+                shown,
+                "{marked} at {read}"
+            );
         }
     }
 }

@@ -16,7 +16,8 @@
 //!   them; [`strangers`]: limits how many new strangers a person may meet
 //! - [`entries`]: reads windows of logs for devices, and history for people; [`history`]: reads messages as they are
 //!   now; [`timeline`]: reads those of all chats of a user
-//! - [`listing`]: reads chats as their members see them; [`inboxes`]: reads what waits for devices
+//! - [`listing`]: reads chats as their members see them; [`lists`]: lists those of a user, with what is pinned first;
+//!   [`inboxes`]: reads what waits for devices
 //! - [`devices`]: links a device to its user's chats, or revokes it
 //! - [`own`]: makes users' own logs, and reads what they say of chats
 //! - [`people`]: reads and locks users, devices, blocks and contacts; [`written`]: finds out who has written to whom
@@ -37,6 +38,7 @@ pub mod inboxes;
 pub mod inspect;
 pub mod joining;
 pub mod listing;
+pub mod lists;
 pub mod load;
 pub mod own;
 pub mod people;

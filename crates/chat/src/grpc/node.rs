@@ -175,7 +175,8 @@ impl ChatNode for NodeService {
         let AppendOwnRequest {
             request_id, content, ..
         } = request.into_inner();
-        let request = RequestId::from_slice(&request_id).map_err(|_| Status::invalid_argument("request_id"))?;
+        let request =
+            RequestId::from_slice(&request_id).map_err(|_| Status::invalid_argument("request_id"))?;
         let decodes = <EntryContent as prost::Message>::decode(content.clone()).is_ok();
         if content.len() > MAX_NOTE_BYTES || !decodes {
             return Err(Status::invalid_argument("content"));

@@ -14,6 +14,7 @@ mod history;
 mod inbox;
 mod listing;
 mod locks;
+mod own;
 mod owner;
 mod pages;
 mod plans;

@@ -3,8 +3,8 @@
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
-    ack, change, commit, devices, direct, entries, heads, history, inboxes, joining, listing, load, people,
-    settle, strangers, timeline, written,
+    ack, change, commit, devices, direct, entries, heads, history, inboxes, joining, listing, load, own,
+    people, settle, strangers, timeline, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
 use tern_types::Seq;
@@ -84,6 +84,21 @@ const HOT: &[(&str, &str)] = &[
     ("take over", devices::TAKE_OVER),
     ("leave", devices::LEAVE),
     ("forget", devices::FORGET),
+    ("note a linked device", devices::NOTE_LINKED),
+    ("some chats", listing::SOME),
+    ("read mark", listing::READ_MARK),
+    ("make an own log", own::MAKE),
+    ("settings of chats", own::settings::OF_CHATS),
+    ("head of an own log", own::settings::HEAD),
+    ("pinned chats", own::settings::PINS),
+    ("archive", own::settings::ARCHIVED),
+    ("changed settings", own::settings::CHANGED),
+    ("seen settings", change::own::SEEN),
+    ("other pinned chats", change::own::OTHER_PINS),
+    ("set settings", change::own::SET),
+    ("hidden messages", change::own::HIDDEN),
+    ("hide messages", change::own::HIDE),
+    ("hidden among messages", own::hidden::AMONG),
 ];
 
 /// The statements of pages of history.

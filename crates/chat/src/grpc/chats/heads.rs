@@ -39,7 +39,9 @@ impl ChatHeads {
 
     /// Sets how the caller keeps these chats. Returns false, and sets nothing, if that cannot be read.
     pub async fn add_settings(&self, caller: Caller, chats: &mut [v1::Chat]) -> bool {
-        let ids = chats.iter().filter_map(|chat| chat.chat_id.parse::<ChatId>().ok());
+        let ids = chats
+            .iter()
+            .filter_map(|chat| chat.chat_id.parse::<ChatId>().ok());
         let kept = settings::of_chats(&self.pools, &self.master, caller.user, ids).await;
         let Ok(kept) = kept else {
             return false;

@@ -25,7 +25,9 @@ pub async fn leave_out(
         .flat_map(seqs)
         .chain(page.messages.iter().filter_map(seq))
         .collect();
-    let hidden = hidden::among(pools, user, chat, shown).await.map_err(store_failed)?;
+    let hidden = hidden::among(pools, user, chat, shown)
+        .await
+        .map_err(store_failed)?;
     if !hidden.is_empty() {
         page.entries
             .retain(|entry| !seqs(entry).iter().any(|seq| hidden.contains(seq)));

@@ -9,7 +9,7 @@ use tonic::{Request, Status};
 
 use super::call::{Calls, Needs, Who};
 use super::heads::ChatHeads;
-use super::lists::Asked;
+use super::lists;
 use crate::grpc::store_failed;
 use crate::grpc::views;
 use crate::store::seal::MasterKey;
@@ -49,7 +49,10 @@ impl Reading {
         request: Request<v1::ListChatsRequest>,
     ) -> Result<v1::ListChatsResponse, Status> {
         let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
-        let page = self.heads.page(call.caller, &Asked::read(&call.request)?).await?;
+        let page = self
+            .heads
+            .page(call.caller, &lists::asked(&call.request)?)
+            .await?;
         if page.partial && !call.request.accept_partial {
             return Err(ApiError::unavailable("a part of the chats cannot be read now").into());
         }

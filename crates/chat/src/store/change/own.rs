@@ -119,12 +119,7 @@ async fn check_hidden(
     Ok(full.then_some(ChangeRefusal::ListFull { most, what }))
 }
 
-async fn set(
-    db: &mut PgConnection,
-    at: &At,
-    change: &SettingsChange,
-    key: &ChatKey,
-) -> sqlx::Result<()> {
+async fn set(db: &mut PgConnection, at: &At, change: &SettingsChange, key: &ChatKey) -> sqlx::Result<()> {
     let settings = &change.settings;
     let sealed = |draft: &[u8]| Sealer::new(key).seal_draft(draft, at.chat, change.chat);
     let draft: Option<Vec<u8>> = (!settings.draft.is_empty()).then(|| sealed(&settings.draft[..]));

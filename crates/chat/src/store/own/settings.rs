@@ -79,10 +79,7 @@ pub async fn lists(pools: &Pools, user: UserId, question: Question) -> sqlx::Res
 }
 
 async fn read_lists(pool: PgPool, own: ChatId, question: Question) -> sqlx::Result<Lists> {
-    let head: Option<i64> = sqlx::query_scalar(HEAD)
-        .bind(own.0)
-        .fetch_optional(&pool)
-        .await?;
+    let head: Option<i64> = sqlx::query_scalar(HEAD).bind(own.0).fetch_optional(&pool).await?;
     let Some(head) = head else {
         return Ok(Lists::default());
     };

@@ -10,12 +10,11 @@ use tern_proto::internal::chat_node_server::ChatNode;
 use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
     AnnounceReplies, AnnounceReply, Announcement, Announcements, AppendOwnRequest, AppendOwnResponse,
-    BlocksChangedRequest, BlocksChangedResponse,
-    ControlDown, ControlUp, DeviceInbox, GetStatesRequest, GetStatesResponse, HaveWrittenRequest,
-    HaveWrittenResponse, InboxRow, LinkDeviceRequest, LinkDeviceResponse, ListBarredResponse, LiveDown,
-    LiveRequest, LookupReplies, LookupRequests, OpenedStream, PresenceChanges, ReadInboxRequest,
-    ReadInboxResponse, UnlinkDeviceRequest, UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies,
-    WindowRequest, WindowRequests,
+    BlocksChangedRequest, BlocksChangedResponse, ControlDown, ControlUp, DeviceInbox, GetStatesRequest,
+    GetStatesResponse, HaveWrittenRequest, HaveWrittenResponse, InboxRow, LinkDeviceRequest,
+    LinkDeviceResponse, ListBarredResponse, LiveDown, LiveRequest, LookupReplies, LookupRequests,
+    OpenedStream, PresenceChanges, ReadInboxRequest, ReadInboxResponse, UnlinkDeviceRequest,
+    UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies, WindowRequest, WindowRequests,
 };
 use tern_types::UserId;
 use tokio::sync::{mpsc, watch};
@@ -244,10 +243,7 @@ impl ChatNode for FakeChat {
         Err(Status::unimplemented(""))
     }
 
-    async fn append_own(
-        &self,
-        _: Request<AppendOwnRequest>,
-    ) -> Result<Response<AppendOwnResponse>, Status> {
+    async fn append_own(&self, _: Request<AppendOwnRequest>) -> Result<Response<AppendOwnResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }
