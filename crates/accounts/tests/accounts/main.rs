@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod chat;
 mod linking;
 mod node;
 mod own_log;
