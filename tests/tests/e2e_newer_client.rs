@@ -84,8 +84,9 @@ async fn read_by_calls(api: &Api, chat: ChatId) -> Vec<v1::Entry> {
     // Nothing was acknowledged, so everything waits in the device's inbox, once it is settled.
     let fetched = until::some("both messages in the inbox", BOUND, || async {
         let reply = api.inbox().fetch(v1::FetchRequest::default()).await?.into_inner();
+        // An entry of his own log, that the other device was linked, waits too.
         let entries = reply.events.into_iter().filter_map(|event| match event.event? {
-            Event::Entry(entry) => Some(entry),
+            Event::Entry(entry) if entry.chat_id == chat.to_string() => Some(entry),
             _ => None,
         });
         let entries: Vec<v1::Entry> = entries.collect();

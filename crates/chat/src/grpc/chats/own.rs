@@ -160,8 +160,11 @@ fn change_of<R>(
     }
 }
 
-/// Names the field of an error about the acting user as these requests have it.
+/// Makes an error about the acting user one about the field by which these requests name the user.
 fn about_user_id(error: ApiError) -> ApiError {
+    if error.reason == v1::ErrorReason::ActingUserNotFound {
+        return ApiError::new(v1::ErrorReason::UserNotFound, error.message);
+    }
     match error.field {
         Some("acting_user_id") => ApiError {
             field: Some("user_id"),
@@ -286,5 +289,10 @@ mod tests {
         );
         let other = about_user_id(ApiError::invalid("chat_id", "is needed"));
         assert_eq!(other.field, Some("chat_id"));
+        let nobody = about_user_id(ApiError::new(v1::ErrorReason::ActingUserNotFound, "nobody"));
+        assert_eq!(
+            (nobody.reason, nobody.message.as_str()),
+            (v1::ErrorReason::UserNotFound, "nobody")
+        );
     }
 }
