@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, stream};
+use futures::future::join_all;
 use tern_proto::ApiError;
 use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::{AccountChange, AccountChanged, EntryContent, ErrorReason};
@@ -96,8 +96,10 @@ impl Accounts {
     /// the others. Returns the first error; the next round continues.
     pub async fn tell_own_logs(&self) -> Result<(), ApiError> {
         let users = self.store.take_waiting(TELL_AFTER, TAKEN_AT_ONCE).await?;
-        let told = stream::iter(users.into_iter().map(|user| self.tell(user)));
-        let told: Vec<Result<(), ApiError>> = told.buffer_unordered(TOLD_AT_ONCE).collect().await;
+        let mut told = Vec::with_capacity(users.len());
+        for users in users.chunks(TOLD_AT_ONCE) {
+            told.extend(join_all(users.iter().map(|user| self.tell(*user))).await);
+        }
         told.into_iter().collect()
     }
 

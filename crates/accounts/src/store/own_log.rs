@@ -33,8 +33,8 @@ UPDATE own_log_outbox o SET since = now() FROM due d
 WHERE o.user_id = d.user_id AND o.request_id = d.request_id RETURNING o.user_id";
 
 impl Store {
-    /// Notes a change of the user's account. The user has to be locked. Returns `false`, and notes nothing, if `most`
-    /// changes of the user wait already.
+    /// Notes a change of the user's account. Returns `false`, and notes nothing, if `most` changes of the user wait
+    /// already. Of two changes that are noted at the same time while the user is not locked, either may be told first.
     pub(crate) async fn note(
         &self,
         tx: &mut Tx,
