@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tern_local::{Builder, Platform, Role, Shared};
+use tern_local::{Builder, Platform, Role, Shared, until};
 use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Slot, UserId};
 use tokio::sync::OnceCell;
@@ -150,7 +150,8 @@ impl World {
             .unwrap_or_else(|_| unreachable!("as many as asked for"))
     }
 
-    /// Links one more device to a user.
+    /// Links one more device to a user. Nothing waits for it afterwards: the entry of the user's own log that says so is
+    /// acknowledged.
     pub async fn device(&self, user: &User) -> Device {
         let (api, request) = (self.back_end().await, link(user));
         let reply = patiently("a device", || {
@@ -158,10 +159,39 @@ impl World {
             async move { api.devices().link_device(request).await }
         })
         .await;
-        linked(user, reply)
+        let device = linked(user, reply);
+        self.acknowledge_own_log(&device).await;
+        device
     }
 
-    /// Links a device as [`World::device`] does, in one attempt.
+    /// Acknowledges what the own log of the device's user says by now. A version without own logs says nothing.
+    async fn acknowledge_own_log(&self, device: &Device) {
+        let store = self.store().await;
+        until::holds("the own log says what has changed", BOUND, || async {
+            let untold = sqlx::query_scalar("SELECT count(*) FROM own_log_outbox WHERE user_id = $1");
+            let untold: i64 = untold.bind(device.user.0).fetch_one(&store).await?;
+            Ok(untold == 0)
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}"));
+        store.close().await;
+        let api = Api::new(self.channel(0), &device.access_token);
+        let own = v1::GetChatRequest {
+            chat_id: ChatId::own(device.user).to_string(),
+            ..Default::default()
+        };
+        let Ok(reply) = api.chats().get_chat(own).await else {
+            return;
+        };
+        let own = reply.into_inner().chat.expect("a chat");
+        let ack = v1::AckRequest {
+            chat_id: own.chat_id,
+            seq: own.head_seq,
+        };
+        api.inbox().ack(ack).await.expect("an acknowledgement");
+    }
+
+    /// Links a device as [`World::device`] does, in one attempt, and acknowledges nothing.
     pub async fn try_device(&self, user: &User) -> Result<Device, Status> {
         let mut devices = self.back_end().await.devices();
         let reply = devices.link_device(link(user)).await?;

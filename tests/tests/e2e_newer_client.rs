@@ -89,7 +89,7 @@ async fn read_by_calls(api: &Api, chat: ChatId) -> Vec<v1::Entry> {
         };
         let reply = api.inbox().fetch(of_chat).await?.into_inner();
         let entries = reply.events.into_iter().filter_map(|event| match event.event? {
-            Event::Entry(entry) => Some(entry),
+            Event::Entry(entry) if entry.chat_id == chat.to_string() => Some(entry),
             _ => None,
         });
         let entries: Vec<v1::Entry> = entries.collect();

@@ -5,10 +5,11 @@
 //! not make it, and with UNAVAILABLE if the store, or another node that it has to ask, cannot be reached.
 //!
 //! - [`users`], [`devices`], [`tokens`], [`privacy`], [`watching`] and [`admin`] have the calls; checks of API keys are
-//!   in this file
+//!   in this file; [`own_log`] tells users' devices what the calls have changed
 
 mod admin;
 mod devices;
+mod own_log;
 mod privacy;
 mod tokens;
 mod users;

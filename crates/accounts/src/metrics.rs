@@ -55,6 +55,7 @@ pub fn describe() {
         "privacy_changed",
         "blocks_changed",
         "have_written",
+        "append_own",
     ] {
         counter!(PEER_FAILURES, "call" => call).absolute(0);
     }

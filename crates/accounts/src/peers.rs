@@ -1,7 +1,9 @@
 //! Calls other nodes: any chat node, a chat's owner, and all gateways.
 //!
-//! - calls about devices and suspensions are in this file; [`people`] has those about blocks, contacts and settings
+//! - calls about devices and suspensions are in this file; [`people`] has those about blocks, contacts and settings, and
+//!   [`own_log`] those that append to users' own logs
 
+mod own_log;
 mod people;
 
 use std::sync::Arc;

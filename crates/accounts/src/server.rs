@@ -1,5 +1,5 @@
-//! Starts the accounts role in a process: it wires the parts together, drains the role when the process stops, and
-//! finishes revocations whose call was cut short.
+//! Starts the accounts role in a process: it wires the parts together, drains the role when the process stops, finishes
+//! revocations whose call was cut short, and tells users' own logs what they were not told.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,8 @@ use crate::peers::Peers;
 use crate::store::Store;
 use crate::{Config, metrics};
 
+/// The time between two looks for changes that users' own logs were not told of.
+const TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// The time between two looks for unfinished revocations. There is no hurry: such a device has no streams and no tokens
 /// any more, only its place in the chats' lists of devices.
 const RESUME_INTERVAL: Duration = Duration::from_secs(30);
@@ -59,8 +61,10 @@ pub async fn start(
     routes.add_service(AccountsNodeServer::new(service));
 
     let stop = CancellationToken::new();
-    let resume = resume_revocations(accounts, stop.clone());
+    let resume = resume_revocations(accounts.clone(), stop.clone());
     tokio::spawn(resume.instrument(tracing::info_span!("accounts")));
+    let tell = tell_own_logs(accounts, stop.clone());
+    tokio::spawn(tell.instrument(tracing::info_span!("accounts")));
     let done = async move {
         ctx.drain.wait().await;
         stop.cancel();
@@ -82,6 +86,20 @@ async fn resume_revocations(accounts: Arc<Accounts>, stop: CancellationToken) {
         }
         if let Err(error) = accounts.resume_revocations(Clock::wall()).await {
             tracing::warn!(%error, "revocations are not finished yet");
+        }
+    }
+}
+
+async fn tell_own_logs(accounts: Arc<Accounts>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(TELL_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = accounts.tell_own_logs().await {
+            tracing::warn!(%error, "own logs are not told of all changes yet");
         }
     }
 }

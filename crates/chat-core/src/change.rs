@@ -5,6 +5,7 @@ mod add;
 mod freeze;
 mod hand_over;
 mod join;
+pub mod own;
 mod remove;
 #[cfg(test)]
 mod run_tests;
@@ -107,6 +108,8 @@ pub enum Action {
     },
     /// Sets how long messages are kept, and whether they disappear.
     SetRetention(Retention),
+    /// Writes a user's own log.
+    Own(own::OwnChange),
     /// Stands for the actions of chats of every kind, in tests.
     #[cfg(test)]
     OfEveryKind,
@@ -152,6 +155,11 @@ trait Rules {
         false
     }
 
+    /// Returns whether the change is one of own logs, which no other chat has.
+    fn is_for_own_logs(&self) -> bool {
+        false
+    }
+
     /// Decides whether `actor`, who has this role, may make the change to the group as it is now. `Err` says why not.
     fn permit(&self, group: &Group, actor: UserId, role: Role) -> Result<Permitted, ChangeRefusal>;
 
@@ -191,6 +199,7 @@ impl Action {
                 heir: *heir,
             }),
             Self::SetRetention(retention) => ask(&set_retention::SetRetention(*retention)),
+            Self::Own(change) => ask(&own::Own(change)),
             #[cfg(test)]
             Self::OfEveryKind => ask(&tests::OfEveryKind),
         }
@@ -252,6 +261,9 @@ pub(crate) fn permit(group: &Group, change: &Change) -> Result<Permitted, Change
     };
     change.action.rules(|rules| {
         if rules.is_for_groups() && group.kind != ChatKind::Group {
+            return Err(ChangeRefusal::NotAGroup);
+        }
+        if rules.is_for_own_logs() != (group.kind == ChatKind::Own) {
             return Err(ChangeRefusal::NotAGroup);
         }
         if group.frozen && change.actor != UserId::SYSTEM && !rules.is_possible_while_frozen(change.actor) {
@@ -452,6 +464,23 @@ mod tests {
             Err(ChangeRefusal::NotAGroup)
         );
         assert_eq!(asked(&chat, user(9), title), Err(NOT_A_MEMBER));
+    }
+
+    #[test]
+    fn an_own_log_has_changes_of_its_own() {
+        let note = || Action::Own(own::OwnChange::Note(Bytes::new()));
+        let title = Action::SetTitle("new".into());
+        for (kind, action, refused) in [
+            (ChatKind::Own, title, true),
+            (ChatKind::Own, Action::OfEveryKind, true),
+            (ChatKind::Own, note(), false),
+            (ChatKind::Direct, note(), true),
+            (ChatKind::Group, note(), true),
+        ] {
+            let permitted = asked(&chat(kind), UserId::SYSTEM, action.clone());
+            let not_a_group = permitted == Err(ChangeRefusal::NotAGroup);
+            assert_eq!(not_a_group, refused, "{action:?} in {kind:?}: {permitted:?}");
+        }
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl Chat {
         }
     }
 
-    /// Returns whether the chat is a direct chat or a group.
+    /// Returns whether the chat is a direct chat, a group or an own log.
     pub fn kind(&self) -> ChatKind {
         self.group.kind
     }
@@ -463,7 +463,7 @@ impl Chat {
     }
 
     /// Returns whether the chat passes typing on: a direct chat does, a group only up to [`MAX_TYPING_MEMBERS`]
-    /// members, and no chat that is frozen.
+    /// members, an own log has nobody to tell, and no chat that is frozen does.
     pub(crate) fn takes_typing(&self) -> bool {
         if self.group.frozen {
             return false;
@@ -471,6 +471,7 @@ impl Chat {
         match self.group.kind {
             ChatKind::Direct => true,
             ChatKind::Group => self.group.members.len() <= MAX_TYPING_MEMBERS,
+            ChatKind::Own => false,
         }
     }
 }

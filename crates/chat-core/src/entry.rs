@@ -37,6 +37,8 @@ pub enum EntryKind {
     RoleChanged = 13,
     /// The chat got another title, picture, description, policy or retention, or was frozen.
     ChatUpdated = 14,
+    /// An entry of a user's own log.
+    Own = 20,
 }
 
 impl EntryKind {

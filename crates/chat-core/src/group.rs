@@ -17,6 +17,8 @@ pub enum ChatKind {
     Direct = 1,
     /// A chat whose members come and go.
     Group = 2,
+    /// A user's own log, whose only member is the user. It takes no messages.
+    Own = 3,
 }
 
 /// A present member.

@@ -12,6 +12,7 @@
 //! - [`receipts`]: the delivered and read watermarks of one chat
 //! - [`recent`]: the answers to repeated requests
 //! - [`retention`]: how long the server keeps what is said in a chat, and after which time messages disappear
+//! - [`settings`]: how a user keeps one of their chats
 //! - `outcome`: the answers to commands, and the reasons for which commands are refused
 //! - [`bytes`]: bounds on the bytes that queues hold
 //! - [`shard`]: the state of one shard: many chats, and the next write
@@ -38,6 +39,7 @@ pub mod receipts;
 pub mod recent;
 pub mod retention;
 mod role;
+pub mod settings;
 pub mod shard;
 mod shown;
 pub mod target;

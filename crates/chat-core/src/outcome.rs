@@ -109,8 +109,9 @@ pub enum Refusal {
     /// There is no such message for the caller, or it is gone.
     #[error("no such message, or it was deleted")]
     TargetNotFound,
-    /// The message is somebody else's, or the caller's role is too low.
-    #[error("only its sender, or an admin of the group, may do this to the message")]
+    /// The message is somebody else's, or the caller's role is too low; or the chat is an own log, which takes no
+    /// messages.
+    #[error("the sender may not do this to the message, or in this chat")]
     NotAllowed,
     /// The message was sent too long ago to be edited or deleted.
     #[error("the message is too old for this")]
@@ -211,6 +212,14 @@ pub enum ChangeRefusal {
     /// The invite link is not in force, or is not for this user. The caller is not told which.
     #[error("the link leads nowhere")]
     InviteNotFound,
+    /// A list would have more items than it may.
+    #[error("at most {most} {what}")]
+    ListFull {
+        /// The largest number of items.
+        most: usize,
+        /// The rest of the sentence for people, such as "chats are pinned".
+        what: &'static str,
+    },
     /// The reason is not about groups.
     #[error(transparent)]
     Common(#[from] Refusal),

@@ -156,6 +156,7 @@ pub fn change_to_error(refusal: &ChangeRefusal) -> ApiError {
         ChangeRefusal::GroupFull => ErrorReason::GroupFull,
         ChangeRefusal::LastOwner => ErrorReason::LastOwner,
         ChangeRefusal::InviteNotFound => ErrorReason::InviteNotFound,
+        ChangeRefusal::ListFull { .. } => ErrorReason::ListFull,
         ChangeRefusal::Common(refusal) => return to_error(refusal),
     };
     ApiError::new(reason, refusal.to_string())
@@ -251,7 +252,10 @@ mod tests {
             (unknown.reason, unknown.message.as_str()),
             (R::UserNotFound, text)
         );
+        let (most, what) = (32, "chats are pinned");
+        let full = ChangeRefusal::ListFull { most, what };
         let cases = [
+            (full, R::ListFull, Code::FailedPrecondition),
             (ChangeRefusal::RoleTooLow, R::RoleTooLow, Code::PermissionDenied),
             (ChangeRefusal::NotAGroup, R::NotAGroup, Code::FailedPrecondition),
             (ChangeRefusal::GroupFull, R::GroupFull, Code::FailedPrecondition),

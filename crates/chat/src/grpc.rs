@@ -7,6 +7,7 @@
 //!   [`groups`]: makes groups; [`sends`]: sends a message; [`views`]: converts chats for their readers; [`read_marks`]:
 //!   asks owners for read marks that the store does not have yet
 //! - [`invites`]: handles the calls about invite links and requests to join
+//! - [`own_log`]: changes users' own logs, and makes them
 //! - [`writes`]: sends commands to the shards, each of which gets one answer
 //! - [`admin`]: serves the admin calls; [`message_trace`]: shows where one message is; [`cluster`]: asks the other
 //!   nodes
@@ -26,6 +27,7 @@ pub mod message;
 pub mod message_receipts;
 pub mod message_trace;
 pub mod node;
+pub mod own_log;
 mod parsed;
 mod policy;
 pub mod read_marks;

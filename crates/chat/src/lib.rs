@@ -20,6 +20,7 @@
 //! - [`backlog`]: measures all inboxes, for metrics
 //! - [`gateways`]: holds the gateways' links; [`grpc`], [`answer`]: convert from and to the wire
 //! - [`invite_token`]: makes and checks the tokens of invite links
+//! - [`own`]: appends to users' own logs, whichever node owns them
 //! - [`ownership`]: decides which chats this node owns; [`server`]: wires the role; [`config`]: has its flags;
 //!   [`metrics`]: has its metrics
 
@@ -36,6 +37,7 @@ mod grpc;
 mod invite_token;
 pub mod lookup;
 pub mod metrics;
+pub mod own;
 mod ownership;
 mod recovery;
 pub mod server;

@@ -35,6 +35,7 @@ use crate::grpc::groups::Groups;
 use crate::grpc::groups_service::GroupsService;
 use crate::grpc::inbox::InboxService;
 use crate::grpc::node::NodeService;
+use crate::grpc::own_log::OwnLog;
 use crate::grpc::read_marks::ReadMarks;
 use crate::grpc::writes::Writes;
 use crate::lookup::{Lookup, Patience};
@@ -165,7 +166,13 @@ impl ChatNode {
         let (pools, master) = (self.pools.clone(), self.master.clone());
         let inbox = InboxService::new(self.writes(), pools.clone(), master.clone());
         let groups = GroupsService::new(self.writes(), pools.clone(), master.clone());
-        let node = NodeService::new(self.writes(), pools.clone(), self.epoch.clone(), self.windows);
+        let node = NodeService::new(
+            self.writes(),
+            self.own_log(),
+            pools.clone(),
+            self.epoch.clone(),
+            self.windows,
+        );
         let admin = Arc::new(AdminService {
             ctx: self.ctx.clone(),
             writes: self.writes(),
@@ -210,7 +217,16 @@ impl ChatNode {
             pools: pools.clone(),
         };
         let tickets = self.tickets.clone();
-        ChatsService::new(self.writes(), groups, read_marks, pools, master, tickets)
+        ChatsService::new(self.own_log(), groups, read_marks, pools, master, tickets)
+    }
+
+    fn own_log(&self) -> OwnLog {
+        OwnLog {
+            ctx: self.ctx.clone(),
+            writes: self.writes(),
+            pools: self.pools.clone(),
+            master: self.master.clone(),
+        }
     }
 
     fn writes(&self) -> Writes {

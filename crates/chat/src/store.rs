@@ -19,8 +19,10 @@
 //!   [`join_requests`]: keeps who asks to join
 //! - [`entries`]: reads windows of logs for devices, and history for people; [`readable`]: says which parts of a log
 //!   these may read; [`history`]: reads messages as they are now; [`timeline`]: reads those of all chats of a user
-//! - [`listing`]: reads chats as their members see them; [`inboxes`]: reads what waits for devices
+//! - [`listing`]: reads chats as their members see them; [`lists`]: lists those of a user, with what is pinned first;
+//!   [`inboxes`]: reads what waits for devices
 //! - [`devices`]: links a device to its user's chats, or revokes it
+//! - [`own`]: makes users' own logs, and reads what they say of chats
 //! - [`people`]: reads and locks users, devices, blocks and contacts; [`written`]: finds out who has written to whom
 //! - [`inspect`]: answers the questions of operators
 //! - [`retention`]: reads how long chats keep messages; [`trim`]: erases what is not kept
@@ -46,7 +48,9 @@ pub mod join_requests;
 pub mod joining;
 pub mod last_messages;
 pub mod listing;
+pub mod lists;
 pub mod load;
+pub mod own;
 pub mod people;
 mod policy;
 pub mod readable;

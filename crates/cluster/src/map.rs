@@ -106,6 +106,9 @@ pub struct Node {
     /// again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub insists: bool,
+    /// True if the node's version knows users' own logs. Nodes make none while a chat node does not.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub knows_own_logs: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]

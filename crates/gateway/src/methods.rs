@@ -14,6 +14,9 @@ pub enum Target {
     Accounts,
     /// The chat node that owns the chat in field 1, or any chat node if the request names no chat.
     Chat,
+    /// The chat node that owns the own log of the calling device's user or, if a back end calls, of the user in field 1;
+    /// any chat node if that names no user.
+    OwnLog,
     /// Any media node.
     Media,
     /// Any chat node: the request is not about one chat, or any node can answer it.
@@ -45,6 +48,8 @@ const INTERNAL: &str = "tern.internal.v1";
 const SEND: &str = "SendMessage";
 /// The methods of Chats that are not about one chat.
 const WITHOUT_CHAT: [&str; 4] = ["CreateGroup", "ListChats", "ListUndelivered", "ListUserMessages"];
+/// The methods of Chats that are about the caller's own log. Their field 1 is the user whom a back end acts for.
+const OF_OWN_LOG: [&str; 2] = ["SetChatSettings", "HideMessages"];
 /// The service whose methods several roles share, each under an internal service name of its own.
 const ADMIN: &str = "Admin";
 /// The methods of Admin that accounts nodes answer.
@@ -103,6 +108,7 @@ fn target(service: &str, method: &str) -> Option<Target> {
         "Users" | "Devices" | "Auth" => Some(Target::Accounts),
         "Media" => Some(Target::Media),
         "Chats" if WITHOUT_CHAT.contains(&method) => Some(Target::AnyChat),
+        "Chats" if OF_OWN_LOG.contains(&method) => Some(Target::OwnLog),
         "Chats" | "Groups" | "Inbox" => Some(Target::Chat),
         ADMIN if ACCOUNTS_ADMIN.contains(&method) => Some(Target::Accounts),
         ADMIN if ANY_CHAT_ADMIN.contains(&method) => Some(Target::AnyChat),
@@ -149,6 +155,10 @@ mod tests {
             Some((Target::AnyChat, true))
         );
         assert_eq!(target("/tern.v1.Groups/Freeze"), Some((Target::Chat, true)));
+        assert_eq!(
+            target("/tern.v1.Chats/SetChatSettings"),
+            Some((Target::OwnLog, true))
+        );
         assert_eq!(target("/tern.v1.Inbox/Fetch"), Some((Target::Chat, true)));
         assert_eq!(target("/tern.v1.Media/GetDownload"), Some((Target::Media, true)));
         assert_eq!(target("/tern.v1.Messaging/Stream"), None);
@@ -189,7 +199,7 @@ mod tests {
 
     /// A gateway assumes nothing else of requests: see [`crate::peek`].
     #[test]
-    fn field_1_of_every_chat_scoped_request_is_chat_id() {
+    fn field_1_of_every_request_about_a_chat_or_an_own_log_is_its_id() {
         let files = FileDescriptorSet::decode(tern_proto::DESCRIPTORS)
             .expect("descriptors")
             .file;
@@ -207,18 +217,21 @@ mod tests {
             .flat_map(|file| &file.service)
         {
             for method in &service.method {
-                if target(service.name(), method.name()) == Some(Target::Chat) {
-                    let first = messages[method.input_type()]
-                        .field
-                        .iter()
-                        .find(|field| field.number() == 1);
-                    assert_eq!(
-                        first.map(|field| field.name()),
-                        Some("chat_id"),
-                        "{}",
-                        method.input_type()
-                    );
-                }
+                let name = match target(service.name(), method.name()) {
+                    Some(Target::Chat) => "chat_id",
+                    Some(Target::OwnLog) => "user_id",
+                    _ => continue,
+                };
+                let first = messages[method.input_type()]
+                    .field
+                    .iter()
+                    .find(|field| field.number() == 1);
+                assert_eq!(
+                    first.map(|field| field.name()),
+                    Some(name),
+                    "{}",
+                    method.input_type()
+                );
             }
         }
     }

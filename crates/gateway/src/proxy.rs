@@ -13,6 +13,7 @@ use futures::future::BoxFuture;
 use http::uri::PathAndQuery;
 use tern_cluster::routing::{self, CHAT, MAP_VERSION};
 use tern_cluster::{NodeContext, Role};
+use tern_identity::principal::Principal;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_telemetry::request_id::REQUEST_ID;
@@ -77,6 +78,7 @@ impl Proxy {
     async fn call(&self, method: &Method, request: Request<Streaming<Bytes>>) -> Result<Bytes, Status> {
         let (metadata, extensions, mut messages) = request.into_parts();
         let mut onward = MetadataMap::new();
+        let mut known = None;
         if method.authenticated {
             let caller = self.auth.principal(&metadata).await?;
             self.limits.take(&caller, &method.path).await?;
@@ -88,6 +90,7 @@ impl Proxy {
                 return presence_query::get_presence(&self.ctx, &caller, message).await;
             }
             caller.write(&mut onward);
+            known = Some(caller);
         } else {
             self.limits.take_stranger(ClientAddress::of(&extensions)).await?;
         }
@@ -99,17 +102,18 @@ impl Proxy {
         tern_telemetry::propagate(&mut onward);
         let message = only_message(&mut messages).await?;
         drop(messages);
-        self.route(method, onward, message).await
+        let chat = chat_of(method.target, known.as_deref(), &message);
+        self.route(method, chat, onward, message).await
     }
 
     /// Asks the node that the call belongs to, and the next one if that node does not own the chat or the user.
-    async fn route(&self, method: &Method, metadata: MetadataMap, message: Bytes) -> Result<Bytes, Status> {
-        let mut chat = match method.target {
-            Target::Chat => peek::chat_id(&message),
-            Target::Accounts | Target::Media | Target::AnyChat | Target::PresenceOwner | Target::Presence => {
-                None
-            }
-        };
+    async fn route(
+        &self,
+        method: &Method,
+        mut chat: Option<ChatId>,
+        metadata: MetadataMap,
+        message: Bytes,
+    ) -> Result<Bytes, Status> {
         let mut reroutes = 0;
         loop {
             let answer = self.ask(method, chat, metadata.clone(), message.clone()).await;
@@ -143,8 +147,10 @@ impl Proxy {
             (Target::Accounts, _) => map.any(Role::Accounts),
             (Target::Presence, _) => map.any(Role::Presence),
             (Target::Media, _) => map.any(Role::Media),
-            (Target::Chat | Target::AnyChat, Some(chat)) => map.owner(Role::Chat, Slot::of_chat(chat)),
-            (Target::Chat | Target::AnyChat, None) => map.any(Role::Chat),
+            (Target::Chat | Target::OwnLog | Target::AnyChat, Some(chat)) => {
+                map.owner(Role::Chat, Slot::of_chat(chat))
+            }
+            (Target::Chat | Target::OwnLog | Target::AnyChat, None) => map.any(Role::Chat),
             (Target::PresenceOwner, _) => match peek::user_id(&message) {
                 Some(user) => map.owner(Role::Presence, Slot::of_user(user)),
                 None => map.any(Role::Presence),
@@ -180,6 +186,19 @@ impl Proxy {
         let caught_up = async { while map.changed().await.version() < version {} };
         // If the wait was in vain, the next try says what is wrong.
         let _ = timeout(MAP_PATIENCE, caught_up).await;
+    }
+}
+
+/// Returns the chat whose owner answers a call. `None` if another node than a chat's owner does, or the request names no
+/// chat.
+fn chat_of(target: Target, caller: Option<&Principal>, message: &[u8]) -> Option<ChatId> {
+    match target {
+        Target::Chat => peek::chat_id(message),
+        Target::OwnLog => match caller {
+            Some(Principal::Device { user, .. }) => Some(ChatId::own(*user)),
+            Some(Principal::Key { .. }) | None => peek::user_id(message).map(ChatId::own),
+        },
+        Target::Accounts | Target::Media | Target::AnyChat | Target::PresenceOwner | Target::Presence => None,
     }
 }
 
@@ -270,5 +289,48 @@ impl Decoder for BytesCodec {
 
     fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(src.copy_to_bytes(src.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use tern_proto::v1;
+    use tern_types::{DeviceId, UserId};
+
+    use super::*;
+
+    /// Whatever a device claims, its call goes to its own user's log. The node refuses the claim.
+    #[test]
+    fn a_call_about_an_own_log_goes_to_that_of_the_device_or_of_the_user_who_is_named() {
+        let (user, other) = (UserId::random(), UserId::random());
+        let device = Principal::Device {
+            user,
+            device: DeviceId::random(),
+        };
+        let key = Principal::Key {
+            key_id: "k".to_owned(),
+            scopes: Vec::new(),
+        };
+        let request = |user_id: &str| {
+            let request = v1::SetChatSettingsRequest {
+                user_id: user_id.to_owned(),
+                chat_id: ChatId::direct(user, other).to_string(),
+                ..v1::SetChatSettingsRequest::default()
+            };
+            request.encode_to_vec()
+        };
+        let named = other.to_string();
+        for (caller, user_id, expected) in [
+            (&device, "", Some(ChatId::own(user))),
+            (&device, named.as_str(), Some(ChatId::own(user))),
+            (&key, named.as_str(), Some(ChatId::own(other))),
+            (&key, "", None),
+            (&key, "nobody", None),
+        ] {
+            let chat = chat_of(Target::OwnLog, Some(caller), &request(user_id));
+            assert_eq!(chat, expected, "{caller:?} {user_id}");
+        }
+        assert_eq!(chat_of(Target::AnyChat, Some(&device), &request(&named)), None);
     }
 }

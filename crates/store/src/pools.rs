@@ -205,6 +205,20 @@ impl Pools {
         try_join_all(self.questions(ask)).await
     }
 
+    /// Asks the cell of the chat as [`Self::gather`] asks each: a cell that seems to be away fails the question soon.
+    ///
+    /// # Errors
+    ///
+    /// The cell failed, or did not answer within [`PATIENCE`].
+    pub async fn ask<T, F>(&self, chat: ChatId, question: impl FnOnce(PgPool) -> F) -> sqlx::Result<T>
+    where
+        F: Future<Output = sqlx::Result<T>>,
+    {
+        let cell = self.count.of_chat(chat);
+        let reached = &self.cells[usize::from(cell.number())];
+        reached.ask(cell, question(reached.pool.clone())).await
+    }
+
     /// Returns a question to each cell.
     fn questions<T, F>(
         &self,

@@ -39,7 +39,7 @@ fn of(mut migrator: Migrator) -> Migrator {
 const PEOPLE_SCHEMA: &str = "people";
 
 /// The tables of a cell.
-pub const CELL_TABLES: [&str; 16] = [
+pub const CELL_TABLES: [&str; 18] = [
     "chats",
     "chat_heads",
     "members",
@@ -56,6 +56,8 @@ pub const CELL_TABLES: [&str; 16] = [
     "act_counts",
     "erasures",
     "expiring",
+    "chat_settings",
+    "hidden_messages",
 ];
 
 /// The tables of a cell that version 0.1 had too. They are the first of [`CELL_TABLES`].

@@ -251,6 +251,7 @@ fn entry(ctx: &NodeContext, address: &str, admin: SocketAddr) -> Node {
         address: address.to_owned(),
         admin: admin_address(admin, address),
         incarnation: ctx.incarnation,
+        knows_own_logs: true,
         ..Node::default()
     }
 }

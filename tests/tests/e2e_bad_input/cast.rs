@@ -216,6 +216,10 @@ impl Cast {
                 | "SetPrivacyRequest",
                 "user_id",
             ) => text(&self.owner.id),
+            ("SetChatSettingsRequest" | "HideMessagesRequest", "user_id") => match caller {
+                Caller::BackEnd => text(&self.owner.id),
+                Caller::Device => None,
+            },
             (_, "blocked_user_id") => text(&self.member.id),
             // A message is named by its seq, not by its sender's request; GetUser names the user by id.
             ("TraceMessageRequest" | "GetMessageRequest", "request_id")
@@ -229,6 +233,7 @@ impl Cast {
                 | "ListEditsRequest",
                 "seq",
             ) => Some(Value::U64(self.message)),
+            ("HideMessagesRequest", "seqs") => Some(Value::List(vec![Value::U64(self.message)])),
             // Without it most of the request's fields have no effect.
             ("ListMessagesRequest", "folded") => Some(Value::Bool(true)),
             // Devices leave it empty.

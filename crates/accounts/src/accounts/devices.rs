@@ -7,6 +7,7 @@ use tern_proto::ApiError;
 use tern_proto::v1::CloseCode;
 use tern_types::{DeviceId, RequestId, Timestamp, UserId};
 
+use super::own_log::Changed;
 use super::users::no_such_user;
 use super::{Accounts, Pair, no_such_device};
 use crate::domain::access;
@@ -44,6 +45,8 @@ impl Accounts {
         let (device, pending) = self.begin_link(&new, now).await?;
         if pending {
             self.peers.link_device(new.user, device).await?;
+            // The chat node has noted that the device is linked.
+            self.tell_own_log(new.user).await;
         }
         let tokens = self.first_tokens(device, now).await?;
         let device = self.store.device(device).await?.ok_or_else(no_such_device)?;
@@ -133,11 +136,17 @@ impl Accounts {
         cause: &'static str,
         now: Timestamp,
     ) -> Result<Revoked, ApiError> {
+        let mut tx = self.store.begin().await?;
         let revoked = self
             .store
-            .revoke(device, of, now)
+            .revoke(&mut tx, device, of, now)
             .await?
             .ok_or_else(no_such_device)?;
+        if revoked.now {
+            let changed = Changed::DeviceRevoked(device);
+            self.note(&mut tx, revoked.user, changed).await?;
+        }
+        self.store.commit(tx).await?;
         if revoked.now {
             metrics::revoked(cause);
             tracing::info!(user = %revoked.user, %device, cause, "device revoked");
@@ -145,7 +154,7 @@ impl Accounts {
         Ok(revoked)
     }
 
-    /// Closes the streams of a revoked device and removes it from its user's chats.
+    /// Closes the streams of a revoked device, removes it from its user's chats, and tells the user's other devices.
     pub(super) async fn spread_revocation(
         &self,
         device: DeviceId,
@@ -157,7 +166,11 @@ impl Accounts {
             close.await;
             return Ok(());
         }
-        let ((), unlinked) = tokio::join!(close, self.finish_revocation(revoked.user, device, now));
+        let ((), unlinked, ()) = tokio::join!(
+            close,
+            self.finish_revocation(revoked.user, device, now),
+            self.tell_own_log(revoked.user)
+        );
         unlinked
     }
 

@@ -1,8 +1,8 @@
 //! The calls about blocks, contacts, and settings of who sees what.
 //!
-//! A change is stored first and then spread: gateways check again who may be watched, and the owner of the direct
-//! chat learns of a block. If spreading fails, the caller repeats the whole call, for storing the same again changes
-//! nothing.
+//! A change is stored first and then spread: gateways check again who may be watched, the owner of the direct chat learns
+//! of a block, and the user's own log of what has changed. If spreading fails, the caller repeats the whole call, for
+//! storing the same again changes nothing.
 
 use tern_identity::principal::Principal;
 use tern_proto::ApiError;
@@ -10,6 +10,7 @@ use tern_proto::v1::ErrorReason;
 use tern_types::{Timestamp, UserId};
 
 use super::Accounts;
+use super::own_log::Changed;
 use super::users::no_such_user;
 use crate::domain::access;
 use crate::domain::privacy::{MAX_BLOCKED, MAX_CONTACTS, Privacy};
@@ -50,7 +51,9 @@ impl Accounts {
         if self.store.count_other_blocks(&mut tx, user, blocked).await? >= MAX_BLOCKED {
             return Err(list_full(format!("at most {MAX_BLOCKED} people are blocked")));
         }
-        self.store.insert_block(&mut tx, user, blocked, now).await?;
+        if self.store.insert_block(&mut tx, user, blocked, now).await? {
+            self.note(&mut tx, user, Changed::Blocked(blocked)).await?;
+        }
         self.store.commit(tx).await?;
         self.spread_block(user, blocked).await
     }
@@ -63,10 +66,17 @@ impl Accounts {
         blocked: UserId,
     ) -> Result<(), ApiError> {
         let user = self.blocker(principal, user, blocked).await?;
-        if !self.store.user_exists(user).await? || !self.store.user_exists(blocked).await? {
+        if !self.store.user_exists(blocked).await? {
             return Err(no_such_user());
         }
-        self.store.delete_block(user, blocked).await?;
+        let mut tx = self.store.begin().await?;
+        if !self.store.lock_user(&mut tx, user).await? {
+            return Err(no_such_user());
+        }
+        if self.store.delete_block(&mut tx, user, blocked).await? {
+            self.note(&mut tx, user, Changed::Unblocked(blocked)).await?;
+        }
+        self.store.commit(tx).await?;
         self.spread_block(user, blocked).await
     }
 
@@ -86,7 +96,7 @@ impl Accounts {
         Ok(user)
     }
 
-    /// Tells gateways, and the owner of the direct chat, of a block that was made or ended.
+    /// Tells gateways, the owner of the direct chat, and the user's own log of a block that was made or ended.
     async fn spread_block(&self, user: UserId, blocked: UserId) -> Result<(), ApiError> {
         let (told, changed) = tokio::join!(
             self.spread_privacy(user),
@@ -95,11 +105,13 @@ impl Accounts {
         told.and(changed)
     }
 
-    /// Tells gateways of the user's settings. It reads the settings from the store after the change, not from the call,
-    /// so that after two concurrent changes the gateways are told the newest state last.
+    /// Tells gateways of the user's settings, and the user's own log of what has changed. It reads the settings from the
+    /// store after the change, not from the call, so that after two concurrent changes the gateways are told the newest
+    /// state last.
     async fn spread_privacy(&self, user: UserId) -> Result<(), ApiError> {
         let privacy = self.store.privacy(user).await?.ok_or_else(no_such_user)?;
-        self.peers.privacy_changed(user, privacy.read_receipts_off).await;
+        let told = self.peers.privacy_changed(user, privacy.read_receipts_off);
+        tokio::join!(told, self.tell_own_log(user));
         Ok(())
     }
 
@@ -130,15 +142,20 @@ impl Accounts {
         if !self.store.lock_user(&mut tx, user).await? {
             return Err(no_such_user());
         }
-        if change.replace {
-            self.store.clear_contacts(&mut tx, user).await?;
-        }
+        let cleared = if change.replace {
+            self.store.clear_contacts(&mut tx, user).await?
+        } else {
+            0
+        };
         let others: Vec<UserId> = change.add.into_iter().filter(|id| *id != user).collect();
-        self.store.insert_contacts(&mut tx, user, &others).await?;
-        self.store.delete_contacts(&mut tx, user, &change.remove).await?;
+        let added = self.store.insert_contacts(&mut tx, user, &others).await?;
+        let removed = self.store.delete_contacts(&mut tx, user, &change.remove).await?;
         let count = self.store.count_contacts(&mut tx, user).await?;
         if count > MAX_CONTACTS {
             return Err(list_full(format!("a user has at most {MAX_CONTACTS} contacts")));
+        }
+        if cleared + added + removed > 0 {
+            self.note(&mut tx, user, Changed::Contacts).await?;
         }
         self.store.commit(tx).await?;
         self.spread_privacy(user).await?;
@@ -173,9 +190,14 @@ impl Accounts {
     ) -> Result<(), ApiError> {
         let user = access::write_privacy(principal, user)?;
         self.check_device(principal).await?;
-        if !self.store.set_privacy(user, privacy).await? {
+        let mut tx = self.store.begin().await?;
+        if !self.store.lock_user(&mut tx, user).await? {
             return Err(no_such_user());
         }
+        if self.store.set_privacy(&mut tx, user, privacy).await? {
+            self.note(&mut tx, user, Changed::Privacy).await?;
+        }
+        self.store.commit(tx).await?;
         self.spread_privacy(user).await
     }
 

@@ -110,7 +110,7 @@ impl Peers {
         }
     }
 
-    fn owner(&self, chat: ChatId) -> Option<Node> {
+    pub(super) fn owner(&self, chat: ChatId) -> Option<Node> {
         let map = self.ctx.map.current();
         map.owner(Role::Chat, Slot::of_chat(chat)).cloned()
     }
@@ -163,7 +163,7 @@ impl Peers {
     }
 
     /// Waits until the map has at least this version, but at most [`MAP_PATIENCE`].
-    async fn map_of(&self, version: i64) {
+    pub(super) async fn map_of(&self, version: i64) {
         let mut map = self.ctx.map.clone();
         if map.current().version() < version {
             let caught_up = async { while map.changed().await.version() < version {} };

@@ -44,24 +44,22 @@ impl Store {
         Ok(usize::try_from(count).unwrap_or_default())
     }
 
-    /// Stores a block. Both users have to exist.
+    /// Stores a block. Both users have to exist. Returns `false` if it was stored already.
     pub(crate) async fn insert_block(
         &self,
         tx: &mut Tx,
         user: UserId,
         blocked: UserId,
         now: Timestamp,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let insert = sqlx::query(INSERT).bind(user.0).bind(blocked.0).bind(now.0);
-        insert.execute(&mut **tx).await?;
-        Ok(())
+        Ok(insert.execute(&mut **tx).await?.rows_affected() > 0)
     }
 
-    /// Ends a block, if there is one.
-    pub(crate) async fn delete_block(&self, user: UserId, blocked: UserId) -> Result<()> {
+    /// Ends a block. Returns `false` if there is none.
+    pub(crate) async fn delete_block(&self, tx: &mut Tx, user: UserId, blocked: UserId) -> Result<bool> {
         let delete = sqlx::query(DELETE).bind(user.0).bind(blocked.0);
-        delete.execute(&self.pool).await?;
-        Ok(())
+        Ok(delete.execute(&mut **tx).await?.rows_affected() > 0)
     }
 
     /// Returns at most `limit` blocks after `after`, the newest first.

@@ -28,24 +28,32 @@ SELECT contact_id FROM contacts
 WHERE user_id = $1 AND ($2::uuid IS NULL OR contact_id > $2) ORDER BY contact_id LIMIT $3";
 
 impl Store {
-    /// Removes all contacts of the user.
-    pub(crate) async fn clear_contacts(&self, tx: &mut Tx, user: UserId) -> Result<()> {
-        sqlx::query(CLEAR).bind(user.0).execute(&mut **tx).await?;
-        Ok(())
+    /// Removes all contacts of the user. Returns how many they were.
+    pub(crate) async fn clear_contacts(&self, tx: &mut Tx, user: UserId) -> Result<u64> {
+        let cleared = sqlx::query(CLEAR).bind(user.0).execute(&mut **tx).await?;
+        Ok(cleared.rows_affected())
     }
 
-    /// Adds those of `contacts` who exist.
-    pub(crate) async fn insert_contacts(&self, tx: &mut Tx, user: UserId, contacts: &[UserId]) -> Result<()> {
+    /// Adds those of `contacts` who exist. Returns how many are new.
+    pub(crate) async fn insert_contacts(
+        &self,
+        tx: &mut Tx,
+        user: UserId,
+        contacts: &[UserId],
+    ) -> Result<u64> {
         let insert = sqlx::query(INSERT).bind(user.0).bind(ids(contacts));
-        insert.execute(&mut **tx).await?;
-        Ok(())
+        Ok(insert.execute(&mut **tx).await?.rows_affected())
     }
 
-    /// Removes contacts, if they are there.
-    pub(crate) async fn delete_contacts(&self, tx: &mut Tx, user: UserId, contacts: &[UserId]) -> Result<()> {
+    /// Removes contacts, if they are there. Returns how many were.
+    pub(crate) async fn delete_contacts(
+        &self,
+        tx: &mut Tx,
+        user: UserId,
+        contacts: &[UserId],
+    ) -> Result<u64> {
         let delete = sqlx::query(DELETE).bind(user.0).bind(ids(contacts));
-        delete.execute(&mut **tx).await?;
-        Ok(())
+        Ok(delete.execute(&mut **tx).await?.rows_affected())
     }
 
     /// Returns how many contacts the user has.

@@ -231,8 +231,9 @@ impl Store {
     }
 
     /// Revokes the device if `of` is `None` or is the device's user. Returns `None` if there is no such device of `of`.
-    pub async fn revoke(
+    pub(crate) async fn revoke(
         &self,
+        tx: &mut Tx,
         device: DeviceId,
         of: Option<UserId>,
         now: Timestamp,
@@ -241,7 +242,7 @@ impl Store {
             .bind(device.0)
             .bind(of.map(|user| user.0))
             .bind(now.0);
-        let row = row.fetch_optional(&self.pool).await?;
+        let row = row.fetch_optional(&mut **tx).await?;
         row.map(|row| {
             Ok(Revoked {
                 user: UserId(row.try_get(0)?),

@@ -13,9 +13,10 @@ use crate::domain::privacy::{Audience, Observer, Privacy, Relation};
 /// Reads a user's settings.
 pub const SELECT: &str = "SELECT presence_audience, read_receipts_off FROM users WHERE user_id = $1";
 
-/// Replaces a user's settings.
+/// Replaces a user's settings if they are other ones.
 pub const UPDATE: &str = "
-UPDATE users SET presence_audience = $2, read_receipts_off = $3 WHERE user_id = $1 RETURNING user_id";
+UPDATE users SET presence_audience = $2, read_receipts_off = $3
+WHERE user_id = $1 AND (presence_audience <> $2 OR read_receipts_off <> $3)";
 
 /// Reads all facts about the watcher $1 and the people $2, except who has written to whom, which chat nodes know. A
 /// stranger counts as watched if the watcher watched them after $3. Each column is a probe of a primary key.
@@ -70,13 +71,13 @@ impl Store {
         .transpose()
     }
 
-    /// Replaces the user's settings. Returns `false` if there is no such user.
-    pub async fn set_privacy(&self, user: UserId, privacy: Privacy) -> Result<bool> {
-        let row = sqlx::query(UPDATE)
+    /// Replaces the user's settings. Returns `false` if they are these already, or there is no such user.
+    pub(crate) async fn set_privacy(&self, tx: &mut Tx, user: UserId, privacy: Privacy) -> Result<bool> {
+        let update = sqlx::query(UPDATE)
             .bind(user.0)
             .bind(privacy.audience as i16)
             .bind(privacy.read_receipts_off);
-        Ok(row.fetch_optional(&self.pool).await?.is_some())
+        Ok(update.execute(&mut **tx).await?.rows_affected() > 0)
     }
 
     /// Returns what is known about those of `people` who exist, each once, in no order. A stranger counts as watched if

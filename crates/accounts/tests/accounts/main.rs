@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod chat;
 mod linking;
 mod node;
+mod own_log;
 mod plans;
 mod privacy;
 mod refreshing;

@@ -3,7 +3,7 @@
 //! sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
-use tern_accounts::store::{admin, blocks, contacts, devices, keys, privacy, tokens, users};
+use tern_accounts::store::{admin, blocks, contacts, devices, keys, own_log, privacy, tokens, users};
 
 use crate::world::World;
 
@@ -50,6 +50,9 @@ const HOT: &[(&str, &str)] = &[
     ("page of users", admin::PAGE),
     ("account", admin::ONE),
     ("all devices of a user", admin::ALL_DEVICES),
+    ("note for an own log", own_log::NOTE),
+    ("notes of a user", own_log::WAITING),
+    ("told note", own_log::TOLD),
 ];
 
 /// Fills the tables with users, each with three devices (one in fifty of them revoked), one API key and a few

@@ -11,7 +11,8 @@ use tern_proto::v1::{self, Audience, ErrorReason};
 use tern_types::{ChatId, UserId};
 use tonic::service::Routes;
 
-use crate::world::{Chat, World, admin, node, serve};
+use crate::chat::Chat;
+use crate::world::{World, admin, node, serve};
 
 #[tokio::test]
 async fn a_change_is_told_to_every_gateway_that_can_be_reached() {

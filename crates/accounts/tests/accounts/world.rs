@@ -1,6 +1,5 @@
 //! The test world: an accounts node on a database of its own, with stand-ins for the nodes that it calls.
 
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,13 +16,11 @@ use tern_proto::internal::accounts_admin_client::AccountsAdminClient;
 use tern_proto::internal::accounts_admin_server::AccountsAdminServer;
 use tern_proto::internal::accounts_node_client::AccountsNodeClient;
 use tern_proto::internal::accounts_node_server::AccountsNodeServer;
-use tern_proto::internal::chat_node_server::{ChatNode, ChatNodeServer};
+use tern_proto::internal::chat_node_server::ChatNodeServer;
 use tern_proto::internal::gateway_node_server::{GatewayNode, GatewayNodeServer};
 use tern_proto::internal::{
-    BlocksChangedRequest, BlocksChangedResponse, CloseDevicesRequest, CloseDevicesResponse,
-    HaveWrittenRequest, HaveWrittenResponse, LinkDeviceRequest, LinkDeviceResponse, PrivacyChangedRequest,
-    PrivacyChangedResponse, ReadInboxRequest, ReadInboxResponse, SuspensionChangedRequest,
-    SuspensionChangedResponse, UnlinkDeviceRequest, UnlinkDeviceResponse,
+    CloseDevicesRequest, CloseDevicesResponse, PrivacyChangedRequest, PrivacyChangedResponse,
+    SuspensionChangedRequest, SuspensionChangedResponse,
 };
 use tern_proto::v1::auth_client::AuthClient;
 use tern_proto::v1::auth_server::AuthServer;
@@ -34,13 +31,15 @@ use tern_proto::v1::users_server::UsersServer;
 use tern_proto::v1::{self, ErrorReason};
 use tern_store::postgres::{self, PostgresArgs};
 use tern_store::schema;
-use tern_types::{ChatId, DeviceId, RequestId, UserId};
+use tern_types::{DeviceId, RequestId, UserId};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
+
+use crate::chat::Chat;
 
 /// The time for which access tokens are valid.
 pub const TTL: Duration = Duration::from_secs(3600);
@@ -262,163 +261,6 @@ pub async fn serve(routes: Routes) -> String {
             .serve_with_incoming(TcpIncoming::from(listener)),
     );
     address
-}
-
-/// A stand-in for a chat node, with the calls that accounts nodes make.
-#[derive(Clone)]
-pub struct Chat {
-    pool: PgPool,
-    /// The number of next calls that fail.
-    failures: Arc<AtomicUsize>,
-    unlinked: Arc<Mutex<Vec<DeviceId>>>,
-    /// The devices that cannot be unlinked.
-    stuck: Arc<Mutex<Vec<DeviceId>>>,
-    /// The pairs (sender, recipient) of which the sender has written to the recipient.
-    written: Arc<Mutex<Vec<(UserId, UserId)>>>,
-    /// The chats whose blocks were said to have changed, each with the number of blocks that the store had then.
-    blocks: Arc<Mutex<Vec<(ChatId, i64)>>>,
-    /// The version of the map by which the node says it owns nothing, or 0 if it owns everything.
-    owns_nothing_by: Arc<AtomicI64>,
-}
-
-impl Chat {
-    pub fn new(pool: &PgPool) -> Self {
-        Self {
-            pool: pool.clone(),
-            failures: Arc::default(),
-            unlinked: Arc::default(),
-            stuck: Arc::default(),
-            written: Arc::default(),
-            blocks: Arc::default(),
-            owns_nothing_by: Arc::default(),
-        }
-    }
-
-    /// Makes the node say that `from` has written to `to`.
-    pub fn writes(&self, from: UserId, to: UserId) {
-        self.written.lock().unwrap().push((from, to));
-    }
-
-    pub fn blocks(&self) -> Vec<(ChatId, i64)> {
-        self.blocks.lock().unwrap().clone()
-    }
-
-    /// Makes the node answer that it is not the owner, by the map of this version; 0 makes it the owner again.
-    pub fn owns_nothing_by(&self, version: i64) {
-        self.owns_nothing_by.store(version, Ordering::SeqCst);
-    }
-
-    /// Makes the next `calls` calls fail as UNAVAILABLE.
-    pub fn fail(&self, calls: usize) {
-        self.failures.store(calls, Ordering::SeqCst);
-    }
-
-    /// Makes the node fail to unlink these devices, which no other attempt mends.
-    pub fn sticks(&self, devices: &[DeviceId]) {
-        self.stuck.lock().unwrap().extend(devices);
-    }
-
-    /// Returns the devices that the node was told to unlink and did, in order.
-    pub fn unlinked(&self) -> Vec<DeviceId> {
-        self.unlinked.lock().unwrap().clone()
-    }
-
-    fn work(&self) -> Result<(), Status> {
-        let less = |failures: usize| failures.checked_sub(1);
-        match self
-            .failures
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
-        {
-            Ok(_) => Err(Status::unavailable("told to fail")),
-            Err(_) => Ok(()),
-        }
-    }
-}
-
-#[tonic::async_trait]
-impl ChatNode for Chat {
-    async fn read_inbox(&self, _: Request<ReadInboxRequest>) -> Result<Response<ReadInboxResponse>, Status> {
-        Err(Status::unimplemented("accounts never asks"))
-    }
-
-    async fn have_written(
-        &self,
-        request: Request<HaveWrittenRequest>,
-    ) -> Result<Response<HaveWrittenResponse>, Status> {
-        self.work()?;
-        let request = request.into_inner();
-        let to = UserId::from_slice(&request.to_user_id).unwrap();
-        let written = self.written.lock().unwrap();
-        let has = |id: &[u8]| {
-            let other = UserId::from_slice(id).unwrap();
-            let pair = if request.reversed {
-                (to, other)
-            } else {
-                (other, to)
-            };
-            written.contains(&pair)
-        };
-        let from_user_ids = request.from_user_ids.into_iter().filter(|id| has(id));
-        Ok(Response::new(HaveWrittenResponse {
-            from_user_ids: from_user_ids.collect(),
-        }))
-    }
-
-    async fn blocks_changed(
-        &self,
-        request: Request<BlocksChangedRequest>,
-    ) -> Result<Response<BlocksChangedResponse>, Status> {
-        self.work()?;
-        assert!(request.metadata().contains_key("tern-map-version"));
-        let chat = ChatId::from_slice(&request.into_inner().chat_id).unwrap();
-        let count = sqlx::query_scalar("SELECT count(*) FROM blocks")
-            .fetch_one(&self.pool)
-            .await
-            .unwrap();
-        self.blocks.lock().unwrap().push((chat, count));
-        match self.owns_nothing_by.load(Ordering::SeqCst) {
-            0 => Ok(Response::new(BlocksChangedResponse {})),
-            version => {
-                let mut status = Status::unavailable("the chat belongs to another node");
-                status.metadata_mut().insert("tern-not-owner", version.into());
-                Err(status)
-            }
-        }
-    }
-
-    async fn link_device(
-        &self,
-        request: Request<LinkDeviceRequest>,
-    ) -> Result<Response<LinkDeviceResponse>, Status> {
-        self.work()?;
-        let request = request.into_inner();
-        let (user, device) = (
-            UserId::from_slice(&request.user_id).unwrap(),
-            DeviceId::from_slice(&request.device_id).unwrap(),
-        );
-        sqlx::query(
-            "UPDATE devices SET active = true WHERE device_id = $1 AND user_id = $2 AND revoked_at IS NULL",
-        )
-        .bind(device.0)
-        .bind(user.0)
-        .execute(&self.pool)
-        .await
-        .unwrap();
-        Ok(Response::new(LinkDeviceResponse::default()))
-    }
-
-    async fn unlink_device(
-        &self,
-        request: Request<UnlinkDeviceRequest>,
-    ) -> Result<Response<UnlinkDeviceResponse>, Status> {
-        self.work()?;
-        let device = DeviceId::from_slice(&request.into_inner().device_id).unwrap();
-        if self.stuck.lock().unwrap().contains(&device) {
-            return Err(Status::internal("told to fail"));
-        }
-        self.unlinked.lock().unwrap().push(device);
-        Ok(Response::new(UnlinkDeviceResponse::default()))
-    }
 }
 
 /// A stand-in for all gateways: the devices that were to be closed, the users whose privacy changed (with read

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::command::{Command, Waiting};
-use super::{Chat, ChatKey, Stage};
+use super::{Chat, ChatKey, ChatKind, Stage};
 use crate::change::{self, Action, Change, Permitted};
 use crate::entry::{Entry, MediaRef, NewEntry};
 use crate::recent::{Known, Placed};
@@ -345,9 +345,14 @@ impl Chat {
 
     /// Refuses a message that the chat does not take from its sender. A message of the system has no user as its
     /// sender, so it needs no membership, and a block, which is between two people, does not concern it. It is also taken
-    /// while the chat is frozen. After a block each of the two may still take back what they said.
+    /// while the chat is frozen. After a block each of the two may still take back what they said. An own log takes
+    /// messages from nobody.
     fn takes_from(&self, entry: &NewEntry) -> Result<(), Refusal> {
-        if entry.sender == UserId::SYSTEM {
+        let sender = entry.sender;
+        if self.kind() == ChatKind::Own && (sender == UserId::SYSTEM || self.member(sender).is_some()) {
+            return Err(Refusal::NotAllowed);
+        }
+        if sender == UserId::SYSTEM {
             return Ok(());
         }
         self.member(entry.sender).ok_or(Refusal::NotAMember)?;

@@ -45,7 +45,7 @@ impl ShardState {
                 self.counts.deferred += 1;
                 DEFER_DELIVERED
             }
-            (_, ChatKind::Direct) => {
+            (_, ChatKind::Direct | ChatKind::Own) => {
                 self.risen.insert(id);
                 return;
             }

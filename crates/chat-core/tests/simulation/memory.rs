@@ -307,7 +307,8 @@ impl Memory {
             | Action::SetDescription(_)
             | Action::SetPolicy(_)
             | Action::Freeze(_)
-            | Action::SetRetention(_) => {}
+            | Action::SetRetention(_)
+            | Action::Own(_) => {}
         }
     }
 

@@ -8,13 +8,18 @@
 //! - `history`: reads messages as they are now
 //! - `timeline`: reads the messages of all chats of a user, for back ends
 //! - `receipts`: tells and sets watermarks
+//! - `own`: sets how the caller keeps chats, and hides messages from the caller
 //! - `call`: begins every call: it reads the caller and the chat, and checks rights
-//! - `heads`: reads chats as the answers show them
+//! - `heads`: reads chats as the answers show them; `lists`: lists the caller's chats
+//! - `hidden`: leaves out what the caller has hidden
 
 pub(super) mod call;
 mod changing;
 mod heads;
+mod hidden;
 mod history;
+mod lists;
+mod own;
 mod reading;
 mod receipts;
 mod retention;
@@ -29,14 +34,15 @@ use tonic::{Request, Response, Status};
 
 use super::caller::Callers;
 use super::groups::Groups;
+use super::own_log::OwnLog;
 use super::read_marks::ReadMarks;
 use super::sends::Sends;
-use super::writes::Writes;
 use crate::store::seal::MasterKey;
 use call::Calls;
 use changing::Changes;
 use heads::ChatHeads;
 use history::History;
+use own::OwnCalls;
 use reading::Reading;
 use receipts::Receipts;
 use timeline::Timelines;
@@ -49,18 +55,20 @@ pub struct ChatsService {
     history: History,
     timelines: Timelines,
     receipts: Receipts,
+    own: OwnCalls,
 }
 
 impl ChatsService {
     /// Wires the service. `tickets` is `None` if this server has no media.
     pub fn new(
-        writes: Writes,
+        own_log: OwnLog,
         groups: Groups,
         read_marks: ReadMarks,
         pools: Pools,
         master: MasterKey,
         tickets: Option<Tickets>,
     ) -> Self {
+        let writes = own_log.writes.clone();
         let callers = Callers::new(pools.people().clone());
         let calls = Calls {
             callers: callers.clone(),
@@ -70,9 +78,17 @@ impl ChatsService {
         let heads = ChatHeads {
             pools: pools.clone(),
             master: master.clone(),
+            read_marks: read_marks.clone(),
+        };
+        let own = OwnCalls {
+            calls: calls.clone(),
+            own_log,
             read_marks,
+            pools: pools.clone(),
+            master: master.clone(),
         };
         Self {
+            own,
             sends: Sends {
                 writes: writes.clone(),
                 callers,
@@ -260,5 +276,19 @@ impl Chats for ChatsService {
         request: Request<v1::SetRetentionRequest>,
     ) -> Result<Response<v1::SetRetentionResponse>, Status> {
         self.changes.set_retention(request).await.map(Response::new)
+    }
+
+    async fn set_chat_settings(
+        &self,
+        request: Request<v1::SetChatSettingsRequest>,
+    ) -> Result<Response<v1::SetChatSettingsResponse>, Status> {
+        self.own.set_chat_settings(request).await.map(Response::new)
+    }
+
+    async fn hide_messages(
+        &self,
+        request: Request<v1::HideMessagesRequest>,
+    ) -> Result<Response<v1::HideMessagesResponse>, Status> {
+        self.own.hide_messages(request).await.map(Response::new)
     }
 }

@@ -176,6 +176,7 @@ fn kind(number: i16) -> &'static str {
         (EntryKind::MemberRemoved, "member removed"),
         (EntryKind::RoleChanged, "role changed"),
         (EntryKind::ChatUpdated, "chat updated"),
+        (EntryKind::Own, "entry of an own log"),
     ];
     let known = kinds.into_iter().find(|(kind, _)| kind.number() == number);
     known.map_or("of a newer version", |(_, name)| name)

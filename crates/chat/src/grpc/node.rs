@@ -1,26 +1,30 @@
-//! Serves the calls from gateways and accounts nodes. Any chat node answers them, except [`ChatNode::blocks_changed`],
-//! which only the chat's owner answers.
+//! Serves the calls from gateways and other nodes. Any chat node answers them, except [`ChatNode::blocks_changed`] and
+//! [`ChatNode::append_own`], which only the chat's owner answers.
 
 use std::time::Duration;
 
 use tern_proto::ApiError;
 use tern_proto::internal::chat_node_server::ChatNode;
 use tern_proto::internal::{
-    BlocksChangedRequest, BlocksChangedResponse, DeviceInbox, HaveWrittenRequest, HaveWrittenResponse,
-    InboxRow, LinkDeviceRequest, LinkDeviceResponse, ReadInboxRequest, ReadInboxResponse,
-    UnlinkDeviceRequest, UnlinkDeviceResponse,
+    AppendOwnRequest, AppendOwnResponse, BlocksChangedRequest, BlocksChangedResponse, DeviceInbox,
+    HaveWrittenRequest, HaveWrittenResponse, InboxRow, LinkDeviceRequest, LinkDeviceResponse,
+    ReadInboxRequest, ReadInboxResponse, UnlinkDeviceRequest, UnlinkDeviceResponse,
 };
-use tern_proto::v1::ErrorReason;
-use tern_types::{ChatId, DeviceId, UserId};
+use tern_proto::v1::{EntryContent, ErrorReason};
+use tern_types::{ChatId, DeviceId, RequestId, UserId};
 use tonic::{Request, Response, Status};
 
-use tern_chat_core::Outcome;
+use tern_chat_core::change::Action;
+use tern_chat_core::change::own::OwnChange;
+use tern_chat_core::content::fingerprint;
 use tern_chat_core::shard::Event;
 use tern_chat_core::target::Windows;
+use tern_chat_core::{Change, Outcome, Sending};
 
 use tern_store::Pools;
 use tern_store::error::is_conflict;
 
+use super::own_log::OwnLog;
 use super::store_failed;
 use super::writes::Writes;
 use crate::answer;
@@ -32,12 +36,15 @@ use crate::store::{devices, inboxes, people, written};
 const MAX_DEVICES: usize = 64;
 /// The most users of one request: as many as a screen shows.
 const MAX_PEOPLE: usize = 256;
+/// The largest content of an entry that the server itself appends to an own log, in bytes.
+const MAX_NOTE_BYTES: usize = 8 << 10;
 /// The most tries of a transaction in all, if deadlocks or serialisation failures end it.
 const TRIES: usize = 5;
 
 /// The service for other nodes.
 pub struct NodeService {
     writes: Writes,
+    own: OwnLog,
     pools: Pools,
     epoch: StoreEpoch,
     windows: Windows,
@@ -45,9 +52,10 @@ pub struct NodeService {
 
 impl NodeService {
     /// Wires the service. `windows` are the times in which messages may be edited and deleted.
-    pub fn new(writes: Writes, pools: Pools, epoch: StoreEpoch, windows: Windows) -> Self {
+    pub fn new(writes: Writes, own: OwnLog, pools: Pools, epoch: StoreEpoch, windows: Windows) -> Self {
         Self {
             writes,
+            own,
             pools,
             epoch,
             windows,
@@ -163,6 +171,36 @@ impl ChatNode for NodeService {
         let noted = self.writes.call(chat, changed, Outcome::noted).await?;
         noted.map_err(|refusal| answer::to_error(&refusal))?;
         Ok(Response::new(BlocksChangedResponse {}))
+    }
+
+    async fn append_own(
+        &self,
+        request: Request<AppendOwnRequest>,
+    ) -> Result<Response<AppendOwnResponse>, Status> {
+        let user = user(&request.get_ref().user_id)?;
+        self.writes.check_owner(ChatId::own(user), request.metadata())?;
+        let AppendOwnRequest {
+            request_id, content, ..
+        } = request.into_inner();
+        let request =
+            RequestId::from_slice(&request_id).map_err(|_| Status::invalid_argument("request_id"))?;
+        let decodes = <EntryContent as prost::Message>::decode(content.clone()).is_ok();
+        if content.len() > MAX_NOTE_BYTES || !decodes {
+            return Err(Status::invalid_argument("content"));
+        }
+        let change = Change {
+            actor: UserId::SYSTEM,
+            device: DeviceId::BACK_END,
+            request,
+            fingerprint: fingerprint([content.as_ref()]),
+            action: Action::Own(OwnChange::Note(content)),
+            sending: Sending::default(),
+        };
+        let appended = self.own.change(user, change).await?;
+        let place = appended.map_err(|refusal| answer::change_to_error(&refusal))?;
+        Ok(Response::new(AppendOwnResponse {
+            seq: place.map_or(0, |place| place.seq.0),
+        }))
     }
 
     async fn link_device(

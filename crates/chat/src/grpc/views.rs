@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use tern_proto::{ApiError, parse, v1};
-use tern_types::{ChatId, Seq, Timestamp, UserId};
+use tern_proto::v1;
+use tern_types::{ChatId, Seq, UserId};
 
 use tern_chat_core::chat::{ChatKind, Role};
 use tern_chat_core::content::role_to_wire;
@@ -52,6 +52,7 @@ pub fn kind(kind: ChatKind) -> v1::ChatKind {
     match kind {
         ChatKind::Direct => v1::ChatKind::Direct,
         ChatKind::Group => v1::ChatKind::Group,
+        ChatKind::Own => v1::ChatKind::Self_,
     }
 }
 
@@ -89,27 +90,4 @@ pub fn receipts(
 /// Returns the store's watermark, raised by the owner's if there is one.
 pub fn merged(stored: Watermark, live: Option<&Watermark>) -> Watermark {
     live.map_or(stored, |live| live.raised_by(stored))
-}
-
-/// The token of a page of chats: the time of its last chat's last entry, in milliseconds, and that chat's id.
-pub struct PageToken;
-
-impl PageToken {
-    /// Makes the token of the page after this chat. It is empty if `last` is `None`.
-    pub fn after(last: Option<&ChatView>) -> String {
-        let Some(last) = last else { return String::new() };
-        let at = last.last_entry.as_ref().map_or(0, |entry| entry.sent_at_ms);
-        format!("{at}.{}", last.chat)
-    }
-
-    /// Reads a token. An empty one gives `None`, for the first page. `Err` if this server never gave such a token.
-    pub fn read(token: &str) -> Result<Option<(Timestamp, ChatId)>, ApiError> {
-        if token.is_empty() {
-            return Ok(None);
-        }
-        let bad = || ApiError::invalid("page_token", "is none that this server gave");
-        let (at, chat) = token.split_once('.').ok_or_else(bad)?;
-        let at = at.parse().map_err(|_| bad())?;
-        Ok(Some((Timestamp(at), parse::id("page_token", chat)?)))
-    }
 }

@@ -5,6 +5,7 @@ mod add;
 mod freeze;
 mod hand_over;
 mod join;
+pub mod own;
 mod remove;
 mod set_description;
 mod set_picture;
@@ -97,6 +98,7 @@ pub async fn change(
         Some(Action::SetRetention(retention)) => {
             run(db, batch, patience, &set_retention::SetRetention(*retention)).await
         }
+        Some(Action::Own(change)) => run(db, batch, patience, &own::Own(change, &batch.key)).await,
     }
 }
 

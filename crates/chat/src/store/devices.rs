@@ -2,8 +2,10 @@
 //! have chats of the user in ascending order.
 
 use sqlx::PgConnection;
+use tern_proto::v1::entry_content::Content;
+use tern_proto::v1::{AccountChange, AccountChanged, EntryContent};
 use tern_store::{Pools, pools};
-use tern_types::{Cell, ChatId, DeviceId, UserId};
+use tern_types::{Cell, ChatId, DeviceId, RequestId, UserId};
 use uuid::Uuid;
 
 use super::heads::{Heads, lock_heads};
@@ -14,6 +16,13 @@ pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO
 /// Makes a device active. It changes no row if the device is not this user's or was revoked.
 pub const ACTIVATE: &str =
     "UPDATE devices SET active = true WHERE device_id = $1 AND user_id = $2 AND revoked_at IS NULL";
+
+/// Notes for the own log of a user ($1) that a device was linked, under a request_id ($2) that follows from the device. An
+/// accounts node has the entry ($3) appended, also if it is told twice.
+pub const NOTE_LINKED: &str = "
+INSERT INTO own_log_outbox (user_id, request_id, number, content)
+SELECT $1::uuid, $2::uuid, coalesce(max(o.number), 0) + 1, $3::bytea FROM own_log_outbox o WHERE o.user_id = $1
+ON CONFLICT DO NOTHING";
 
 /// Revokes a device. The time of the first revocation stays, unless the store's clock was set back since.
 pub(crate) const DEACTIVATE: &str = "
@@ -60,7 +69,8 @@ UPDATE members SET devices = array_remove(devices, $2) WHERE user_id = $1 AND $2
 /// Deletes the inbox rows of a device.
 pub const FORGET: &str = "DELETE FROM inbox WHERE device_id = $1";
 
-/// Links the device. Returns false if there is no such device of this user, or it was revoked.
+/// Links the device, and notes that for the user's own log. Returns false if there is no such device of this user, or it
+/// was revoked.
 pub async fn link(pools: &Pools, user: UserId, device: DeviceId) -> sqlx::Result<bool> {
     let mut tx = pools.begin().await?;
     sqlx::query(LOCK_USER).bind(user.0).execute(&mut *tx).await?;
@@ -72,6 +82,12 @@ pub async fn link(pools: &Pools, user: UserId, device: DeviceId) -> sqlx::Result
     if active.rows_affected() == 0 {
         return Ok(false);
     }
+    sqlx::query(NOTE_LINKED)
+        .bind(user.0)
+        .bind(linked_request(device).0)
+        .bind(linked_content(device))
+        .execute(&mut *tx)
+        .await?;
     for (cell, chats) in chats(pools, user, device).await? {
         pools::enter(&mut tx, cell).await?;
         lock_heads(&mut tx, chats.into_iter(), Heads::Wait).await?;
@@ -84,6 +100,24 @@ pub async fn link(pools: &Pools, user: UserId, device: DeviceId) -> sqlx::Result
     }
     tx.commit().await?;
     Ok(true)
+}
+
+/// Returns the request under which the own log has the entry that the device was linked. It is the same however often
+/// the device is linked.
+fn linked_request(device: DeviceId) -> RequestId {
+    RequestId(Uuid::new_v5(&device.0, b"linked"))
+}
+
+fn linked_content(device: DeviceId) -> Vec<u8> {
+    let changed = AccountChanged {
+        change: AccountChange::DeviceLinked.into(),
+        subject_id: device.to_string(),
+    };
+    let content = EntryContent {
+        content: Some(Content::AccountChanged(changed)),
+        ..EntryContent::default()
+    };
+    content.encoded().to_vec()
 }
 
 /// Revokes the device. Its inbox rows are deleted or, if it was the user's last device, kept for the next one.

@@ -1,4 +1,6 @@
 //! Reads chats as their members see them, members, and receipts.
+//!
+//! - [`page`]: reads lists of chats
 
 use std::collections::HashMap;
 
@@ -15,14 +17,17 @@ use tern_chat_core::policy::Policy;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::retention::Retention;
 
-use tern_store::{Gathered, Pools, millis};
+use tern_store::{Pools, millis};
 
-use super::entries::{budget, entry, erased, more};
+use super::entries::{entry, erased};
 use super::policy::policy;
-use super::seal::{MasterKey, Sealer, Turn};
+use super::seal::{MasterKey, Sealer};
 use super::{ReadError, retention};
 
+pub mod page;
+
 pub use super::policy::role;
+pub use page::{Page, chats};
 
 /// Selects a chat as one member ($1) with a device ($2) sees it. `$which` is a further condition.
 ///
@@ -80,8 +85,13 @@ WHERE me.user_id = $1 AND me.left_seq IS NULL AND h.head_seq > 0 ",
 /// Selects one chat ($3) of a member.
 pub const ONE: &str = view!("AND me.chat_id = $3");
 
+/// Selects some chats ($3) of a member.
+pub const SOME: &str = view!("AND me.chat_id = ANY($3) AND c.kind <> 3");
+
 /// Selects a page of a member's chats: those whose time of the last entry (milliseconds) and id are below ($3, $4), the
 /// newest first, at most $5. It stops after their last entries have $6 bytes; `found` counts all chats that $5 allows.
+/// The user's own log (kind 3) is left out, as are the chats $7, and all that are not among $8 unless that is NULL. Of
+/// the others those are listed whose last entry has the time $9 or a later one, or that are among $10.
 pub const PAGE: &str = concat!(
     "
 SELECT * FROM (
@@ -90,7 +100,11 @@ SELECT * FROM (
                - coalesce(octet_length(v.body), 0) AS bytes_before
     FROM (",
     view!(
-        "AND (coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0), me.chat_id) < ($3, $4)
+        "AND (coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0), me.chat_id) < ($3, $4) AND c.kind <> 3
+    AND (me.chat_id IN (SELECT unnest($7::uuid[]))) IS NOT TRUE
+    AND ($8::uuid[] IS NULL OR (me.chat_id IN (SELECT unnest($8::uuid[]))) IS TRUE)
+    AND (coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) >= $9
+         OR (me.chat_id IN (SELECT unnest($10::uuid[]))) IS TRUE)
 ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat_id DESC LIMIT $5"
     ),
     "
@@ -136,6 +150,10 @@ pub const MESSAGE: &str = "SELECT sender_user, kind FROM messages WHERE chat_id 
 /// Selects whether a user is a present member of a chat.
 pub const IS_MEMBER: &str =
     "SELECT EXISTS (SELECT FROM members WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL)";
+
+/// Selects the read mark of a user in a chat of which they are a present member.
+pub const READ_MARK: &str =
+    "SELECT read_seq FROM members WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
 
 /// A chat as one member sees it.
 #[derive(Debug, Clone)]
@@ -214,104 +232,6 @@ pub async fn chat(
         .await?
         .map(|row| view(&row, master, user))
         .transpose()
-}
-
-/// The number of chats that a cell is asked for besides twice its part of a page. Chats fall on cells as if at random: of
-/// 200 newest ones, some cell of 256 has 4 or 5.
-const SPARE_CHATS: u32 = 8;
-
-/// Returns how many chats each of `cells` cells is asked for when a page has at most `limit`. Of most people a cell has
-/// fewer of the newest chats. If it has more, the page ends early: see [`newest`].
-fn part_of_a_cell(limit: u32, cells: u16) -> u32 {
-    (limit / u32::from(cells) * 2 + SPARE_CHATS).min(limit)
-}
-
-/// A page of a member's chats.
-#[derive(Debug, Clone, Default)]
-pub struct Page {
-    /// The chats, the most recently active first.
-    pub chats: Vec<ChatView>,
-    /// True if there may be more chats after these.
-    pub more: bool,
-    /// True if a cell did not answer, so that its chats are missing.
-    pub partial: bool,
-}
-
-/// Reads a page of the user's chats, the most recently active first: at most `limit`, with last entries of about
-/// `max_bytes` bytes, and fewer if most of them are in one cell. `after` is the last chat of the page before: the time of
-/// its last entry, and its id.
-pub async fn chats(
-    pools: &Pools,
-    master: &MasterKey,
-    user: UserId,
-    device: Option<DeviceId>,
-    after: Option<(Timestamp, ChatId)>,
-    limit: u32,
-    max_bytes: usize,
-) -> Result<Page, ReadError> {
-    let (at, id) = after.unwrap_or((Timestamp(i64::MAX), ChatId(Uuid::max())));
-    let cells = usize::from(pools.count().count());
-    let bytes_a_cell = (max_bytes / cells * 2).min(max_bytes);
-    let limit_a_cell = part_of_a_cell(limit, pools.count().count());
-    let of_cell = |pool| async move {
-        let page = sqlx::query(PAGE)
-            .bind(user.0)
-            .bind(device.map(|device| device.0))
-            .bind(at.0)
-            .bind(id.0)
-            .bind(i64::from(limit_a_cell))
-            .bind(budget(bytes_a_cell));
-        page.fetch_all(&pool).await
-    };
-    let Gathered { answers, partial } = pools.gather(of_cell).await?;
-    let (rows, more) = newest(answers, limit_a_cell, limit, max_bytes)?;
-    let (mut chats, mut turn) = (Vec::with_capacity(rows.len()), Turn::default());
-    for row in rows {
-        let view = view(&row, master, user)?;
-        let opened = view.last_entry.as_ref().map_or(0, |entry| entry.content.len());
-        turn.worked(opened).await;
-        chats.push(view);
-    }
-    Ok(Page { chats, more, partial })
-}
-
-/// Returns the newest chats among the pages of the cells, in the order of [`PAGE`] and within `limit` and `max_bytes`,
-/// and whether there may be more. A page of `limit_a_cell` chats was cut. It says nothing of chats that are older than its
-/// last one, so none of these is returned.
-fn newest(
-    pages: Vec<Vec<PgRow>>,
-    limit_a_cell: u32,
-    limit: u32,
-    max_bytes: usize,
-) -> sqlx::Result<(Vec<PgRow>, bool)> {
-    let mut rows = Vec::new();
-    let mut oldest = None;
-    for page in pages {
-        let cut = more(&page, limit_a_cell)?;
-        let mut last = None;
-        for row in page {
-            let at: Option<i64> = row.try_get("sent_at")?;
-            let body: Option<&[u8]> = row.try_get("body")?;
-            let bytes = body.map_or(0, <[u8]>::len);
-            let place = (at.unwrap_or(0), row.try_get::<Uuid, _>("chat_id")?);
-            last = Some(place);
-            rows.push((place, bytes, row));
-        }
-        oldest = oldest.max(last.filter(|_| cut));
-    }
-    rows.sort_unstable_by_key(|(place, ..)| std::cmp::Reverse(*place));
-    let (found, mut bytes) = (rows.len(), 0);
-    let within = rows
-        .into_iter()
-        .take(limit as usize)
-        .take_while(|(place, size, _)| {
-            let before = bytes;
-            bytes += size;
-            Some(*place) >= oldest && before < max_bytes.max(1)
-        });
-    let rows: Vec<PgRow> = within.map(|(.., row)| row).collect();
-    let more = oldest.is_some() || rows.len() < found;
-    Ok((rows, more))
 }
 
 /// Replaces the read marks of the views by those of the chats' owners, where these are at least as new as the
@@ -419,6 +339,16 @@ pub async fn is_member(pools: &Pools, chat: ChatId, user: UserId) -> sqlx::Resul
         .await
 }
 
+/// Returns the read mark that the store has of the user in the chat; `None` if the user is no present member.
+pub async fn read_mark(pools: &Pools, chat: ChatId, user: UserId) -> sqlx::Result<Option<Seq>> {
+    let mark: Option<i64> = sqlx::query_scalar(READ_MARK)
+        .bind(chat.0)
+        .bind(user.0)
+        .fetch_optional(pools.of(chat))
+        .await?;
+    Ok(mark.map(Seq::from_i64))
+}
+
 /// Returns the sender of the message, or of what was done to one, at `seq`; `None` if there is no such entry.
 pub(crate) async fn sender_of_message(pools: &Pools, chat: ChatId, seq: Seq) -> sqlx::Result<Option<UserId>> {
     let row: Option<(Uuid, i16)> = sqlx::query_as(MESSAGE)
@@ -480,19 +410,9 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, ReadE
 
 /// Returns the kind of chat with this stored number; `None` if this version does not know it.
 pub fn kind(number: i16) -> Option<ChatKind> {
-    [ChatKind::Direct, ChatKind::Group]
+    [ChatKind::Direct, ChatKind::Group, ChatKind::Own]
         .into_iter()
         .find(|kind| *kind as i16 == number)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cells_are_asked_for_more_than_their_parts_of_a_page_and_for_no_more_than_a_page() {
-        let parts = [1, 4, 64, 256].map(|cells| part_of_a_cell(200, cells));
-        assert_eq!(parts, [200, 108, 14, 8]);
-        assert_eq!([1, 4, 256].map(|cells| part_of_a_cell(3, cells)), [3; 3]);
-    }
 }

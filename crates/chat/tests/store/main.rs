@@ -19,6 +19,7 @@ mod invites;
 mod join_requests;
 mod listing;
 mod locks;
+mod own;
 mod owner;
 mod pages;
 mod plans;

@@ -4,7 +4,7 @@
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
     ack, acts, change, commit, devices, direct, doors, entries, erasing, heads, history, inboxes, invites,
-    join_requests, joining, last_messages, listing, load, people, readable, retention, settle, strangers,
+    join_requests, joining, last_messages, listing, load, own, people, readable, retention, settle, strangers,
     timeline, trim, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
@@ -125,6 +125,21 @@ const HOT: &[(&str, &str)] = &[
     ("forget entries", trim::FORGET),
     ("schedule trimming", trim::SCHEDULE),
     ("untimed chats", trim::UNTIMED),
+    ("note a linked device", devices::NOTE_LINKED),
+    ("some chats", listing::SOME),
+    ("read mark", listing::READ_MARK),
+    ("make an own log", own::MAKE),
+    ("settings of chats", own::settings::OF_CHATS),
+    ("head of an own log", own::settings::HEAD),
+    ("pinned chats", own::settings::PINS),
+    ("archive", own::settings::ARCHIVED),
+    ("changed settings", own::settings::CHANGED),
+    ("seen settings", change::own::SEEN),
+    ("other pinned chats", change::own::OTHER_PINS),
+    ("set settings", change::own::SET),
+    ("hidden messages", change::own::HIDDEN),
+    ("hide messages", change::own::HIDE),
+    ("hidden among messages", own::hidden::AMONG),
 ];
 
 /// The statements of pages of history.

@@ -74,6 +74,30 @@ async fn a_call_to_a_node_that_is_not_the_owner_follows_the_map() {
     assert_eq!(call.await.unwrap().unwrap().created_by_user_id, "chat-1");
 }
 
+/// The fake node answers every call as if it were GetChat.
+#[tokio::test]
+async fn a_call_about_an_own_log_follows_the_map_too() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    world.owner("chat-1", 2, false);
+    let mut request = Request::new(v1::SetChatSettingsRequest::default());
+    let token = format!("Bearer {}", world.token(user, device));
+    request
+        .metadata_mut()
+        .insert("authorization", token.parse().unwrap());
+    let channel = world.channel().await;
+    let call = tokio::spawn(async move {
+        let mut grpc = tonic::client::Grpc::new(channel);
+        grpc.ready().await.unwrap();
+        let path = http::uri::PathAndQuery::from_static("/tern.v1.Chats/SetChatSettings");
+        let codec = tonic_prost::ProstCodec::<v1::SetChatSettingsRequest, v1::GetChatResponse>::default();
+        grpc.unary(request, path, codec).await
+    });
+    world.owner("chat-1", 2, true);
+    let answer = call.await.unwrap().unwrap().into_inner();
+    assert_eq!(answer.chat.unwrap().created_by_user_id, "chat-1");
+}
+
 /// The node names an owner of which the gateway's map never hears. A call that follows the map again and again may take
 /// longer than a send.
 #[tokio::test]

@@ -29,6 +29,8 @@ pub struct Line {
     down: Streaming<ServerFrame>,
     /// The items for the next frame.
     items: Vec<ClientItem>,
+    /// The id of the user's own log as text. Its entries are acknowledged, and matter to no load.
+    own_log: Bytes,
     /// The device's cursors, by chat.
     cursors: Cursors,
     /// The chats to acknowledge after the present frame.
@@ -107,6 +109,7 @@ impl Line {
                 call.await.context("open a stream")?.into_inner()
             },
             items: Vec::new(),
+            own_log: ChatId::own(device.user).to_string().into(),
             cursors: HashMap::new(),
             touched: Vec::new(),
             reads: false,
@@ -141,6 +144,7 @@ impl Line {
     /// Applies an event to the cursors, and adds it to `heard` if it matters to a load.
     fn take(&mut self, event: Event, heard: &mut Vec<Heard>) -> anyhow::Result<()> {
         match event {
+            Event::Entry(entry) if entry.chat_id == self.own_log => self.skip(entry.chat_id, entry.seq),
             Event::Entry(entry) => {
                 if self.advance(&entry.chat_id, entry.seq, false) {
                     heard.push(Heard::Entry {
@@ -171,11 +175,7 @@ impl Line {
             Event::Receipt(receipt) => heard.push(Heard::Receipt {
                 delivered: receipt.delivered_seq,
             }),
-            Event::Skipped(skipped) => {
-                let cursor = self.cursors.entry(skipped.chat_id.clone()).or_default();
-                cursor.seq = cursor.seq.max(skipped.to_seq);
-                self.touched.push(skipped.chat_id);
-            }
+            Event::Skipped(skipped) => self.skip(skipped.chat_id, skipped.to_seq),
             Event::CaughtUp(_) => heard.push(Heard::CaughtUp),
             Event::Presence(presence) => heard.push(Heard::Presence {
                 online: presence.state() == PresenceState::Online,
@@ -189,6 +189,13 @@ impl Line {
             Event::Opened(_) | Event::Draining(_) => {}
         }
         Ok(())
+    }
+
+    /// Raises the cursor of a chat to `seq`, whatever came of it.
+    fn skip(&mut self, chat: Bytes, seq: u64) {
+        let cursor = self.cursors.entry(chat.clone()).or_default();
+        cursor.seq = cursor.seq.max(seq);
+        self.touched.push(chat);
     }
 
     /// Notes that an entry has come. Returns whether it is new.
@@ -222,7 +229,7 @@ impl Line {
             return;
         };
         let seq = cursor.seq;
-        let reads = self.reads && seq > cursor.own;
+        let reads = self.reads && seq > cursor.own && *chat != self.own_log;
         let chat_id = String::from_utf8_lossy(chat).into_owned();
         if reads {
             self.push(Item::MarkRead(MarkRead {

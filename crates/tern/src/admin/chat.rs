@@ -89,6 +89,7 @@ fn chat(chat: v1::InspectChatResponse) -> Chat {
         kind: match chat.kind() {
             v1::ChatKind::Direct => "direct",
             v1::ChatKind::Group => "group",
+            v1::ChatKind::Self_ => "own log",
             _ => "of a newer version",
         },
         members: chat.members.into_iter().map(member).collect(),

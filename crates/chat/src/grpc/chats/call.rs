@@ -64,6 +64,18 @@ macro_rules! changing {
     };
 }
 
+/// Implements [`Acting`] for requests about a user's own log, which name the user in their field `user_id`.
+macro_rules! of_own_log {
+    ($($request:ident),+ $(,)?) => {
+        $(impl Acting for v1::$request {
+            fn acting_user_id(&self) -> &str {
+                &self.user_id
+            }
+        })+
+    };
+}
+
+of_own_log!(SetChatSettingsRequest, HideMessagesRequest);
 by_field!(
     Acting,
     acting_user_id,

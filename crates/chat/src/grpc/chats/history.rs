@@ -9,6 +9,7 @@ use tern_types::{ChatId, Seq, UserId};
 use tonic::{Request, Status};
 
 use super::call::{Calls, Needs, Who};
+use super::hidden;
 use super::reading::{MAX_ENTRIES, MAX_PAGE_BYTES};
 use crate::grpc::store_failed;
 use crate::store::entries;
@@ -32,7 +33,19 @@ impl History {
             .calls
             .open_chat(request, Who::Person, Scope::ChatsRead, Needs::Visible)
             .await?;
-        let (request, user) = (&call.request, call.caller.user);
+        let user = call.caller.user;
+        let mut page = self.list(&call.request, chat, user).await?;
+        hidden::leave_out(&self.pools, user, chat, &mut page).await?;
+        Ok(page)
+    }
+
+    /// Reads a page of messages, with those that the user has hidden.
+    async fn list(
+        &self,
+        request: &v1::ListMessagesRequest,
+        chat: ChatId,
+        user: UserId,
+    ) -> Result<v1::ListMessagesResponse, Status> {
         let (size, only) = (
             parse::page_size(request.page_size, 50, MAX_ENTRIES),
             only(request)?,
@@ -83,10 +96,15 @@ impl History {
                 reader.seq_of(request).await.map_err(store_failed)?
             }
         };
-        let message = match seq {
+        let mut message = match seq {
             Some(seq) => reader.message(seq).await.map_err(store_failed)?,
             None => None,
         };
+        if let Some(seq) = seq
+            && hidden::is_hidden(&self.pools, call.caller.user, chat, seq).await?
+        {
+            message = None;
+        }
         if message.is_none() {
             let error = ApiError::new(v1::ErrorReason::MessageNotFound, "there is no such message");
             return Err(error.into());
@@ -104,6 +122,9 @@ impl History {
             .open_chat(request, Who::Person, Scope::ChatsRead, Needs::Visible)
             .await?;
         let request = &call.request;
+        if hidden::is_hidden(&self.pools, call.caller.user, chat, Seq(request.seq)).await? {
+            return Ok(v1::ListEditsResponse::default());
+        }
         let only = Only::EditsOf(Seq(request.seq));
         let bounds = bounds(parse::page_size(request.page_size, 50, MAX_ENTRIES));
         let reader = self.reader(chat, call.caller.user);

@@ -9,8 +9,9 @@ use tonic::{Request, Status};
 
 use super::call::{Calls, Needs, Who};
 use super::heads::ChatHeads;
+use super::lists;
 use crate::grpc::store_failed;
-use crate::grpc::views::{self, PageToken};
+use crate::grpc::views;
 use crate::store::seal::MasterKey;
 use crate::store::{entries, listing};
 
@@ -42,15 +43,16 @@ impl Reading {
         Ok(v1::GetChatResponse { chat: Some(chat) })
     }
 
-    /// Reads a page of the caller's chats, the most recently active first.
+    /// Reads a page of the caller's chats.
     pub async fn list_chats(
         &self,
         request: Request<v1::ListChatsRequest>,
     ) -> Result<v1::ListChatsResponse, Status> {
         let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
-        let size = parse::page_size(call.request.page_size, 50, 200);
-        let after = PageToken::read(&call.request.page_token)?;
-        let page = self.heads.page(call.caller, after, size).await?;
+        let page = self
+            .heads
+            .page(call.caller, &lists::asked(&call.request)?)
+            .await?;
         if page.partial && !call.request.accept_partial {
             return Err(ApiError::unavailable("a part of the chats cannot be read now").into());
         }

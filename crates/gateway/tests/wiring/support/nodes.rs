@@ -9,12 +9,12 @@ use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::chat_node_server::ChatNode;
 use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
-    AnnounceReplies, AnnounceReply, Announcement, Announcements, BlocksChangedRequest, BlocksChangedResponse,
-    ControlDown, ControlUp, DeviceInbox, GetStatesRequest, GetStatesResponse, HaveWrittenRequest,
-    HaveWrittenResponse, InboxRow, LinkDeviceRequest, LinkDeviceResponse, ListBarredResponse, LiveDown,
-    LiveRequest, LookupReplies, LookupRequests, OpenedStream, PresenceChanges, ReadInboxRequest,
-    ReadInboxResponse, UnlinkDeviceRequest, UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies,
-    WindowRequest, WindowRequests,
+    AnnounceReplies, AnnounceReply, Announcement, Announcements, AppendOwnRequest, AppendOwnResponse,
+    BlocksChangedRequest, BlocksChangedResponse, ControlDown, ControlUp, DeviceInbox, GetStatesRequest,
+    GetStatesResponse, HaveWrittenRequest, HaveWrittenResponse, InboxRow, LinkDeviceRequest,
+    LinkDeviceResponse, ListBarredResponse, LiveDown, LiveRequest, LookupReplies, LookupRequests,
+    OpenedStream, PresenceChanges, ReadInboxRequest, ReadInboxResponse, UnlinkDeviceRequest,
+    UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies, WindowRequest, WindowRequests,
 };
 use tern_types::UserId;
 use tokio::sync::{mpsc, watch};
@@ -240,6 +240,10 @@ impl ChatNode for FakeChat {
         &self,
         _: Request<BlocksChangedRequest>,
     ) -> Result<Response<BlocksChangedResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn append_own(&self, _: Request<AppendOwnRequest>) -> Result<Response<AppendOwnResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }
