@@ -109,7 +109,7 @@ pub enum Action {
     /// Sets how long messages are kept, and whether they disappear.
     SetRetention(Retention),
     /// Writes a user's own log.
-    Own(own::OwnChange),
+    Own(Box<own::OwnChange>),
     /// Stands for the actions of chats of every kind, in tests.
     #[cfg(test)]
     OfEveryKind,
@@ -468,7 +468,7 @@ mod tests {
 
     #[test]
     fn an_own_log_has_changes_of_its_own() {
-        let note = || Action::Own(own::OwnChange::Note(Bytes::new()));
+        let note = || Action::Own(Box::new(own::OwnChange::Note(Bytes::new())));
         let title = Action::SetTitle("new".into());
         for (kind, action, refused) in [
             (ChatKind::Own, title, true),

@@ -40,6 +40,7 @@ use crate::grpc::read_marks::ReadMarks;
 use crate::grpc::writes::Writes;
 use crate::lookup::{Lookup, Patience};
 use crate::metrics;
+use crate::own::OwnLogs;
 use crate::ownership::Ownership;
 use crate::shard_loop::Shards;
 use crate::shard_loop::effects::{Calls, Effects};
@@ -165,7 +166,12 @@ impl ChatNode {
     fn add_services(&self, routes: &mut RoutesBuilder) {
         let (pools, master) = (self.pools.clone(), self.master.clone());
         let inbox = InboxService::new(self.writes(), pools.clone(), master.clone());
-        let groups = GroupsService::new(self.writes(), pools.clone(), master.clone());
+        let groups = GroupsService::new(
+            self.writes(),
+            pools.clone(),
+            master.clone(),
+            OwnLogs::new(self.ctx.clone()),
+        );
         let node = NodeService::new(
             self.writes(),
             self.own_log(),

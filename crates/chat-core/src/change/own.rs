@@ -85,7 +85,7 @@ impl Rules for Own<'_> {
             return Err(Refusal::NotAllowed.into());
         }
         Ok(if changes {
-            Permitted::Entry(Action::Own(self.0.clone()))
+            Permitted::Entry(Action::Own(Box::new(self.0.clone())))
         } else {
             Permitted::Nothing
         })
@@ -142,7 +142,7 @@ mod tests {
     fn the_user_keeps_their_chats_and_the_server_notes() {
         let note = || OwnChange::Note(Bytes::from_static(b"note"));
         let not_allowed = || Err(ChangeRefusal::Common(Refusal::NotAllowed));
-        let entry = |change: OwnChange| Ok(Permitted::Entry(Action::Own(change)));
+        let entry = |change: OwnChange| Ok(Permitted::Entry(Action::Own(Box::new(change))));
         let cases: [(UserId, OwnChange, Result<Permitted, ChangeRefusal>); 8] = [
             (OWNER, settings(true), entry(settings(true))),
             (OWNER, settings(false), Ok(Permitted::Nothing)),

@@ -11,6 +11,7 @@ use super::chats::call::Calls;
 use super::chats::running::Running;
 use super::invites::Invites;
 use super::writes::Writes;
+use crate::own::OwnLogs;
 use crate::store::seal::MasterKey;
 
 /// The public service of groups.
@@ -21,7 +22,7 @@ pub struct GroupsService {
 
 impl GroupsService {
     /// Wires the service.
-    pub fn new(writes: Writes, pools: Pools, master: MasterKey) -> Self {
+    pub fn new(writes: Writes, pools: Pools, master: MasterKey, own: OwnLogs) -> Self {
         let calls = Calls {
             callers: Callers::new(pools.people().clone()),
             writes: writes.clone(),
@@ -37,6 +38,7 @@ impl GroupsService {
                 writes,
                 pools,
                 master,
+                own,
             },
         }
     }

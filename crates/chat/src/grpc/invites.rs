@@ -21,6 +21,7 @@ use super::chats::call::{Call, Calls, Needs, Who};
 use super::parsed::{chat_id, no_chat};
 use super::store_failed;
 use super::writes::Writes;
+use crate::own::OwnLogs;
 use crate::store::doors::{self, Door};
 use crate::store::invites::{self, Invite, Made, NewInvite, Way};
 use crate::store::seal::MasterKey;
@@ -37,6 +38,8 @@ pub struct Invites {
     pub writes: Writes,
     pub pools: Pools,
     pub master: MasterKey,
+    /// The own logs of those who are told of requests.
+    pub own: OwnLogs,
 }
 
 impl Invites {

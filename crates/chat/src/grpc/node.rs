@@ -193,7 +193,7 @@ impl ChatNode for NodeService {
             device: DeviceId::BACK_END,
             request,
             fingerprint: fingerprint([content.as_ref()]),
-            action: Action::Own(OwnChange::Note(content)),
+            action: Action::Own(Box::new(OwnChange::Note(content))),
             sending: Sending::default(),
         };
         let appended = self.own.change(user, change).await?;

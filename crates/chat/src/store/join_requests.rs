@@ -74,11 +74,16 @@ pub const WITHDRAW: &str =
 /// Deletes the requests of users ($2), who are members now.
 pub const END: &str = "DELETE FROM join_requests WHERE chat_id = $1 AND user_id = ANY($2)";
 
-/// Selects the present members who may answer requests.
+/// The most members who are told of one request. In a group in which everybody may answer, all of them would be; the
+/// others see the request when they list those that wait.
+pub const MOST_TOLD: i64 = 64;
+
+/// Selects the present members who may answer requests, those with the highest roles and of these the longest members
+/// first, at most $2.
 pub const ANSWERERS: &str = "
 SELECT m.user_id FROM members m
 WHERE m.chat_id = $1 AND m.left_seq IS NULL AND m.role >= (SELECT c.add_role FROM chats c WHERE c.chat_id = $1)
-ORDER BY m.user_id";
+ORDER BY m.role DESC, m.joined_seq, m.user_id LIMIT $2";
 
 /// A request that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,9 +216,9 @@ pub async fn end(db: impl PgExecutor<'_>, chat: ChatId, users: &[UserId]) -> sql
     statement.execute(db).await.map(drop)
 }
 
-/// Returns the present members who may answer requests, by id. A group is small, so they are few.
+/// Returns present members who may answer requests: the first [`MOST_TOLD`] in the order of [`ANSWERERS`].
 pub async fn answerers(pools: &Pools, chat: ChatId) -> sqlx::Result<Vec<UserId>> {
-    let answerers = sqlx::query_scalar(ANSWERERS).bind(chat.0);
+    let answerers = sqlx::query_scalar(ANSWERERS).bind(chat.0).bind(MOST_TOLD);
     let answerers: Vec<Uuid> = answerers.fetch_all(pools.of(chat)).await?;
     Ok(answerers.into_iter().map(UserId).collect())
 }

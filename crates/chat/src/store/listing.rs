@@ -414,5 +414,3 @@ pub fn kind(number: i16) -> Option<ChatKind> {
         .into_iter()
         .find(|kind| *kind as i16 == number)
 }
-
-}

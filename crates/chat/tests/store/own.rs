@@ -78,7 +78,8 @@ impl Store {
 impl Owner<'_> {
     async fn write_own(&mut self, user: UserId, change: OwnChange) -> Outcome {
         let (own, request) = (ChatId::own(user), RequestId::random());
-        self.change(own, user, request, Action::Own(change)).await
+        self.change(own, user, request, Action::Own(Box::new(change)))
+            .await
     }
 
     async fn hide(&mut self, user: UserId, chat: ChatId, seqs: &[u64]) -> Outcome {
@@ -171,7 +172,7 @@ async fn an_own_log_takes_no_messages_and_is_in_no_list() {
         Outcome::Sent(Err(Refusal::NotAMember)),
         "of others it tells nothing"
     );
-    let note = || Action::Own(OwnChange::Note(Bytes::from_static(b"note")));
+    let note = || Action::Own(Box::new(OwnChange::Note(Bytes::from_static(b"note"))));
     let request = RequestId::random();
     for _ in 0..2 {
         let noted = owner.change(own, UserId::SYSTEM, request, note()).await;

@@ -4,8 +4,8 @@
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
     ack, acts, change, commit, devices, direct, doors, entries, erasing, heads, history, inboxes, invites,
-    join_requests, joining, last_messages, listing, load, own, people, readable, retention, settle, strangers,
-    timeline, trim, written,
+    join_requests, joining, last_messages, listing, load, own, people, readable, retention, settle,
+    strangers, timeline, trim, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
 use tern_types::Seq;

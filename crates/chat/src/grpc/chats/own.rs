@@ -155,7 +155,7 @@ fn change_of<R>(
         device: call.caller.sender_device(),
         request,
         fingerprint,
-        action: Action::Own(change),
+        action: Action::Own(Box::new(change)),
         sending: Sending::default(),
     }
 }

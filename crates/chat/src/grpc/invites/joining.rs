@@ -1,7 +1,9 @@
 //! Handles the calls by which people join a group by a link, ask to join it, and are answered.
 
+use futures::{StreamExt, stream};
 use tern_identity::principal::Scope;
 use tern_proto::v1::ErrorReason;
+use tern_proto::v1::entry_content::Content;
 use tern_proto::{ApiError, parse, v1};
 use tern_types::{ChatId, Clock, InviteId, RequestId, Timestamp, UserId};
 use tonic::{Request, Status};
@@ -20,6 +22,9 @@ use crate::grpc::store_failed;
 use crate::store::invites::Way;
 use crate::store::join_requests::{self, Asked};
 use crate::store::{joining, listing};
+
+/// The number of members who are told at the same time that somebody asks to join.
+const TOLD_AT_ONCE: usize = 8;
 
 impl Invites {
     /// Makes the caller a member, or lets them ask to join.
@@ -136,24 +141,33 @@ impl Invites {
             Asked::Full => Err(full("as many people as are allowed ask to join the group").into()),
             Asked::Refused => Ok(requested()),
             Asked::Waits(since) => {
-                let _told = self.tell_answerers(chat, user, since).await?;
+                self.tell_answerers(chat, user, since).await?;
                 Ok(requested())
             }
         }
     }
 
-    /// Tells the members who may answer that the user has asked to join since this time. Returns whom it tells.
-    async fn tell_answerers(
-        &self,
-        chat: ChatId,
-        user: UserId,
-        since: Timestamp,
-    ) -> Result<Vec<UserId>, ApiError> {
+    /// Tells members who may answer, by their own logs, that the user has asked to join since this time. Fails if one of
+    /// them cannot be told now; the caller then asks again.
+    async fn tell_answerers(&self, chat: ChatId, user: UserId, since: Timestamp) -> Result<(), ApiError> {
         let answerers = join_requests::answerers(&self.pools, chat).await;
-        let answerers = answerers.map_err(store_failed)?;
         let request = telling(chat, user, since);
-        tracing::debug!(%chat, %request, told = answerers.len(), "somebody asks to join");
-        Ok(answerers)
+        let told = answerers.map_err(store_failed)?.into_iter().map(|answerer| {
+            let asked = v1::JoinRequested {
+                chat_id: chat.to_string(),
+                user_id: user.to_string(),
+            };
+            self.own.append(answerer, request, Content::JoinRequested(asked))
+        });
+        let mut told = stream::iter(told).buffer_unordered(TOLD_AT_ONCE);
+        while let Some(result) = told.next().await {
+            match result {
+                Err(error) if error.reason == ErrorReason::Unavailable => return Err(error),
+                Err(error) => tracing::warn!(%chat, %error, "an answerer was not told of a request to join"),
+                Ok(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Takes the user as a member, who must have asked to join. Returns the seq of the entry, or 0 if they are one
