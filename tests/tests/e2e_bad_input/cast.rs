@@ -237,8 +237,6 @@ impl Cast {
             // Without it most of the request's fields have no effect.
             ("ListMessagesRequest", "folded") => Some(Value::Bool(true)),
             // Devices leave it empty.
-            ("SetChatSettingsRequest" | "HideMessagesRequest", "user_id") if caller == Caller::Device => None,
-            ("SetChatSettingsRequest" | "HideMessagesRequest", "user_id") => text(&self.owner.id),
             ("AnswerJoinRequestRequest", "user_id") => text(&self.asker.as_ref()?.id),
             (_, "user_id") => text(&self.member.id),
             (_, "user_ids" | "member_user_ids" | "add_user_ids" | "remove_user_ids") => {

@@ -98,7 +98,9 @@ async fn what_is_not_set_stays_and_each_setting_ends_by_itself() {
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let (hers, tablet) = (world.phone(&alice).await, world.phone(&alice).await);
     let group = hers.create_group(&[&bob]).await;
-    let steps: [(fn(&mut v1::SetChatSettingsRequest), ChatSettings); 4] = [
+    /// A change, and the settings after it.
+    type Step = (fn(&mut v1::SetChatSettingsRequest), ChatSettings);
+    let steps: [Step; 4] = [
         (
             |change| change.muted_until_ms = Some(5_000),
             ChatSettings {
