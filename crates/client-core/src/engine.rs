@@ -4,6 +4,8 @@
 //! - `inputs`: what the driver tells the engine, and what the engine asks the driver for
 //! - [`cursor`]: one chat's place in its log
 //! - [`chats`]: applying and acknowledging entries of all chats; [`chat_state`]: one chat with its unread count
+//! - `mentions`: the unread messages that mention this person; `group`: what entries change of a group
+//! - `own_log`: what the person's devices tell each other; `expiry`: messages that disappear
 //! - [`look_up`]: calls for chats that are not known and for entries that are missing
 //! - [`outbox`]: messages that were written and have no result yet; [`sends`]: their way to a place in the log
 //! - `presence`: the presence of this person, and of the people whom the screen shows
@@ -14,9 +16,13 @@
 pub mod chat_state;
 pub mod chats;
 pub mod cursor;
+mod expiry;
+mod group;
 mod inputs;
 pub mod look_up;
+mod mentions;
 pub mod outbox;
+mod own_log;
 mod presence;
 pub mod receipts;
 pub mod sends;
@@ -39,7 +45,7 @@ use typing::Typing;
 
 use crate::model::{Credentials, Entry, Event, SendState, StopReason, StoreEpoch};
 
-pub use inputs::{Call, Change, ChatRow, Effects, Input, Stored, StreamOrder};
+pub use inputs::{Call, Change, ChatRow, Effects, Input, Stored, StoredChat, StreamOrder};
 
 /// The settings of the engine.
 #[derive(Debug, Clone)]
@@ -58,6 +64,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Engine {
     me: Credentials,
+    /// The person's own log, see own.proto. It is no chat to show.
+    own_log: ChatId,
     epoch: Option<StoreEpoch>,
     /// The number of times that the server's store was replaced while this engine ran.
     generation: u64,
@@ -72,6 +80,8 @@ pub struct Engine {
     unapplied: HashMap<RequestId, Entry>,
     receipts: Receipts,
     typing: Typing,
+    /// The time at which the next message disappears that this device has. `None`: none does.
+    next_expiry: Option<Timestamp>,
     /// The chats to acknowledge at the end of this `apply`.
     acks: BTreeSet<ChatId>,
     /// The chats whose read marks are sent at the end of this `apply`.
@@ -100,16 +110,18 @@ impl Engine {
             unapplied: HashMap::new(),
             receipts: Receipts::new(stored.receipts),
             typing: Typing::default(),
+            next_expiry: stored.next_expiry,
             acks: BTreeSet::new(),
             reads: BTreeSet::new(),
             dirty: BTreeSet::new(),
             caught_up: false,
             caught_up_before: false,
             effects: Effects::default(),
+            own_log: ChatId::own(me.user),
             me,
         };
-        for (row, unread) in stored.chats {
-            let (chat, state) = (row.chat.id, ChatState::new(row, unread));
+        for stored in stored.chats {
+            let (chat, state) = (stored.row.chat.id, ChatState::new(stored));
             if state.waits() {
                 engine.waiting.insert(chat);
             }
@@ -166,6 +178,7 @@ impl Engine {
             self.chats_wake(),
             self.receipts_wake(),
             self.typing.next_wake(),
+            self.next_expiry,
         ]
         .into_iter()
         .flatten()
@@ -174,13 +187,17 @@ impl Engine {
 
     fn apply_one(&mut self, input: Input, now: Timestamp) {
         match input {
-            Input::Start => self.connect(now),
+            Input::Start => {
+                self.connect(now);
+                self.tick_expiry(now);
+            }
             Input::Tick => {
                 self.tick_session(now);
                 self.tick_presence(now);
                 self.tick_chats(now);
                 self.tick_receipts(now);
                 self.tick_typing(now);
+                self.tick_expiry(now);
             }
             Input::Send(message) => self.queue(message, now),
             // Both changes are committed together, so one of the two messages is always in the store.
@@ -194,10 +211,11 @@ impl Engine {
             Input::WatchPresence(users) => self.watch_presence(users),
             Input::Typing { chat, stopped } => self.own_typing(chat, stopped, now),
             Input::TokenRejected(token) => self.token_rejected(&token),
-            Input::History(entries) => self
-                .effects
-                .changes
-                .extend(entries.into_iter().map(Change::Entry)),
+            Input::History(entries) => self.history(entries),
+            Input::SettingsSet { chat, settings, seq } => self.settings_changed(chat, settings, seq),
+            Input::Hidden { chat, seqs } => self.hidden(chat, seqs),
+            Input::JoinRequests { chat, count } => self.join_requests(chat, count),
+            Input::Expired { gone, next } => self.expired(gone, next),
             Input::ReceiptsWanted(chat) => self.effects.calls.push(Call::Receipts(chat)),
             Input::Stop => self.stop(StopReason::ByApp),
             Input::Frame(frame) => self.frame(frame, now),

@@ -2,8 +2,11 @@
 
 mod act;
 mod attached;
+mod chat;
+mod expiry;
 mod message;
 mod outgoing;
+mod unknown;
 
 use std::time::Duration;
 
@@ -15,7 +18,10 @@ use tern_types::{ChatId, DeviceId, IdError, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
 pub use act::{Act, erased};
-pub use message::{Deletion, Message, Messages, Reaction};
+pub use chat::{Chat, ChatList, ChatSettings, GroupPolicy, ListedChat, Retention};
+pub use expiry::vanished;
+pub use message::{Deletion, Message, Messages, Only, Reaction};
+pub use unknown::decoded;
 
 /// One item of a chat's log.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +45,8 @@ pub struct Entry {
     /// The content: a message, something that is done to an earlier one, or a change of the chat. It is empty if this
     /// version does not know the kind. [`Entry::act`] says what it does to messages.
     pub content: v1::EntryContent,
+    /// The encoded content as it came, if this version does not know all of it. Otherwise it is empty.
+    pub unknown: Bytes,
 }
 
 impl Entry {
@@ -78,6 +86,7 @@ impl TryFrom<v1::Entry> for Entry {
     type Error = EntryError;
 
     fn try_from(entry: v1::Entry) -> Result<Self, EntryError> {
+        let (content, unknown) = decoded(entry.content)?;
         Ok(Self {
             chat: entry.chat_id.parse()?,
             seq: Seq(entry.seq),
@@ -86,7 +95,8 @@ impl TryFrom<v1::Entry> for Entry {
             device: optional(&entry.sender_device_id)?,
             request: optional(&entry.request_id)?,
             ordinal: entry.ordinal,
-            content: entry.decoded_content()?,
+            content,
+            unknown,
         })
     }
 }
@@ -98,33 +108,6 @@ pub(crate) fn optional<T: std::str::FromStr<Err = IdError>>(text: &str) -> Resul
     } else {
         text.parse().map(Some)
     }
-}
-
-/// A chat as this device sees it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Chat {
-    /// The chat's id.
-    pub id: ChatId,
-    /// The kind: a direct chat or a group.
-    pub kind: v1::ChatKind,
-    /// The title of a group. It is empty for a direct chat.
-    pub title: String,
-    /// The other person of a direct chat.
-    pub peer: Option<UserId>,
-    /// The number of members, with this person. 0 while it is not known.
-    pub member_count: u32,
-    /// The role of this person in the chat.
-    pub role: v1::Role,
-    /// The seq of the last entry that this device knows of.
-    pub head: Seq,
-    /// The time at which the chat's last entry was sent, or the time of the chat's creation if it has none.
-    pub active_at: Timestamp,
-    /// The seq up to which the person has read everything.
-    pub read: Seq,
-    /// The number of unread entries.
-    pub unread: u32,
-    /// True if the person is not a member any more.
-    pub left: bool,
 }
 
 /// The address of a message.
@@ -225,6 +208,9 @@ pub enum SendState {
         code: FailureCode,
         /// The reason, for a developer to read.
         message: String,
+        /// The time from which on the person may send it again, by this device's clock, if the server named one (slow
+        /// mode, the day's limit of strangers). The client does not send it again by itself.
+        retry_at: Option<Timestamp>,
     },
 }
 
@@ -373,8 +359,31 @@ pub enum Event {
         /// True if the person began, false if they stopped.
         typing: bool,
     },
-    /// A chat is new or has changed: title, unread count, membership.
+    /// A chat is new or has changed: title, unread count, membership, this person's own settings of it.
     Chat(Chat),
+    /// Messages are gone from this device without a trace: they have disappeared, or the person has deleted them for
+    /// themselves. It may come twice for the same messages.
+    Gone {
+        /// The chat.
+        chat: ChatId,
+        /// The messages.
+        seqs: Vec<Seq>,
+    },
+    /// Somebody asks to join a group to which this person may add members.
+    JoinRequested {
+        /// The group.
+        chat: ChatId,
+        /// The person who asks.
+        user: UserId,
+    },
+    /// Something of the person's account was changed, on this device or elsewhere. [`v1::AccountChange`] says what the
+    /// app does about it.
+    AccountChanged {
+        /// The change.
+        change: v1::AccountChange,
+        /// The device that was linked or revoked, or the person who was blocked or unblocked. Otherwise it is empty.
+        subject: String,
+    },
     /// Entries up to `to` will not come: they are from before the person joined, or were trimmed.
     Skipped {
         /// The chat.
@@ -424,51 +433,6 @@ pub enum StopReason {
     Refused(String),
     /// The local store failed, so the client can guarantee nothing any more.
     StoreFailed(String),
-}
-
-/// The user's chats as the server lists them, from all pages.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct ChatList {
-    /// The chats.
-    pub chats: Vec<ListedChat>,
-    /// True if the server said that chats are missing.
-    pub partial: bool,
-}
-
-/// A chat as the server lists it, with a field that only the engine needs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ListedChat {
-    /// The chat.
-    pub chat: Chat,
-    /// The seq at which the cursor of a new device starts.
-    pub resume: Seq,
-}
-
-impl TryFrom<v1::Chat> for ListedChat {
-    type Error = IdError;
-
-    fn try_from(chat: v1::Chat) -> Result<Self, IdError> {
-        let active_at = chat
-            .last_entry
-            .as_ref()
-            .map_or(chat.created_at_ms, |entry| entry.sent_at_ms);
-        Ok(Self {
-            chat: Chat {
-                id: chat.chat_id.parse()?,
-                kind: chat.kind(),
-                role: chat.role(),
-                peer: optional(&chat.peer_user_id)?,
-                member_count: chat.member_count,
-                head: Seq(chat.head_seq),
-                active_at: Timestamp(active_at),
-                read: Seq(chat.read_seq),
-                unread: u32::try_from(chat.unread_count).unwrap_or(u32::MAX),
-                left: false,
-                title: chat.title,
-            },
-            resume: Seq(chat.resume_seq),
-        })
-    }
 }
 
 /// The name of a server's store. It changes when the operator restores the store from a backup.

@@ -52,6 +52,7 @@ pub fn entry(chat: ChatId, seq: u64) -> Entry {
         request: Some(RequestId(Uuid::from_u128(u128::from(seq)))),
         ordinal: seq,
         content: message_content(&format!("message {seq}")),
+        unknown: bytes::Bytes::new(),
     }
 }
 
@@ -77,7 +78,7 @@ pub fn wire(entry: &Entry) -> v1::Entry {
         sender_device_id: entry.device.map(|id| id.to_string()).unwrap_or_default(),
         request_id: entry.request.map(|id| id.to_string()).unwrap_or_default(),
         ordinal: entry.ordinal,
-        content: entry.content.encoded(),
+        content: entry.encoded_content(),
     }
 }
 

@@ -125,6 +125,20 @@ calls! {
     /// Returns one page of receipts.
     chats_client::ChatsClient.get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;
     chats_client::ChatsClient.mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;
+    chats_client::ChatsClient.set_chat_settings(SetChatSettingsRequest) -> SetChatSettingsResponse;
+    chats_client::ChatsClient.hide_messages(HideMessagesRequest) -> HideMessagesResponse;
+    chats_client::ChatsClient.set_retention(SetRetentionRequest) -> SetRetentionResponse;
+    groups_client::GroupsClient.set_description(SetDescriptionRequest) -> SetDescriptionResponse;
+    groups_client::GroupsClient.set_policy(SetPolicyRequest) -> SetPolicyResponse;
+    groups_client::GroupsClient.freeze(FreezeRequest) -> FreezeResponse;
+    groups_client::GroupsClient.create_invite(CreateInviteRequest) -> CreateInviteResponse;
+    groups_client::GroupsClient.list_invites(ListInvitesRequest) -> ListInvitesResponse;
+    groups_client::GroupsClient.revoke_invite(RevokeInviteRequest) -> RevokeInviteResponse;
+    groups_client::GroupsClient.look_up_invite(LookUpInviteRequest) -> LookUpInviteResponse;
+    groups_client::GroupsClient.join_by_invite(JoinByInviteRequest) -> JoinByInviteResponse;
+    groups_client::GroupsClient.list_join_requests(ListJoinRequestsRequest) -> ListJoinRequestsResponse;
+    groups_client::GroupsClient.answer_join_request(AnswerJoinRequestRequest) -> AnswerJoinRequestResponse;
+    groups_client::GroupsClient.withdraw_join_request(WithdrawJoinRequestRequest) -> WithdrawJoinRequestResponse;
     media_client::MediaClient.create_upload(CreateUploadRequest) -> CreateUploadResponse;
     media_client::MediaClient.finalize_upload(FinalizeUploadRequest) -> FinalizeUploadResponse;
     media_client::MediaClient.get_download(GetDownloadRequest) -> GetDownloadResponse;

@@ -2,15 +2,16 @@
 
 use bytes::Bytes;
 use tern_proto::v1;
-use tern_types::{ChatId, RequestId, Timestamp, UserId};
+use tern_types::{ChatId, RequestId, Seq, Timestamp, UserId};
 
-use tern_client_core::model::{Credentials, Outgoing, To};
+use tern_client_core::model::{Credentials, Outgoing, Retention, To};
 
 use crate::api::{Api, Auth};
 use crate::config::Tls;
 use crate::connection::Gateways;
 use crate::driver::malformed;
 use crate::error::{CallError, ClientError};
+use crate::groups::changed;
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
@@ -97,6 +98,30 @@ impl BackEnd {
             .chat
             .ok_or_else(|| malformed("no chat"))?;
         Ok(chat.chat_id.parse().map_err(malformed)?)
+    }
+
+    /// Freezes a chat, or ends that. While it is frozen, nobody but the system may send or change anything. Returns the
+    /// seq of the entry that records the change, or `None` if nothing was to be changed. Fails with
+    /// [`ClientError::Call`].
+    pub async fn freeze(&self, chat: ChatId, frozen: bool) -> Result<Option<Seq>> {
+        let request = v1::FreezeRequest {
+            chat_id: chat.to_string(),
+            request_id: RequestId::random().to_string(),
+            frozen,
+        };
+        Ok(changed(self.api.freeze(request).await?.seq))
+    }
+
+    /// Sets how long the server keeps a chat's messages, and whether they disappear, in nobody's name. Returns as
+    /// [`BackEnd::freeze`] does, and fails with [`ClientError::Call`].
+    pub async fn set_retention(&self, chat: ChatId, retention: Retention) -> Result<Option<Seq>> {
+        let request = v1::SetRetentionRequest {
+            chat_id: chat.to_string(),
+            request_id: RequestId::random().to_string(),
+            retention: Some(retention),
+            acting_user_id: String::new(),
+        };
+        Ok(changed(self.api.set_retention(request).await?.seq))
     }
 
     /// Sends a plain message of at most 262,144 bytes in the user's name. Returns its place in the log, where it is

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use tern_client_core::engine::{Engine, Input, Settings, Stored};
 use tern_client_core::model::{Credentials, Outgoing, To};
@@ -15,10 +15,11 @@ use crate::api::{Api, Auth};
 use crate::config::{ClientConfig, StoreLocation, Tls};
 use crate::connection::Gateways;
 use crate::driver::Driver;
-use crate::driver::command::Command;
+use crate::driver::command::{Command, apply, on_store};
 use crate::error::{CallError, ClientError};
 use crate::events::{self, EventStream};
 use crate::http::Http;
+use crate::reread;
 use crate::store::Store;
 
 /// The number of commands that may wait for the driver, which takes up to 64 at a time.
@@ -66,12 +67,14 @@ impl Client {
             me,
             stored,
             has_unindexed,
+            has_lost,
         } = open_store(&config).await?;
         let (commands, command_queue) = mpsc::channel(COMMANDS);
         let (to_app, events) = events::channel();
         let (keeper, token) = access_token::channel(me.access_token.clone());
         let api = Api::new(gateways.clone(), Auth::Device(token));
         let indexer = has_unindexed.then(|| index_older(commands.downgrade()));
+        let reader = has_lost.then(|| reread::read_lost(commands.downgrade(), api.clone()));
         let shared = Shared {
             commands,
             api: api.clone(),
@@ -91,6 +94,9 @@ impl Client {
         tokio::spawn(driver.run());
         if let Some(indexer) = indexer {
             tokio::spawn(indexer);
+        }
+        if let Some(reader) = reader {
+            tokio::spawn(reader);
         }
         Ok((
             Self {
@@ -209,14 +215,7 @@ impl Client {
 
     /// Hands an input to the driver, and returns when the changes that follow from it are durable.
     pub(crate) async fn apply(&self, input: Input) -> Result<()> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Apply { input, reply };
-        self.shared
-            .commands
-            .send(command)
-            .await
-            .map_err(|_| ClientError::Stopped)?;
-        answer.await.map_err(|_| ClientError::Stopped)?
+        apply(&self.shared.commands, input).await
     }
 
     /// Lets the driver run `read` on the store, and returns the result. `read` may also write.
@@ -226,20 +225,6 @@ impl Client {
     ) -> Result<T> {
         on_store(&self.shared.commands, read).await
     }
-}
-
-/// Lets the driver run `work` on the store, and returns the result.
-async fn on_store<T: Send + 'static>(
-    commands: &mpsc::Sender<Command>,
-    work: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let (reply, answer) = oneshot::channel();
-    let work = Box::new(move |store: &mut Store| {
-        let _ = reply.send(work(store));
-    });
-    let sent = commands.send(Command::Read(work)).await;
-    sent.map_err(|_| ClientError::Stopped)?;
-    answer.await.map_err(|_| ClientError::Stopped)?
 }
 
 /// Puts the messages that were stored before the store had an index into it, step by step, until all of them are there
@@ -278,6 +263,7 @@ struct Opened {
     me: Credentials,
     stored: Stored,
     has_unindexed: bool,
+    has_lost: bool,
 }
 
 async fn open_store(config: &ClientConfig) -> Result<Opened> {
@@ -288,11 +274,13 @@ async fn open_store(config: &ClientConfig) -> Result<Opened> {
         store.set_search(&search)?;
         let me = credentials(&mut store, given)?;
         let (stored, has_unindexed) = (store.load()?, store.has_unindexed()?);
+        let has_lost = store.first_lost()?.is_some();
         Ok(Opened {
             store,
             me,
             stored,
             has_unindexed,
+            has_lost,
         })
     };
     match config.store {
@@ -367,6 +355,7 @@ mod tests {
             state: SendState::Failed {
                 code: FailureCode::MediaTicket,
                 message: "expired".into(),
+                retry_at: None,
             },
         };
         let (request, queue) = (refused.message.request, Change::Queue(refused.clone()));

@@ -31,7 +31,7 @@ use crate::api::Api;
 use crate::connection::Gateways;
 use crate::error::{CallError, ClientError};
 use crate::events::ToApp;
-use crate::store::Store;
+use crate::store::{Expired, Store};
 
 /// The largest number of inputs that are applied and committed together.
 const MAX_BATCH: usize = 64;
@@ -78,7 +78,7 @@ enum Step {
     Command(Option<Command>),
     Renew(Renew),
     Stream(StreamStep),
-    Answer(Input),
+    Answer(Box<Input>),
     EventsTaken,
     Wake,
 }
@@ -153,7 +153,7 @@ impl Driver {
             command = self.commands.recv() => Step::Command(command),
             Some(renew) = self.keeper.requests.recv() => Step::Renew(renew),
             step = self.stream.step(reading) => Step::Stream(step),
-            Some(answer) = self.calls.join_next() => Step::Answer(calls::answer(answer)),
+            Some(answer) = self.calls.join_next() => Step::Answer(Box::new(calls::answer(answer))),
             permit = self.events.reserve(), if !self.pending.is_empty() => {
                 if let (Ok(permit), Some(event)) = (permit, self.pending.pop_front()) {
                     permit.send(event);
@@ -172,7 +172,7 @@ impl Driver {
             Step::Command(None) => batch.inputs.push(Input::Stop),
             Step::Renew(renew) => self.renew(renew, &mut batch),
             Step::Stream(StreamStep::Input(input)) => batch.inputs.push(*input),
-            Step::Answer(input) => batch.inputs.push(input),
+            Step::Answer(input) => batch.inputs.push(*input),
             Step::Stream(StreamStep::Nothing) | Step::EventsTaken => {}
             Step::Wake => batch.inputs.push(self.woken()),
         }
@@ -212,7 +212,7 @@ impl Driver {
         match command {
             Command::Apply { input, reply } => match self.admit(&input, batch) {
                 Ok(()) => {
-                    batch.inputs.push(input);
+                    batch.inputs.push(*input);
                     batch.replies.push(reply);
                 }
                 Err(error) => drop(reply.send(Err(error))),
@@ -283,14 +283,21 @@ impl Driver {
         loop {
             let now = self.now();
             let mut effects = self.engine.apply(inputs.drain(..), now);
-            let reload = take_reload(&mut effects.calls);
+            let reload = take(&mut effects.calls, &Call::ReloadOutbox);
+            let expire = take(&mut effects.calls, &Call::Expire);
             self.commit(std::mem::take(&mut effects.changes)).await?;
             stopped = effects.stopped.take().or(stopped);
             self.perform(effects);
-            if !reload {
+            if reload {
+                inputs.push(Input::Outbox(self.with_store(|store| store.outbox()).await?));
+            }
+            if expire {
+                let Expired { gone, next } = self.with_store(move |store| store.expire(now)).await?;
+                inputs.push(Input::Expired { gone, next });
+            }
+            if inputs.is_empty() {
                 return Ok(stopped);
             }
-            inputs.push(Input::Outbox(self.with_store(|store| store.outbox()).await?));
         }
     }
 
@@ -376,10 +383,10 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// Removes [`Call::ReloadOutbox`], which the driver carries out itself. Returns whether it was there.
-fn take_reload(calls: &mut Vec<Call>) -> bool {
+/// Removes a call that the driver carries out itself, on the store. Returns whether it was there.
+fn take(calls: &mut Vec<Call>, own: &Call) -> bool {
     let before = calls.len();
-    calls.retain(|call| *call != Call::ReloadOutbox);
+    calls.retain(|call| call != own);
     calls.len() != before
 }
 

@@ -11,10 +11,11 @@
 //! - [`client`]: the handle that an app holds; start here: [`Client::start`], send, mark as read
 //! - [`chats`]: what an app shows: chats, histories, receipts, names
 //! - [`messages`]: edits, deletions, reactions, pins, and messages as they are after that; [`search`]: finds messages
+//! - [`settings`]: how the person keeps each chat; [`groups`]: description, policy, retention, invite links
 //! - [`privacy`]: blocks, contacts, and the audience of the person's presence
 //! - [`tern_client_core`]: what is decided, as pure functions: the protocol, the types that the app sees, the delays
 //!   between attempts
-//! - [`store`]: SQLite, one file per device
+//! - [`store`]: SQLite, one file per device; [`reread`]: what an earlier version of it has lost
 //! - [`driver`]: the one task that owns engine, store and stream
 //! - [`connection`]: TLS, and the list of gateways
 //! - [`api`]: the unary calls of a device or a back end; [`backend`]: shortcuts for back ends
@@ -34,12 +35,15 @@ pub mod connection;
 pub(crate) mod driver;
 mod error;
 mod events;
+mod groups;
 mod http;
 pub mod media;
 mod messages;
 mod privacy;
+mod reread;
 mod search;
 mod search_text;
+mod settings;
 #[cfg(test)]
 mod simulation;
 mod store;
@@ -51,11 +55,14 @@ pub use client::Client;
 pub use config::{ClientConfig, StoreLocation, Tls};
 pub use error::{CallError, ClientError};
 pub use events::EventStream;
+pub use groups::{Invite, InviteOptions, InvitePreview, JoinRequest, Joined};
 pub use media::{Attachment, MediaError, PictureOf, Progress};
 pub use privacy::{Audience, Privacy};
 pub use search_text::{SearchText, TextOf};
+pub use settings::ChatSettingsChange;
 pub use store::Hit;
 pub use tern_client_core::model::{
-    Act, Chat, Credentials, Deletion, Entry, Event, FailureCode, Mark, Message, MessageReceipts, Messages,
-    Outgoing, Presence, QueuedMessage, Reaction, SendState, StopReason, To,
+    Act, Chat, ChatSettings, Credentials, Deletion, Entry, Event, FailureCode, GroupPolicy, Mark, Message,
+    MessageReceipts, Messages, Only, Outgoing, Presence, QueuedMessage, Reaction, Retention, SendState,
+    StopReason, To,
 };

@@ -8,7 +8,7 @@ use prost::Message as _;
 use tern_proto::v1;
 use tern_types::{ChatId, RequestId, Seq};
 
-use tern_client_core::model::{Message, Outgoing, To};
+use tern_client_core::model::{Message, Only, Outgoing, To};
 
 use crate::client::Client;
 use crate::error::ClientError;
@@ -22,6 +22,20 @@ impl Client {
     /// does.
     pub async fn messages(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Message>> {
         self.read(move |store| store.messages(chat, before, limit)).await
+    }
+
+    /// Returns the same as [`Client::messages`], of the messages that `only` chooses among those that this device has.
+    /// Older ones are found by `ListMessages` of [`Client::api`], or once [`Client::load_history`] has brought them. Fails
+    /// as [`Client::chats`] does.
+    pub async fn messages_only(
+        &self,
+        chat: ChatId,
+        only: Only,
+        before: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        self.read(move |store| store.messages_only(chat, only, before, limit))
+            .await
     }
 
     /// Returns a message as it is now, or `None` if this device does not have it. An app calls this again when an

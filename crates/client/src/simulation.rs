@@ -2,6 +2,8 @@
 //! frames as far as the protocol allows.
 
 mod acts;
+mod answers;
+mod gone;
 mod properties;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -16,12 +18,14 @@ use tern_types::{ChatId, RequestId, Seq, Timestamp};
 
 use tern_client_core::CallError;
 use tern_client_core::engine::{Call, Effects, Engine, Input, StreamOrder};
-use tern_client_core::model::{Chat, ChatList, Entry, Event, ListedChat, Outgoing, SendState};
+use tern_client_core::model::{ChatList, Entry, Event, ListedChat, Outgoing, SendState};
 use tern_client_core::testing::{NOW, credentials, entry, frame, opened, settings, wire};
+
+use answers::{listed, refused};
 
 use crate::config::StoreLocation;
 use crate::search_text::SearchText;
-use crate::store::Store;
+use crate::store::{Expired, Store};
 
 /// One chat of the simulated server.
 #[derive(Debug, Default)]
@@ -41,7 +45,10 @@ pub struct World {
     pub now: Timestamp,
     pub engine: Engine,
     pub store: Store,
+    /// The logs of the chats, and the person's own log.
     pub logs: BTreeMap<ChatId, Log>,
+    /// The number of chats.
+    chats: usize,
     /// The items on their way to the server.
     up: VecDeque<Item>,
     /// The unary calls without an answer yet, each with the engine's generation in which it was made.
@@ -77,6 +84,7 @@ impl World {
                 },
             );
         }
+        logs.insert(ChatId::own(credentials().user), Log::default());
         let mut store = Store::open(&StoreLocation::Memory, true).unwrap();
         store.put_credentials(&credentials()).unwrap();
         store.set_search(&SearchText::Plain).unwrap();
@@ -86,6 +94,7 @@ impl World {
             engine,
             store,
             logs,
+            chats: bases.len(),
             up: VecDeque::new(),
             calls: VecDeque::new(),
             lists: 0,
@@ -102,7 +111,9 @@ impl World {
 
     /// Returns the chat with this index, which is taken modulo the number of chats.
     pub fn chat(&self, index: usize) -> ChatId {
-        *self.logs.keys().nth(index % self.logs.len()).unwrap()
+        let own = ChatId::own(credentials().user);
+        let mut chats = self.logs.keys().filter(|chat| **chat != own);
+        *chats.nth(index % self.chats).unwrap()
     }
 
     /// Gives the engine an input, and carries out its effects.
@@ -132,11 +143,16 @@ impl World {
             }
         }
         for call in effects.calls {
-            if call == Call::ReloadOutbox {
-                let outbox = self.store.outbox().unwrap();
-                self.apply(Input::Outbox(outbox));
-            } else {
-                self.calls.push_back((generation, call));
+            match call {
+                Call::ReloadOutbox => {
+                    let outbox = self.store.outbox().unwrap();
+                    self.apply(Input::Outbox(outbox));
+                }
+                Call::Expire => {
+                    let Expired { gone, next } = self.store.expire(self.now).unwrap();
+                    self.apply(Input::Expired { gone, next });
+                }
+                call => self.calls.push_back((generation, call)),
             }
         }
     }
@@ -331,6 +347,7 @@ impl World {
         let error = CallError::unavailable("lost");
         let listed = |chat: &ChatId, log: &Log| ListedChat {
             chat: listed(*chat, log),
+            has_settings: true,
             resume: Seq(log.acked),
         };
         let input = match call {
@@ -339,7 +356,9 @@ impl World {
                 // Every second list lacks the chats of a part of the store.
                 self.lists += 1;
                 let partial = self.lists % 2 == 1;
-                let logs = self.logs.iter().skip(usize::from(partial));
+                let own = ChatId::own(credentials().user);
+                let logs = self.logs.iter().filter(|(chat, _)| **chat != own);
+                let logs = logs.skip(usize::from(partial));
                 Input::Listed(Ok(ChatList {
                     chats: logs.map(|(chat, log)| listed(chat, log)).collect(),
                     partial,
@@ -373,7 +392,7 @@ impl World {
                 chat,
                 result: Err(error),
             },
-            Call::Refresh { .. } | Call::ReloadOutbox => return,
+            Call::Refresh { .. } | Call::ReloadOutbox | Call::Expire => return,
         };
         self.apply(Input::Answered {
             generation,
@@ -407,7 +426,7 @@ impl World {
                         self.pass(Duration::from_secs(6));
                         self.resend(chat);
                     }
-                    None if self.nothing_waits() => return,
+                    None if self.nothing_waits() => return self.pass(Duration::ZERO),
                     None => self.pass(Duration::from_secs(20)),
                 }
                 continue;
@@ -466,33 +485,5 @@ impl World {
                 .collect();
             assert_eq!(logged, written);
         }
-    }
-}
-
-fn refused(send: &v1::SendMessage, code: SendErrorCode) -> v1::SendResult {
-    let error = v1::SendError {
-        code: code.into(),
-        retry_after_ms: 500,
-        message: code.as_str_name().into(),
-    };
-    v1::SendResult {
-        request_id: send.request_id.clone(),
-        outcome: Some(Outcome::Error(error)),
-    }
-}
-
-fn listed(id: ChatId, log: &Log) -> Chat {
-    Chat {
-        id,
-        kind: v1::ChatKind::Group,
-        title: "simulated".into(),
-        peer: None,
-        member_count: 2,
-        role: v1::Role::Member,
-        head: Seq(log.entries.len() as u64),
-        active_at: NOW,
-        read: Seq::ZERO,
-        unread: 0,
-        left: false,
     }
 }

@@ -5,13 +5,22 @@
 //! on a file on a blocking thread.
 //!
 //! - `read`, `write`: what the engine and the app need, and the engine's changes; `rows`: the columns of both
-//! - `messages`: messages as they are now; `erase`: the contents of deleted messages; `search`: the index of texts
+//! - `entries`: the entries of all logs; `contents`: their contents; `messages`: messages as they are now
+//! - `erase`: what has to leave no trace, `gone`: why, and `expire`: when; `anew`, `outbox`: traces of former rows
+//! - `search`: the index of texts; `lost`: what an earlier version did not keep
 //! - `uploads`: the uploads that have not ended
 //! - `migrate`: the stores of earlier versions; `private`: files that are their owner's alone
 
+mod anew;
+mod contents;
+mod entries;
 mod erase;
+mod expire;
+mod gone;
+mod lost;
 mod messages;
 mod migrate;
+mod outbox;
 mod private;
 mod read;
 mod rows;
@@ -32,12 +41,15 @@ use crate::config::StoreLocation;
 use crate::error::ClientError;
 use crate::search_text::SearchText;
 
+pub use expire::Expired;
 pub use search::Hit;
 
 /// The statements that make the tables of a new store.
 const SCHEMA: &str = include_str!("store/schema.sql");
+/// The statements that make the tables of entries.
+const ENTRIES: &str = include_str!("store/entries.sql");
 /// The `PRAGMA user_version` of this schema.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 /// The time that a new owner of the file waits for the former one to end. The file has one owner at a time.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of prepared statements that are kept, which is enough for all of them.
@@ -54,6 +66,8 @@ pub struct Store {
     keep_history: bool,
     /// The texts by which messages are found.
     search: SearchText,
+    /// True if former rows of the outbox may have left traces that could not be removed yet.
+    outbox_unclean: bool,
 }
 
 impl Store {
@@ -90,9 +104,10 @@ impl Store {
         connection.pragma_update(None, "synchronous", "FULL")?;
         // SQLite overwrites rows that are deleted, so that a message that was deleted for everyone leaves this disk too.
         connection.pragma_update(None, "secure_delete", true)?;
-        let store = Self::prepare(connection, false, keep_history)?;
+        let mut store = Self::prepare(connection, false, keep_history)?;
         migrate::clean(&store.connection)?;
-        // The program may have been killed before it could empty the journal after a deletion.
+        // The program may have been killed before it could do this after a deletion.
+        store.rewrite_outbox()?;
         store.empty_journal();
         Ok(store)
     }
@@ -102,10 +117,9 @@ impl Store {
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         match version {
             0 => connection.execute_batch(&format!(
-                "BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
+                "BEGIN; {SCHEMA} {ENTRIES} PRAGMA user_version = {VERSION}; COMMIT;"
             ))?,
-            1 => migrate::from_1(&mut connection)?,
-            2 => migrate::from_2(&mut connection)?,
+            1..VERSION => migrate::from(version, &mut connection)?,
             VERSION => {}
             _ => return Err(ClientError::Corrupt("made by a newer version of this program")),
         }
@@ -115,6 +129,7 @@ impl Store {
             in_memory,
             keep_history,
             search: SearchText::Off,
+            outbox_unclean: false,
         })
     }
 
@@ -128,15 +143,48 @@ impl Store {
         if changes.is_empty() {
             return Ok(());
         }
+        let manner = write::Manner {
+            keep_history: self.keep_history,
+            search: &self.search,
+            me: self.me()?,
+        };
         let transaction = self.connection.transaction()?;
         for change in changes {
-            write::change(&transaction, change, self.keep_history, &self.search)?;
+            write::change(&transaction, change, &manner)?;
+        }
+        let messages = changes.iter().any(erase::erases_messages);
+        let erases = messages || changes.iter().any(erase::erases_sends);
+        if !self.in_memory && (erases || self.outbox_unclean) {
+            self.outbox_unclean = !outbox::rewrite(&transaction)?;
+        }
+        if messages {
+            search::note_traces(&transaction, &self.search)?;
         }
         transaction.commit()?;
-        if changes.iter().any(erase::erases) {
+        if messages {
+            self.remove_traces(search::SMALL);
+        }
+        if erases {
             self.empty_journal();
         }
         Ok(())
+    }
+
+    /// Removes the traces of erased texts from the index of the search, if it has at most so many bytes. If that fails,
+    /// the next start does it.
+    fn remove_traces(&mut self, at_most: i64) {
+        if self.in_memory {
+            return;
+        }
+        if let Err(error) = search::remove_traces(&mut self.connection, at_most) {
+            tracing::warn!(%error, "traces in the index of the search not removed");
+        }
+    }
+
+    fn rewrite_outbox(&mut self) -> Result<(), ClientError> {
+        let transaction = self.connection.transaction()?;
+        self.outbox_unclean = !outbox::rewrite(&transaction)?;
+        Ok(transaction.commit()?)
     }
 
     /// Moves everything from SQLite's journal (the WAL) to its place in the file, and empties the journal, because it

@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use tern_proto::v1::{ChatKind, Role, entry_content::Content};
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
-use super::ChatRow;
 use super::cursor::Cursor;
-use crate::model::{Chat, Entry};
+use super::{ChatRow, StoredChat};
+use crate::model::{Act, Chat, Entry, ListedChat};
 
 /// The most seqs of unread entries above the last listing that are remembered for each chat. Further ones are
 /// not counted as unread.
@@ -43,51 +43,51 @@ pub struct ChatState {
     pub(super) refusals: u32,
     /// The seqs of the unread entries above the last listing, ascending.
     pub(super) unread: VecDeque<Seq>,
+    /// Those of them that mention this person.
+    pub(super) mentions: VecDeque<Seq>,
+    /// True if only the server can say how many unread messages mention this person, or how many ask to join.
+    pub(super) recount: bool,
     /// The seq of the last entry applied since the start that is no message. It may have changed title, role or
     /// members. Every answer of the server is newer than the entries that were applied before the start.
     changed: Seq,
 }
 
 impl ChatState {
-    /// Makes the state of a chat as the store has it. `unread` has the seqs of its unread entries, ascending.
-    pub fn new(row: ChatRow, unread: Vec<Seq>) -> Self {
+    /// Makes the state of a chat as the store has it.
+    pub fn new(stored: StoredChat) -> Self {
         Self {
-            cursor: Cursor::new(row.cursor),
-            row,
+            cursor: Cursor::new(stored.row.cursor),
+            row: stored.row,
             gap_since: None,
             look_up: LookUp::Idle,
             fill: LookUp::Idle,
             refusals: 0,
-            unread: unread.into(),
+            unread: stored.unread.into(),
+            mentions: stored.mentions.into(),
+            recount: false,
             changed: Seq::ZERO,
         }
     }
 
     /// Makes the state of a chat of which nothing is known but its id.
     pub(super) fn unknown(chat: ChatId) -> Self {
-        let chat = Chat {
-            id: chat,
-            kind: ChatKind::Unspecified,
-            title: String::new(),
-            peer: None,
-            member_count: 0,
-            role: Role::Unspecified,
-            head: Seq::ZERO,
-            active_at: Timestamp(0),
-            read: Seq::ZERO,
-            unread: 0,
-            left: false,
-        };
         let row = ChatRow {
-            chat,
+            chat: Chat::unknown(chat),
             cursor: None,
             known: false,
             confirmed_read: Seq::ZERO,
             listed_head: Seq::ZERO,
             listed_unread: 0,
             own: Seq::ZERO,
+            listed_mentions: 0,
+            listed_first_mention: Seq::ZERO,
+            settings_seq: Seq::ZERO,
         };
-        Self::new(row, Vec::new())
+        Self::new(StoredChat {
+            row,
+            unread: Vec::new(),
+            mentions: Vec::new(),
+        })
     }
 
     /// Notes that this is the direct chat with `peer`, so that it is known.
@@ -100,21 +100,34 @@ impl ChatState {
 
     /// Takes what the server says of the chat. If entries above its head were applied already and are not all messages,
     /// they may have changed title, role and members. These then stay as the entries left them, and the chat is known
-    /// only with the next answer.
-    pub(super) fn learn(&mut self, chat: Chat) {
+    /// only with the next answer. Settings that came by the person's own log stay, since the answer may be older.
+    pub(super) fn learn(&mut self, listed: ListedChat) {
+        let ListedChat {
+            chat, has_settings, ..
+        } = listed;
         let unread = self.unread_of(&chat);
+        let (mentions, first_mention) = self.mentions_of(&chat);
         let row = &mut self.row;
         row.known = self.changed <= chat.head;
         (row.listed_head, row.listed_unread) = (chat.head, unread);
+        (row.listed_mentions, row.listed_first_mention) = (mentions, first_mention);
         row.confirmed_read = row.confirmed_read.max(chat.read);
         self.unread.retain(|seq| *seq > chat.head);
+        self.mentions.retain(|seq| *seq > chat.head);
+        self.recount = false;
         let before = std::mem::replace(&mut row.chat, chat);
         let chat = &mut row.chat;
         chat.head = chat.head.max(before.head);
         chat.active_at = chat.active_at.max(before.active_at);
         chat.read = chat.read.max(before.read);
+        if !has_settings || row.settings_seq > Seq::ZERO {
+            chat.settings = before.settings;
+            chat.settings.marked_unread &= chat.read == before.read;
+        }
         if !row.known {
             (chat.title, chat.role) = (before.title, before.role);
+            (chat.description, chat.policy) = (before.description, before.policy);
+            (chat.frozen, chat.retention) = (before.frozen, before.retention);
             (chat.member_count, chat.left) = (before.member_count, before.left);
         }
         self.read_up_to(self.row.chat.read);
@@ -156,11 +169,18 @@ impl ChatState {
                 "unread entries are not ascending"
             );
             self.unread.push_back(entry.seq);
+            if entry.mentions(me) {
+                self.mentions.push_back(entry.seq);
+            }
+        }
+        if let Act::Delete { target } = entry.act() {
+            self.mention_gone(target);
         }
         if !entry.is_message() {
             self.changed = entry.seq;
         }
         self.absorb_content(entry, me);
+        self.absorb_group(entry, me);
     }
 
     fn absorb_content(&mut self, entry: &Entry, me: UserId) {
@@ -226,7 +246,11 @@ impl ChatState {
 
     /// Raises the read mark to `seq`, and removes what is read from the unread entries.
     pub(super) fn read_up_to(&mut self, seq: Seq) {
-        self.row.chat.read = self.row.chat.read.max(seq);
+        if seq > self.row.chat.read {
+            self.row.chat.read = seq;
+            self.row.chat.settings.marked_unread = false;
+        }
+        self.mentions_read(seq);
         while self.unread.front().is_some_and(|first| *first <= seq) {
             self.unread.pop_front();
         }
@@ -253,6 +277,9 @@ impl ChatState {
     /// Returns the chat as the store is to keep it, with the present cursor and unread count.
     pub(super) fn row(&mut self) -> ChatRow {
         self.row.chat.unread = self.unread();
+        let (count, first) = self.unread_mentions();
+        self.row.chat.unread_mention_count = count;
+        self.row.chat.first_unread_mention_seq = first;
         self.row.cursor = self.cursor.at();
         self.row.clone()
     }

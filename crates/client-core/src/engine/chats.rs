@@ -74,20 +74,27 @@ impl Engine {
     pub(super) fn applied(&mut self, chat: ChatId, entries: Vec<Entry>, now: Timestamp) {
         let me = self.me.user;
         let progress = !entries.is_empty();
-        for entry in entries {
+        for mut entry in entries {
             if let Some(state) = self.chats.get_mut(&chat) {
+                entry.complete_expiry(state.row.chat.retention.disappear_after_s);
                 state.absorb(&entry, me);
             }
             self.own_entry_applied(&entry);
             self.removal_applied(&entry);
             self.typing_ends(&entry);
-            self.effects.changes.push(Change::Entry(entry.clone()));
-            self.effects.events.push(Event::Entry(entry));
+            self.expires(&entry);
+            if chat == self.own_log {
+                self.own_log_applied(entry);
+            } else {
+                self.effects.changes.push(Change::Entry(entry.clone()));
+                self.effects.events.push(Event::Entry(entry));
+            }
         }
         if let Some(state) = self.chats.get_mut(&chat) {
             state.watch_gap(progress, now);
         }
         self.passed_by(chat);
+        self.recount(chat);
         self.watch(chat);
         self.acks.insert(chat);
         self.dirty.insert(chat);
@@ -102,7 +109,7 @@ impl Engine {
         let to = Seq(skipped.to_seq);
         let raised = state.cursor.at() < Some(to);
         let entries = state.cursor.skip(to);
-        if raised {
+        if raised && chat != self.own_log {
             self.effects.events.push(Event::Skipped { chat, to });
         }
         self.applied(chat, entries, now);
@@ -116,6 +123,7 @@ impl Engine {
         self.acks.clear();
         self.reads.clear();
         self.dirty.clear();
+        self.next_expiry = None;
         self.listing = Listing::new(false);
     }
 
@@ -148,6 +156,7 @@ impl Engine {
             state.read_up_to(read);
             self.dirty.insert(chat);
         }
+        self.recount(chat);
     }
 
     /// Has all read marks sent that the server has not confirmed.
@@ -204,12 +213,14 @@ impl Engine {
         }
     }
 
-    /// Stores the chats in `dirty` and tells the app of them.
+    /// Stores the chats in `dirty` and tells the app of them, except for the own log.
     pub(super) fn flush_dirty(&mut self) {
         for chat in std::mem::take(&mut self.dirty) {
             if let Some(state) = self.chats.get_mut(&chat) {
                 let row = state.row();
-                self.effects.events.push(Event::Chat(row.chat.clone()));
+                if chat != self.own_log {
+                    self.effects.events.push(Event::Chat(row.chat.clone()));
+                }
                 self.effects.changes.push(Change::Chat(row));
             }
         }

@@ -6,8 +6,8 @@ use tern_types::{ChatId, RequestId, Seq, Timestamp, UserId};
 
 use crate::error::CallError;
 use crate::model::{
-    Chat, ChatList, Credentials, Entry, Event, ListedChat, Mark, Outgoing, QueuedMessage, StopReason,
-    StoreEpoch,
+    Chat, ChatList, ChatSettings, Credentials, Entry, Event, ListedChat, Mark, Outgoing, QueuedMessage,
+    StopReason, StoreEpoch,
 };
 
 /// Something that happened, of which the driver tells the engine.
@@ -49,8 +49,31 @@ pub enum Input {
     },
     /// A unary call with this access token was answered TOKEN_EXPIRED.
     TokenRejected(String),
-    /// The app has read these older entries from the server.
+    /// The app, or the client itself, has read these older entries from the server.
     History(Vec<Entry>),
+    /// The server has taken this device's change of the person's settings of a chat.
+    SettingsSet {
+        /// The chat.
+        chat: ChatId,
+        /// All settings, as they are now.
+        settings: ChatSettings,
+        /// The seq in the person's own log of the entry that records the change. Zero: nothing was to be changed.
+        seq: Seq,
+    },
+    /// The server has deleted messages for this person alone, because this device asked for it.
+    Hidden {
+        /// The chat.
+        chat: ChatId,
+        /// The messages.
+        seqs: Vec<Seq>,
+    },
+    /// The server has said how many people ask to join the group.
+    JoinRequests {
+        /// The group.
+        chat: ChatId,
+        /// The number of people.
+        count: u32,
+    },
     /// The app wants to know how far the other members have received and read the chat.
     ReceiptsWanted(ChatId),
     /// The app ends the client.
@@ -96,6 +119,13 @@ pub enum Input {
     Refreshed(Result<v1::TokenPair, CallError>),
     /// The outbox was read from the store after [`Change::Reset`].
     Outbox(Vec<QueuedMessage>),
+    /// The store has carried [`Call::Expire`] out.
+    Expired {
+        /// The messages that have disappeared.
+        gone: Vec<(ChatId, Seq)>,
+        /// The time at which the next one does. It may have come already, because the store erases some at a time.
+        next: Option<Timestamp>,
+    },
 }
 
 impl Input {
@@ -112,7 +142,7 @@ impl Input {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// Stores the entry. If it is a send of this device, its message leaves the outbox. If it deletes a message, what
-    /// the store has of that message's content is erased.
+    /// the store has of that message's content is erased. Nothing is stored of what was erased already.
     Entry(Entry),
     /// Stores the chat in place of what is stored of it.
     Chat(ChatRow),
@@ -137,6 +167,8 @@ pub enum Change {
         code: v1::SendErrorCode,
         /// The reason, for a developer to read.
         message: String,
+        /// The time from which on the person may send it again, if the server named one.
+        retry_at: Option<Timestamp>,
     },
     /// Removes a refused message from the outbox. Any other stays.
     Unqueue(RequestId),
@@ -155,6 +187,14 @@ pub enum Change {
         chat: ChatId,
         /// The person.
         user: UserId,
+    },
+    /// Erases messages that the person has deleted for themselves, their edits and the reactions to them. What comes of
+    /// them later is not stored.
+    Hide {
+        /// The chat.
+        chat: ChatId,
+        /// The messages.
+        seqs: Vec<Seq>,
     },
     /// Stores the identity and the tokens of this device.
     Credentials(Credentials),
@@ -198,6 +238,8 @@ pub enum Call {
     },
     /// Read the outbox from the store, which is no call to a server. The answer is [`Input::Outbox`].
     ReloadOutbox,
+    /// Erase from the store what is due to disappear, which is no call to a server. The answer is [`Input::Expired`].
+    Expire,
 }
 
 /// A change of the stream.
@@ -246,6 +288,23 @@ pub struct ChatRow {
     pub listed_unread: u32,
     /// The seq of the last message that this person wrote, on any device.
     pub own: Seq,
+    /// The number of messages up to `listed_head` that are unread and mention this person.
+    pub listed_mentions: u32,
+    /// The seq of the first of these. Zero: it is not known.
+    pub listed_first_mention: Seq,
+    /// The seq in the person's own log of the entry that has the chat's settings. Zero: they are those of a listing.
+    pub settings_seq: Seq,
+}
+
+/// A chat as the store has it when the client starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredChat {
+    /// The chat.
+    pub row: ChatRow,
+    /// The seqs of its unread entries above its read mark and the last listing, ascending.
+    pub unread: Vec<Seq>,
+    /// Those of them that mention this person.
+    pub mentions: Vec<Seq>,
 }
 
 /// The content of the store when the client starts.
@@ -255,10 +314,12 @@ pub struct Stored {
     pub epoch: Option<StoreEpoch>,
     /// True if all chats have been listed once.
     pub listed: bool,
-    /// The chats, each with the ascending seqs of its unread entries above its read mark and the last listing.
-    pub chats: Vec<(ChatRow, Vec<Seq>)>,
+    /// The chats.
+    pub chats: Vec<StoredChat>,
     /// The messages of the outbox, in the order of writing.
     pub outbox: Vec<QueuedMessage>,
     /// The watermarks of other people.
     pub receipts: Vec<(ChatId, UserId, Mark)>,
+    /// The time at which the next message disappears. `None`: none does.
+    pub next_expiry: Option<Timestamp>,
 }

@@ -96,14 +96,13 @@ impl Engine {
 
     /// Takes what the server says about a chat. An unknown cursor starts at the answer's `resume`.
     fn learn(&mut self, listed: ListedChat, now: Timestamp) {
-        let (chat, resume) = (listed.chat, listed.resume);
-        let id = chat.id;
+        let (id, head, resume) = (listed.chat.id, listed.chat.head, listed.resume);
         let state = self.chats.entry(id).or_insert_with(|| ChatState::unknown(id));
         let at = state.cursor.at().unwrap_or(resume);
         // The answer may be older than entries that this device has applied already. Of a chat that is known it then
         // says nothing new.
-        if chat.head >= at || !state.row.known {
-            state.learn(chat);
+        if head >= at || !state.row.known {
+            state.learn(listed);
         }
         state.look_up = if state.row.known {
             LookUp::Idle

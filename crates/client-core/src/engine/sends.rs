@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tern_proto::v1::{self, SendErrorCode, client_item::Item, send_message, send_result::Outcome};
 use tern_types::{ChatId, RequestId, Seq, Timestamp};
 
@@ -61,18 +62,31 @@ impl Engine {
     fn requeue(&mut self, chat: ChatId, message: Outgoing) {
         match message.check_size() {
             Ok(()) => self.outbox.push(chat, message),
-            Err(why) => self.fail(message.request, chat, SendErrorCode::TooLarge, why),
+            Err(why) => self.fail(message.request, chat, SendErrorCode::TooLarge, why, None),
         }
     }
 
     /// Notes that a message was refused for good, and tells the app.
-    fn fail(&mut self, request: RequestId, chat: ChatId, code: SendErrorCode, message: String) {
+    fn fail(
+        &mut self,
+        request: RequestId,
+        chat: ChatId,
+        code: SendErrorCode,
+        message: String,
+        retry_at: Option<Timestamp>,
+    ) {
         self.effects.changes.push(Change::Failed {
             request,
             code,
             message: message.clone(),
+            retry_at,
         });
-        self.send_event(request, chat, SendState::Failed { code, message });
+        let state = SendState::Failed {
+            code,
+            message,
+            retry_at,
+        };
+        self.send_event(request, chat, state);
     }
 
     /// Drops all sends. The outbox is then loaded from the store, whose content has changed.
@@ -157,6 +171,7 @@ impl Engine {
                 content: Some(v1::entry_content::Content::Message(content)),
                 ..Default::default()
             },
+            unknown: Bytes::new(),
         }
     }
 
@@ -187,12 +202,17 @@ impl Engine {
         let past = self
             .unapplied
             .extract_if(|_, entry| entry.chat == chat && entry.seq <= at);
-        self.effects
-            .changes
-            .extend(past.map(|(_, entry)| Change::Entry(entry)));
+        let past: Vec<Entry> = past.map(|(_, entry)| entry).collect();
+        let retention = self.chats.get(&chat).map(|state| state.row.chat.retention);
+        for mut entry in past {
+            entry.complete_expiry(retention.unwrap_or_default().disappear_after_s);
+            self.expires(&entry);
+            self.effects.changes.push(Change::Entry(entry));
+        }
     }
 
-    /// Takes a refusal. The message is sent again after a pause if the refusal may pass, and has failed otherwise.
+    /// Takes a refusal. The message is sent again after a pause if the refusal may pass by itself, and has failed
+    /// otherwise. If it has failed and the server names a time, the person may send it again then.
     fn send_failed(&mut self, request: RequestId, error: v1::SendError, now: Timestamp) {
         let after = match error.retry_after_ms {
             0 => DEFAULT_PAUSE,
@@ -205,7 +225,9 @@ impl Engine {
                 let Some((chat, _)) = self.outbox.take(request) else {
                     return;
                 };
-                self.fail(request, chat, code, error.message);
+                let wait = Duration::from_millis(error.retry_after_ms.into());
+                let retry_at = (!wait.is_zero()).then(|| now + wait);
+                self.fail(request, chat, code, error.message, retry_at);
             }
         }
     }

@@ -1,8 +1,12 @@
 //! These tests hold the protocol's rules one by one.
 
 mod entries;
+mod expiry;
+mod group;
 mod known;
 mod listing;
+mod mentions;
+mod own_log;
 mod presence;
 mod reading;
 mod sends;

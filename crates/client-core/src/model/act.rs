@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use tern_proto::v1::{self, MessageKind, entry_content::Content};
-use tern_types::Seq;
+use tern_types::{Seq, UserId};
 
 use super::{Entry, Outgoing};
 
@@ -12,7 +12,8 @@ use super::{Entry, Outgoing};
 pub enum Act<'a> {
     /// It is a message.
     Message,
-    /// It was a message. Its content was erased, because the message was deleted for everyone.
+    /// It was a message. Its content was erased, because the message was deleted for everyone, or because it is gone
+    /// without a trace ([`Entry::has_vanished`]).
     Erased,
     /// It replaces the envelope and the body of a message.
     Edit {
@@ -118,6 +119,15 @@ impl Entry {
             Act::Erased => true,
             _ => false,
         }
+    }
+
+    /// Returns whether the entry is a message that mentions this person and counts as unread for them.
+    pub fn mentions(&self, user: UserId) -> bool {
+        let envelope = self.message().and_then(|message| message.envelope.as_ref());
+        let names = |id: &String| id.parse::<UserId>() == Ok(user);
+        self.counts_as_unread()
+            && self.sender != Some(user)
+            && envelope.is_some_and(|envelope| envelope.mentioned_user_ids.iter().any(names))
     }
 }
 

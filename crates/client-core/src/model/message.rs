@@ -21,10 +21,41 @@ pub struct Message {
     pub edited_at: Option<Timestamp>,
     /// Present if the message was deleted for everyone.
     pub deleted: Option<Deletion>,
+    /// The time of the deletion. `None`: the message was not deleted, or the deletion's own entry has not come yet.
+    pub deleted_at: Option<Timestamp>,
     /// True if the message is pinned.
     pub pinned: bool,
+    /// The seq of the entry that pinned the message. `None`: it is not pinned, or that entry is not in the log yet.
+    pub pinned_seq: Option<Seq>,
+    /// The number of messages that this device has of the thread that begins with this one, also of those that were
+    /// deleted.
+    pub reply_count: u32,
+    /// The time at which the message disappears, by the server's clock. `None`: it stays.
+    pub expires_at: Option<Timestamp>,
     /// The reactions to the message, in the order in which each was made first.
     pub reactions: Vec<Reaction>,
+}
+
+/// A choice among the messages of a chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Only {
+    /// The messages in the thread that begins with this one, without the message itself.
+    Thread(Seq),
+    /// The messages of this person.
+    Sender(UserId),
+    /// The messages with attachments.
+    WithAttachments,
+    /// The pinned messages.
+    Pinned,
+}
+
+/// The circumstances of an act.
+#[derive(Debug, Clone, Copy)]
+struct Done {
+    who: Option<UserId>,
+    at: Timestamp,
+    /// The seq of the change's own entry. `None`: it is not in the log yet.
+    seq: Option<Seq>,
 }
 
 /// The deletion of a message.
@@ -63,18 +94,22 @@ impl Reaction {
 }
 
 impl Message {
-    /// Makes a message of its entry. Returns `None` if the entry is no message.
+    /// Makes a message of its entry. Returns `None` if the entry is no message, or if the message has vanished.
     fn new(entry: &Entry) -> Option<Self> {
         let deleted = match entry.act() {
             Act::Message => None,
-            Act::Erased => Some(Deletion { by: None }),
+            Act::Erased if !entry.has_vanished() => Some(Deletion { by: None }),
             _ => return None,
         };
         Some(Self {
             entry: entry.clone(),
             edited_at: None,
             deleted,
+            deleted_at: None,
             pinned: false,
+            pinned_seq: None,
+            reply_count: 0,
+            expires_at: entry.expires_at(),
             reactions: Vec::new(),
         })
     }
@@ -109,16 +144,22 @@ impl Message {
         self.envelope().map(seq).filter(|seq| *seq > 0).map(Seq)
     }
 
-    /// Applies what the person `who` did to the message at the time `at`. Acts come in the order of their seqs.
-    fn apply(&mut self, act: Act<'_>, who: Option<UserId>, at: Timestamp) {
+    /// Applies what was done to the message. Acts come in the order of their seqs.
+    fn apply(&mut self, act: Act<'_>, done: Done) {
+        let who = done.who;
         match act {
-            Act::Delete { .. } => self.delete(who),
+            Act::Delete { .. } => self.delete(done),
             // Nothing can be done to a message that was deleted.
             _ if self.deleted.is_some() => {}
             // Only the sender may edit a message. The server refuses all others, and so does this device.
-            Act::Edit { envelope, body, .. } if who == self.entry.sender => self.edit(envelope, body, at),
+            Act::Edit { envelope, body, .. } if who == self.entry.sender => {
+                self.edit(envelope, body, done.at)
+            }
             Act::React { key, take_back, .. } => self.react(key, who.unwrap_or(UserId::SYSTEM), take_back),
-            Act::Pin { take_back, .. } => self.pinned = !take_back,
+            Act::Pin { take_back, .. } => {
+                self.pinned = !take_back;
+                self.pinned_seq = done.seq.filter(|_| !take_back);
+            }
             Act::Edit { .. } | Act::Message | Act::Erased | Act::Nothing => {}
         }
     }
@@ -133,14 +174,19 @@ impl Message {
             envelope: Some(envelope),
             body: body.clone(),
         }));
+        self.entry.unknown.clear();
         self.edited_at = Some(at);
     }
 
-    fn delete(&mut self, who: Option<UserId>) {
+    fn delete(&mut self, done: Done) {
         let known = self.deleted.and_then(|deletion| deletion.by);
-        self.deleted = Some(Deletion { by: known.or(who) });
+        self.deleted = Some(Deletion {
+            by: known.or(done.who),
+        });
+        self.deleted_at = self.deleted_at.or(Some(done.at));
         self.entry.content = erased(MessageKind::Message, None);
-        (self.edited_at, self.pinned) = (None, false);
+        self.entry.unknown.clear();
+        (self.edited_at, self.pinned, self.pinned_seq) = (None, false, None);
         self.reactions.clear();
     }
 
@@ -173,17 +219,37 @@ pub struct Messages(BTreeMap<Seq, Message>);
 impl Messages {
     /// Applies an entry, whose seq is above those of the entries before.
     pub fn add(&mut self, entry: &Entry) {
-        match Message::new(entry) {
-            Some(message) => drop(self.0.insert(entry.seq, message)),
-            None => self.apply(entry.act(), entry.sender, entry.sent_at),
+        let Some(message) = Message::new(entry) else {
+            let done = Done {
+                who: entry.sender,
+                at: entry.sent_at,
+                seq: Some(entry.seq),
+            };
+            return self.done(entry.act(), done);
+        };
+        let root = message.thread_root().filter(|root| *root < entry.seq);
+        if let Some(root) = root.and_then(|root| self.0.get_mut(&root)) {
+            root.reply_count = root.reply_count.saturating_add(1);
         }
+        self.0.insert(entry.seq, message);
     }
 
     /// Applies what the person `who` did at the time `at`. Example: what waits in the outbox is shown as if it had been
     /// done already.
     pub fn apply(&mut self, act: Act<'_>, who: Option<UserId>, at: Timestamp) {
+        self.done(act, Done { who, at, seq: None });
+    }
+
+    fn done(&mut self, act: Act<'_>, done: Done) {
         if let Some(message) = act.target().and_then(|target| self.0.get_mut(&target)) {
-            message.apply(act, who, at);
+            message.apply(act, done);
+        }
+    }
+
+    /// Sets how many messages the thread has that begins with this message, if it is here.
+    pub fn set_reply_count(&mut self, root: Seq, count: u32) {
+        if let Some(message) = self.0.get_mut(&root) {
+            message.reply_count = count;
         }
     }
 
@@ -302,6 +368,10 @@ mod tests {
         assert_eq!(message.deleted, Some(Deletion { by: Some(user(1)) }));
         assert_eq!((message.entry.text(), message.entry.act()), (None, Act::Erased));
         assert_eq!((message.edited_at, message.pinned), (None, false));
+        assert_eq!(
+            (message.deleted_at, message.pinned_seq),
+            (Some(Timestamp(5)), None)
+        );
         assert_eq!(message.reactions, []);
     }
 
@@ -334,5 +404,27 @@ mod tests {
         let pinned = |entries| after(entries).get(Seq(1)).unwrap().pinned;
         assert!(pinned(vec![pin(2, false)]));
         assert!(!pinned(vec![pin(2, false), pin(3, true)]));
+        let messages = after(vec![pin(2, false), pin(3, true), pin(4, false)]);
+        assert_eq!(messages.get(Seq(1)).unwrap().pinned_seq, Some(Seq(4)));
+    }
+
+    #[test]
+    fn the_replies_of_a_thread_are_counted_also_those_that_were_deleted() {
+        let reply = |seq| sent(seq, 3, Outgoing::new(CHAT, "and so").in_thread(Seq(1)));
+        let elsewhere = sent(4, 3, Outgoing::new(CHAT, "x").in_thread(Seq(99)));
+        let deletion = sent(5, 3, Outgoing::delete(CHAT, Seq(2)));
+        let messages = after(vec![reply(2), reply(3), elsewhere, deletion]);
+        let count = |seq| messages.get(Seq(seq)).unwrap().reply_count;
+        assert_eq!((count(1), count(2)), (2, 0));
+    }
+
+    #[test]
+    fn what_has_vanished_is_no_message_and_takes_what_was_done_to_it_along() {
+        let gone = Entry {
+            content: crate::model::vanished(MessageKind::Message, None),
+            ..entry(CHAT, 4)
+        };
+        let messages = after(vec![gone, sent(5, 3, Outgoing::pin(CHAT, Seq(4), false))]);
+        assert_eq!(messages, after(vec![]));
     }
 }

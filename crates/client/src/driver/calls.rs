@@ -66,7 +66,7 @@ fn failed(call: Call) -> Input {
             result: Err(error),
         },
         Call::Refresh { .. } => Input::Refreshed(Err(error)),
-        Call::ReloadOutbox => Input::Tick,
+        Call::ReloadOutbox | Call::Expire => Input::Tick,
     }
 }
 
@@ -116,8 +116,8 @@ async fn ask(api: Api, call: Call) -> Input {
             let tokens = result.and_then(|response| response.tokens.ok_or_else(|| malformed("no tokens")));
             Input::Refreshed(tokens)
         }
-        // The driver answers this one itself, from the store.
-        Call::ReloadOutbox => Input::Tick,
+        // The driver answers these itself, from the store.
+        Call::ReloadOutbox | Call::Expire => Input::Tick,
     }
 }
 

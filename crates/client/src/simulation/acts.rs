@@ -34,10 +34,14 @@ impl Deed {
 }
 
 impl Log {
-    /// Returns the message that this number chooses, or `None` if there are no messages.
+    /// Returns the message that this number chooses, or `None` if there are no messages. Those that disappear are left
+    /// out, because it would depend on the moment whether something may be done to them.
     fn choose(&self, number: usize) -> Option<Message> {
         let messages: Messages = self.entries.iter().collect();
-        let mut messages: Vec<Message> = messages.into_values().collect();
+        let stay = messages
+            .into_values()
+            .filter(|message| message.expires_at.is_none());
+        let mut messages: Vec<Message> = stay.collect();
         (!messages.is_empty()).then(|| messages.swap_remove(number % messages.len()))
     }
 
@@ -129,6 +133,7 @@ impl World {
                 .cloned()
                 .collect();
             assert!(owed.len() as u64 >= log.entries.len() as u64 - log.base);
+            let owed = self.without_gone(owed);
             assert_eq!(comparable(stored), comparable(owed.clone()));
             let shown = self.store.messages(*chat, None, usize::MAX).unwrap();
             let text = |message: &Message| Some((message.entry.seq, message.entry.text()?.into_owned()));

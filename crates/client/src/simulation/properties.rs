@@ -45,6 +45,16 @@ enum Act {
     },
     ReadHistory(usize),
     StoreHistory,
+    OtherWritesBriefly {
+        chat: usize,
+        after_s: u32,
+        lost: bool,
+    },
+    Hide {
+        chat: usize,
+        target: usize,
+        lost: bool,
+    },
 }
 
 fn act() -> impl Strategy<Value = Act> {
@@ -71,7 +81,7 @@ fn deed() -> impl Strategy<Value = Deed> {
     ]
 }
 
-/// Returns an event as [`act`] does, or one in which something is done to an earlier message.
+/// Returns an event as [`act`] does, or one in which something is done to an earlier message, or a message is to vanish.
 fn act_or_deed() -> impl Strategy<Value = Act> {
     prop_oneof![
         8 => act(),
@@ -81,6 +91,10 @@ fn act_or_deed() -> impl Strategy<Value = Act> {
             .prop_map(|(chat, deed, target)| Act::DeviceActs { chat, deed, target }),
         1 => (0usize..3).prop_map(Act::ReadHistory),
         1 => Just(Act::StoreHistory),
+        2 => (0usize..3, 1u32..40, any::<bool>())
+            .prop_map(|(chat, after_s, lost)| Act::OtherWritesBriefly { chat, after_s, lost }),
+        1 => (0usize..3, any::<usize>(), any::<bool>())
+            .prop_map(|(chat, target, lost)| Act::Hide { chat, target, lost }),
     ]
 }
 
@@ -108,6 +122,10 @@ fn play(world: &mut World, acts: &[Act]) {
             Act::DeviceActs { chat, deed, target } => world.device_acts(world.chat(chat), deed, target),
             Act::ReadHistory(chat) => world.read_history(world.chat(chat)),
             Act::StoreHistory => world.store_history(),
+            Act::OtherWritesBriefly { chat, after_s, lost } => {
+                world.other_writes_briefly(world.chat(chat), after_s, lost);
+            }
+            Act::Hide { chat, target, lost } => world.hide(world.chat(chat), target, lost),
         }
     }
 }

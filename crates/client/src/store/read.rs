@@ -7,10 +7,11 @@ use tern_proto::v1::MessageKind;
 use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
-use tern_client_core::engine::{ChatRow, Stored};
+use tern_client_core::engine::{ChatRow, Stored, StoredChat};
 use tern_client_core::model::{Chat, Credentials, Entry, Mark, Outgoing, QueuedMessage, SendState, To};
 
 use super::Store;
+use super::contents::ENTRIES;
 use super::rows::{self, CHAT_COLUMNS, ENTRY_COLUMNS, OUTBOX_COLUMNS};
 use crate::error::ClientError;
 
@@ -44,9 +45,10 @@ impl Store {
                 // There are no entries to count. Their number up to the cursor stands for a listing at the cursor.
                 row.listed_unread = row.chat.unread;
                 row.listed_head = row.listed_head.max(row.cursor.unwrap_or_default());
+                row.listed_mentions = row.chat.unread_mention_count;
+                row.listed_first_mention = row.chat.first_unread_mention_seq.unwrap_or_default();
             }
-            let unread = self.unread(&row)?;
-            chats.push((row, unread));
+            chats.push(self.with_unread(row)?);
         }
         Ok(Stored {
             epoch: self.meta_id("epoch")?,
@@ -54,12 +56,20 @@ impl Store {
             chats,
             outbox: self.outbox()?,
             receipts: self.all_receipts()?,
+            next_expiry: self.next_expiry()?,
         })
     }
 
-    /// Returns all chats, the most recently active first.
+    /// Returns all chats, the most recently active first. The person's own log is no chat.
     pub fn chats(&self) -> Result<Vec<Chat>> {
-        Ok(self.chat_rows()?.into_iter().map(|row| row.chat).collect())
+        let own_log = self.me()?.map(ChatId::own);
+        let chats = self.chat_rows()?.into_iter().map(|row| row.chat);
+        Ok(chats.filter(|chat| Some(chat.id) != own_log).collect())
+    }
+
+    /// Returns the device's person, or `None` if the store has never had a device.
+    pub(super) fn me(&self) -> Result<Option<UserId>> {
+        Ok(self.meta_id("user")?.map(UserId))
     }
 
     /// Returns one chat, or `None` if it is not known.
@@ -74,7 +84,7 @@ impl Store {
     /// seq.
     pub fn history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
         let sql = format!(
-            "SELECT {ENTRY_COLUMNS} FROM entries WHERE chat = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3"
+            "SELECT {ENTRY_COLUMNS} FROM {ENTRIES} WHERE chat = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3"
         );
         let before = before.map_or(i64::MAX, Seq::to_i64);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -127,16 +137,23 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Returns the seqs of the stored entries that are unread and that the server did not count when it listed the
-    /// chat. They are above the read mark and above the head of that time, up to the cursor.
-    fn unread(&self, row: &ChatRow) -> Result<Vec<Seq>> {
-        let sql =
-            "SELECT seq FROM entries WHERE chat = ?1 AND seq > ?2 AND seq <= ?3 AND counts ORDER BY seq";
+    /// Returns a chat with the seqs of the stored entries that are unread and that the server did not count when it
+    /// listed the chat. They are above the read mark and above the head of that time, up to the cursor.
+    fn with_unread(&self, row: ChatRow) -> Result<StoredChat> {
+        let sql = "SELECT seq, mention FROM entries WHERE chat = ?1 AND seq > ?2 AND seq <= ?3 AND counts \
+             ORDER BY seq";
         let from = row.chat.read.max(row.listed_head).to_i64();
         let to = row.cursor.unwrap_or_default().to_i64();
         let mut statement = self.connection.prepare_cached(sql)?;
-        let rows = statement.query_map(params![row.chat.id.as_bytes(), from, to], |row| rows::seq(row, 0))?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let of = params![row.chat.id.as_bytes(), from, to];
+        let found = statement.query_map(of, |row| Ok((rows::seq(row, 0)?, row.get::<_, bool>(1)?)))?;
+        let found = found.collect::<rusqlite::Result<Vec<_>>>()?;
+        let mentions = found.iter().filter(|(_, mention)| *mention);
+        Ok(StoredChat {
+            mentions: mentions.map(|(seq, _)| *seq).collect(),
+            unread: found.iter().map(|(seq, _)| *seq).collect(),
+            row,
+        })
     }
 
     fn all_receipts(&self) -> Result<Vec<(ChatId, UserId, Mark)>> {
@@ -188,7 +205,7 @@ pub(super) fn outbox(db: &Connection) -> Result<Vec<QueuedMessage>> {
 /// be sent again. What the device did to earlier messages is not among them.
 pub(super) fn own_recent(db: &Connection, since: Timestamp, limit: i64) -> Result<Vec<QueuedMessage>> {
     let mut statement = db.prepare(&format!(
-        "SELECT {ENTRY_COLUMNS} FROM entries WHERE device = (SELECT value FROM meta WHERE key = 'device') \
+        "SELECT {ENTRY_COLUMNS} FROM {ENTRIES} WHERE device = (SELECT value FROM meta WHERE key = 'device') \
          AND request NOT NULL AND sent_at >= ?1 AND kind = ?3 ORDER BY sent_at DESC, seq DESC LIMIT ?2"
     ))?;
     let kind = i32::from(MessageKind::Message);

@@ -1,6 +1,7 @@
--- Each device has a file of its own. An id is stored as its 16 bytes, a time as milliseconds since the Unix epoch.
+-- The tables of a device besides its entries, which entries.sql has. Each device has a file of its own. An id is stored as its 16 bytes, a time as milliseconds since the Unix epoch.
 
--- The device's identity and tokens, the server's store epoch, and a mark that all chats were listed once.
+-- The device's identity and tokens, the server's store epoch, and a mark that all chats were listed once. Other marks are
+-- named where they are set.
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value BLOB NOT NULL
@@ -24,33 +25,24 @@ CREATE TABLE chats (
     confirmed_read INTEGER NOT NULL,
     listed_head INTEGER NOT NULL,
     listed_unread INTEGER NOT NULL,
-    own INTEGER NOT NULL
+    own INTEGER NOT NULL,
+    description TEXT NOT NULL DEFAULT '',
+    -- An encoded tern.v1.GroupPolicy.
+    policy BLOB NOT NULL DEFAULT x'',
+    frozen INTEGER NOT NULL DEFAULT 0,
+    -- An encoded tern.v1.Retention.
+    retention BLOB NOT NULL DEFAULT x'',
+    -- An encoded tern.v1.ChatSettings.
+    settings BLOB NOT NULL DEFAULT x'',
+    -- The seq in the person's own log of the entry that has the settings.
+    settings_seq INTEGER NOT NULL DEFAULT 0,
+    join_requests INTEGER NOT NULL DEFAULT 0,
+    history_from INTEGER NOT NULL DEFAULT 0,
+    mentions INTEGER NOT NULL DEFAULT 0,
+    first_mention INTEGER NOT NULL DEFAULT 0,
+    listed_mentions INTEGER NOT NULL DEFAULT 0,
+    listed_first_mention INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-
-CREATE TABLE entries (
-    chat BLOB NOT NULL,
-    seq INTEGER NOT NULL,
-    sent_at INTEGER NOT NULL,
-    sender BLOB,
-    device BLOB,
-    request BLOB,
-    ordinal INTEGER NOT NULL,
-    -- 1 if the entry counts as unread for somebody who has not read it.
-    counts INTEGER NOT NULL,
-    -- An encoded tern.v1.EntryContent. The content of a deleted message, of its edits and of the reactions to it is an
-    -- Erased.
-    content BLOB NOT NULL,
-    -- The number of the tern.v1.MessageKind that the entry is, or was before its content was erased. 0 means that it is
-    -- no message, or of a kind that this version does not know.
-    kind INTEGER NOT NULL DEFAULT 0,
-    -- The seq of the message that the entry edits, deletes, reacts to or pins.
-    target INTEGER,
-    -- The id of the message's text in the index of the search, if it has one there.
-    text INTEGER,
-    UNIQUE (chat, seq)
-);
-
-CREATE INDEX entries_about ON entries (chat, target) WHERE target NOT NULL;
 
 -- Own messages in the order of writing. A row is deleted when this device has the message's entry.
 CREATE TABLE outbox (
@@ -68,7 +60,9 @@ CREATE TABLE outbox (
     seq INTEGER,
     sent_at INTEGER,
     code INTEGER,
-    reason TEXT
+    reason TEXT,
+    -- The time from which on the person may send a refused message again, if the server named one.
+    retry_at INTEGER
 );
 
 CREATE TABLE receipts (

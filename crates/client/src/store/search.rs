@@ -13,8 +13,9 @@ use tern_types::{ChatId, Seq, Timestamp};
 
 use tern_client_core::model::{Act, Entry, Message, Messages};
 
-use super::Store;
+use super::contents::ENTRIES;
 use super::rows::{self, ENTRY_COLUMNS};
+use super::{Store, anew};
 use crate::error::ClientError;
 use crate::search_text::SearchText;
 
@@ -24,6 +25,13 @@ const SCHEMA: &str = include_str!("search.sql");
 const DROP: &str = "DROP TABLE search; DROP TABLE texts; UPDATE entries SET text = NULL WHERE text NOT NULL;";
 /// The key of the rowid up to which entries may not be in the index yet. It is missing if all are.
 const UNINDEXED: &str = "search_unindexed";
+/// The key of the mark that the index may have traces of erased texts.
+const TRACES: &str = "search_traces";
+/// The largest index that is written anew after each commit that erases something, in bytes: that of about 30,000
+/// messages, which takes some 30 ms. The traces in a larger one are removed at the next start.
+pub(super) const SMALL: i64 = 4 * 1024 * 1024;
+/// The tables of FTS5 that have the words of the index, each with its columns.
+const INDEX_TABLES: [(&str, &str); 2] = [("search_data", "id, block"), ("search_idx", "segid, term, pgno")];
 /// The number of messages that one call of [`Store::index_older`] puts into the index: some milliseconds of work, for
 /// which the rest of the client waits.
 const BATCH: usize = 200;
@@ -68,6 +76,10 @@ impl Store {
             (true, true) | (false, false) => {}
         }
         self.search = if wanted { search.clone() } else { SearchText::Off };
+        if wanted && self.meta(TRACES)?.is_some() {
+            self.remove_traces(i64::MAX);
+            self.empty_journal();
+        }
         Ok(())
     }
 
@@ -86,6 +98,7 @@ impl Store {
         let transaction = self.connection.transaction()?;
         transaction.execute_batch(DROP)?;
         forget_unindexed(&transaction)?;
+        forget_traces(&transaction)?;
         transaction.commit()?;
         self.empty_journal();
         Ok(())
@@ -218,12 +231,52 @@ fn forget_unindexed(db: &Connection) -> Result {
     Ok(())
 }
 
+/// Notes that erased texts may leave traces in the index.
+pub(super) fn note_traces(db: &Connection, search: &SearchText) -> Result {
+    if search.is_on() {
+        let note = "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, x'01')";
+        db.execute(note, [TRACES])?;
+    }
+    Ok(())
+}
+
+/// Notes that the index has no traces of erased texts, or that there is no index.
+fn forget_traces(db: &Connection) -> Result {
+    db.execute("DELETE FROM meta WHERE key = ?1", [TRACES])?;
+    Ok(())
+}
+
+/// Removes the traces of erased texts from the index if there may be some and it has at most so many bytes. FTS5 takes
+/// words out of its tables, but the rows of these tables leave traces, so the tables are written anew. It is done after
+/// the commit, in which FTS5 writes them.
+pub(super) fn remove_traces(connection: &mut Connection, at_most: i64) -> Result {
+    let marked = "SELECT 1 FROM meta WHERE key = ?1";
+    if !connection.prepare_cached(marked)?.exists([TRACES])? {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    let size = "SELECT coalesce(sum(length(block)), 0) FROM search_data";
+    let size: i64 = transaction.query_row(size, [], |row| row.get(0))?;
+    if size > at_most {
+        return Ok(());
+    }
+    for (table, columns) in INDEX_TABLES {
+        anew::write(&transaction, table, columns)?;
+    }
+    forget_traces(&transaction)?;
+    Ok(transaction.commit()?)
+}
+
 /// Brings the index up to date after an entry was stored.
 pub(super) fn stored(db: &Connection, search: &SearchText, entry: &Entry) -> Result {
     match entry.act() {
         Act::Message | Act::Erased => index(db, search, entry.chat, entry.seq),
         Act::Edit { target, .. } | Act::Delete { target } => index(db, search, entry.chat, target),
-        Act::React { .. } | Act::Pin { .. } | Act::Nothing => Ok(()),
+        Act::React { .. } | Act::Pin { .. } | Act::Nothing => match (entry.kind(), entry.target()) {
+            // It was an edit.
+            (Some(MessageKind::Edit), Some(target)) => index(db, search, entry.chat, target),
+            _ => Ok(()),
+        },
     }
 }
 
@@ -237,8 +290,8 @@ pub(super) fn clear(db: &Connection, search: &SearchText) -> Result {
     forget_unindexed(db)
 }
 
-/// Indexes a message as it is now. If it was deleted, or is not stored, it is taken out of the index.
-fn index(db: &Connection, search: &SearchText, chat: ChatId, seq: Seq) -> Result {
+/// Indexes a message as it is now. If it is gone, or is not stored, it is taken out of the index.
+pub(super) fn index(db: &Connection, search: &SearchText, chat: ChatId, seq: Seq) -> Result {
     if !search.is_on() {
         return Ok(());
     }
@@ -255,8 +308,9 @@ fn index(db: &Connection, search: &SearchText, chat: ChatId, seq: Seq) -> Result
         }
         let take_out = "INSERT INTO search (search, rowid, text) VALUES ('delete', ?1, ?2)";
         db.prepare_cached(take_out)?.execute(params![id, indexed])?;
-        db.prepare_cached("DELETE FROM texts WHERE id = ?1")?
-            .execute([id])?;
+        let overwrite = "UPDATE texts SET text = ?1 WHERE id = ?2";
+        db.prepare_cached(overwrite)?
+            .execute(params![" ".repeat(indexed.len()), id])?;
     }
     let id = text.map(|text| put_in(db, &entry, &text)).transpose()?;
     if id != known {
@@ -282,7 +336,7 @@ fn put_in(db: &Connection, entry: &Entry, text: &str) -> Result<i64> {
 /// `None` if it is not stored. The content of a deleted one is an Erased.
 fn as_it_is(db: &Connection, chat: ChatId, seq: Seq) -> Result<Option<(Entry, Option<i64>)>> {
     let message =
-        format!("SELECT {ENTRY_COLUMNS}, text FROM entries WHERE chat = ?1 AND seq = ?2 AND kind = ?3");
+        format!("SELECT {ENTRY_COLUMNS}, text FROM {ENTRIES} WHERE chat = ?1 AND seq = ?2 AND kind = ?3");
     let mut message = db.prepare_cached(&message)?;
     let of = params![chat.as_bytes(), seq.to_i64(), i32::from(MessageKind::Message)];
     let message = message.query_row(of, |row| {
@@ -295,7 +349,8 @@ fn as_it_is(db: &Connection, chat: ChatId, seq: Seq) -> Result<Option<(Entry, Op
         return Ok(None);
     };
     // They are sorted here, because for an ORDER BY SQLite would read the whole chat in the order of its seqs.
-    let edits = format!("SELECT {ENTRY_COLUMNS} FROM entries WHERE chat = ?1 AND target = ?2 AND kind = ?3");
+    let edits =
+        format!("SELECT {ENTRY_COLUMNS} FROM {ENTRIES} WHERE chat = ?1 AND target = ?2 AND kind = ?3");
     let mut edits = db.prepare_cached(&edits)?;
     let of = params![chat.as_bytes(), seq.to_i64(), i32::from(MessageKind::Edit)];
     let edits = edits.query_map(of, rows::entry)?;

@@ -2,7 +2,8 @@
 
 -- The text by which each message is found, as it is now, with blanks around each character that is a token of its own.
 -- It is kept because a text is only taken out of the index as a whole if it is named as it was put in. The message's
--- entry has the id, because a unique index over chat and seq would double what each commit writes.
+-- entry has the id, because a unique index over chat and seq would double what each commit writes. A text that is not in
+-- the index any more is overwritten with blanks, and its row stays, for the same reason as in the table contents.
 CREATE TABLE texts (
     -- Rises in the order of indexing, because FTS5 writes a part of its index whenever the numbers fall.
     id INTEGER PRIMARY KEY,

@@ -1,15 +1,19 @@
 //! Tests of the store: it keeps its content over a restart, and empties the outbox and the history when it has to.
 
+mod chosen;
+mod gone;
 mod messages;
 mod search;
+mod traces;
+mod versions;
 
 use std::time::Duration;
 
-use tern_proto::v1::{ChatKind, Role};
+use tern_proto::v1::{self, ChatKind, Role};
 use tern_types::{ChatId, Seq, UserId};
 use uuid::Uuid;
 
-use tern_client_core::engine::{Change, ChatRow, Engine, Input, Stored};
+use tern_client_core::engine::{Change, ChatRow, Engine, Input, Stored, StoredChat};
 use tern_client_core::model::{Chat, Entry, FailureCode, Mark, Outgoing, QueuedMessage, SendState, To};
 use tern_client_core::testing::{NOW, credentials, entry, settings, user};
 
@@ -49,7 +53,6 @@ fn own(queued: &QueuedMessage, seq: u64) -> Entry {
 
 fn row(peer: Option<UserId>) -> ChatRow {
     let chat = Chat {
-        id: CHAT,
         kind: ChatKind::Direct,
         title: "'; drop table chats; --".into(),
         peer,
@@ -59,7 +62,26 @@ fn row(peer: Option<UserId>) -> ChatRow {
         active_at: NOW,
         read: Seq(4),
         unread: 5,
-        left: false,
+        description: "'; drop table chats; --".into(),
+        policy: v1::GroupPolicy {
+            slow_mode_s: 30,
+            ..Default::default()
+        },
+        frozen: true,
+        retention: v1::Retention {
+            disappear_after_s: 60,
+            ..Default::default()
+        },
+        settings: v1::ChatSettings {
+            archived: true,
+            draft: "half a sen".into(),
+            ..Default::default()
+        },
+        join_request_count: 7,
+        history_from_seq: Seq(2),
+        unread_mention_count: 4,
+        first_unread_mention_seq: Some(Seq(5)),
+        ..Chat::unknown(CHAT)
     };
     ChatRow {
         chat,
@@ -69,6 +91,9 @@ fn row(peer: Option<UserId>) -> ChatRow {
         listed_head: Seq(5),
         listed_unread: 2,
         own: Seq(1),
+        listed_mentions: 3,
+        listed_first_mention: Seq(5),
+        settings_seq: Seq(8),
     }
 }
 
@@ -105,7 +130,12 @@ fn a_file_is_the_same_after_a_restart_and_belongs_to_one() {
     let stored = store.load().unwrap();
     assert_eq!(store.credentials().unwrap(), Some(credentials()));
     assert_eq!((stored.epoch, stored.listed), (Some(epoch), true));
-    assert_eq!(stored.chats, [(row(None), vec![Seq(8)])]);
+    let chat = StoredChat {
+        row: row(None),
+        unread: vec![Seq(8)],
+        mentions: vec![],
+    };
+    assert_eq!(stored.chats, [chat]);
     assert_eq!(store.chat(CHAT).unwrap(), Some(row(None).chat));
     assert_eq!(store.chat(ChatId(Uuid::from_u128(2))).unwrap(), None);
     assert_eq!(stored.outbox, [message]);
@@ -170,17 +200,23 @@ fn a_refused_message_stays_until_it_is_discarded() {
         1,
         "one that waits is not discarded"
     );
-    let (code, text) = (FailureCode::NotAMember, "gone".to_owned());
+    let (code, text) = (FailureCode::SlowMode, "gone".to_owned());
+    let retry_at = Some(NOW + Duration::from_secs(30));
     store
         .commit(&[Change::Failed {
             request,
             code,
             message: text.clone(),
+            retry_at,
         }])
         .unwrap();
     assert_eq!(
         store.outbox().unwrap()[0].state,
-        SendState::Failed { code, message: text }
+        SendState::Failed {
+            code,
+            message: text,
+            retry_at,
+        }
     );
     store.commit(&[Change::Unqueue(request)]).unwrap();
     assert_eq!(store.outbox().unwrap(), []);
@@ -196,6 +232,7 @@ fn a_message_with_the_request_id_of_a_refused_one_is_kept_in_its_place_until_its
         request: refused.message.request,
         code: FailureCode::NotAMember,
         message: "no".into(),
+        retry_at: None,
     };
     store
         .commit(&[
@@ -300,11 +337,13 @@ fn without_history_what_was_unread_at_the_last_stop_is_unread_after_the_next_sta
     let mut store = Store::open(&StoreLocation::Memory, false).unwrap();
     store.put_credentials(&credentials()).unwrap();
     store.commit(&[Change::Chat(row(None))]).unwrap();
-    let (stored, unread) = store.load().unwrap().chats.remove(0);
-    assert_eq!((stored.listed_head, stored.listed_unread), (Seq(9), 5));
-    assert_eq!(unread, []);
+    let stored = store.load().unwrap().chats.remove(0);
+    let row = &stored.row;
+    assert_eq!((row.listed_head, row.listed_unread), (Seq(9), 5));
+    assert_eq!((row.listed_mentions, row.listed_first_mention), (4, Seq(5)));
+    assert_eq!((stored.unread.len(), stored.mentions.len()), (0, 0));
     let stored = Stored {
-        chats: vec![(stored, unread)],
+        chats: vec![stored],
         listed: true,
         ..Stored::default()
     };
@@ -320,4 +359,38 @@ fn names_are_remembered() {
     store.put_names(&[(user(2), "Bob".into())]).unwrap();
     store.put_names(&[(user(2), "Robert".into())]).unwrap();
     assert_eq!(store.names().unwrap(), [(user(2), "Robert".to_owned())].into());
+}
+
+/// The person's own log is stored like a chat, and is none to show.
+#[test]
+fn the_own_log_is_no_chat() {
+    let mut store = memory();
+    let own = ChatRow {
+        chat: Chat::unknown(ChatId::own(user(1))),
+        ..row(None)
+    };
+    store
+        .commit(&[Change::Chat(row(None)), Change::Chat(own)])
+        .unwrap();
+    let chats: Vec<ChatId> = store.chats().unwrap().into_iter().map(|chat| chat.id).collect();
+    assert_eq!(chats, [CHAT]);
+    assert_eq!(store.load().unwrap().chats.len(), 2, "the engine has its cursor");
+}
+
+#[test]
+fn unread_mentions_are_known_after_a_restart() {
+    let mut store = memory();
+    let mentioning = |seq| {
+        let mut message = Outgoing::new(CHAT, "hello");
+        message.envelope.mentioned_user_ids = vec![user(1).to_string()];
+        messages::sent(seq, 2, message)
+    };
+    let entries = [mentioning(6), entry(CHAT, 7), mentioning(8), mentioning(9)];
+    messages::put(&mut store, entries);
+    messages::put(&mut store, [messages::deletion(10, 8)]);
+    store.commit(&[Change::Chat(row(None))]).unwrap();
+    let chat = store.load().unwrap().chats.remove(0);
+    let seqs = |seqs: Vec<Seq>| seqs.iter().map(|seq| seq.0).collect::<Vec<_>>();
+    assert_eq!(seqs(chat.unread), [6, 7, 8, 9]);
+    assert_eq!(seqs(chat.mentions), [6, 9], "one was deleted");
 }

@@ -8,7 +8,7 @@ use tern_client_core::engine::{Change, ChatRow};
 use tern_client_core::model::{Credentials, Entry, FailureCode, QueuedMessage, SendState, StoreEpoch};
 
 use super::rows::{self, FAILED, QUEUED, SENT};
-use super::{Store, erase, search};
+use super::{Store, entries, erase, search};
 use crate::error::ClientError;
 use crate::search_text::SearchText;
 
@@ -18,19 +18,23 @@ const MAX_RECENT: i64 = 1000;
 
 type Result<T = (), E = ClientError> = std::result::Result<T, E>;
 
-/// Carries out one change. `keep_history` says whether entries are stored, and `search_text` by which texts messages
-/// are found.
-pub(super) fn change(
-    db: &Connection,
-    change: &Change,
-    keep_history: bool,
-    search_text: &SearchText,
-) -> Result {
+/// The circumstances in which changes are carried out.
+pub(super) struct Manner<'a> {
+    /// True if entries are stored.
+    pub(super) keep_history: bool,
+    /// The texts by which messages are found.
+    pub(super) search: &'a SearchText,
+    /// The device's person. `None`: the store does not know them yet.
+    pub(super) me: Option<UserId>,
+}
+
+/// Carries out one change.
+pub(super) fn change(db: &Connection, change: &Change, manner: &Manner<'_>) -> Result {
     match change {
-        Change::Entry(entry) if keep_history => {
+        Change::Entry(entry) if manner.keep_history => {
             dequeue(db, entry)?;
-            put_entry(db, entry)?;
-            search::stored(db, search_text, entry)
+            entries::put(db, entry, manner.me)?;
+            search::stored(db, manner.search, entry)
         }
         // An earlier start may have kept history.
         Change::Entry(entry) => {
@@ -56,7 +60,8 @@ pub(super) fn change(
             request,
             code,
             message,
-        } => fail(db, *request, *code, message),
+            retry_at,
+        } => fail(db, *request, *code, message, *retry_at),
         Change::Unqueue(request) => discard(db, *request),
         Change::Receipt { chat, user, mark } => run(
             db,
@@ -73,12 +78,16 @@ pub(super) fn change(
             "DELETE FROM receipts WHERE chat = ?1 AND user = ?2",
             params![chat.as_bytes(), user.as_bytes()],
         ),
+        Change::Hide { chat, seqs } => seqs.iter().try_for_each(|seq| {
+            erase::hide(db, *chat, *seq)?;
+            search::index(db, manner.search, *chat, *seq)
+        }),
         Change::Credentials(credentials) => put_credentials(db, credentials),
         Change::Epoch(epoch) => put_meta(db, "epoch", epoch.as_bytes()),
         Change::Listed => put_meta(db, "listed", &[1]),
         Change::Reset { epoch, since } => {
             reset(db, *epoch, *since)?;
-            search::clear(db, search_text)
+            search::clear(db, manner.search)
         }
     }
 }
@@ -139,42 +148,14 @@ fn dequeue(db: &Connection, entry: &Entry) -> Result {
     )
 }
 
-/// Stores an entry. The server's version of an entry, which has an ordinal, replaces the one that was made from a send's
-/// result. If the entry deletes a message, that message's content is erased.
-fn put_entry(db: &Connection, entry: &Entry) -> Result {
-    let replacement = erase::replacement(db, entry)?;
-    let content = replacement.as_ref().unwrap_or(&entry.content);
-    run(
-        db,
-        "INSERT INTO entries \
-         (chat, seq, sent_at, sender, device, request, ordinal, counts, content, kind, target) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
-         ON CONFLICT (chat, seq) DO UPDATE SET ordinal = excluded.ordinal, content = excluded.content \
-         WHERE excluded.ordinal > 0",
-        params![
-            entry.chat.as_bytes(),
-            entry.seq.to_i64(),
-            entry.sent_at.0,
-            entry.sender.map(|id| *id.as_bytes()),
-            entry.device.map(|id| *id.as_bytes()),
-            entry.request.map(|id| *id.as_bytes()),
-            i64::try_from(entry.ordinal).unwrap_or(i64::MAX),
-            entry.counts_as_unread(),
-            content.encode_to_vec(),
-            rows::kind(entry),
-            entry.target().map(Seq::to_i64),
-        ],
-    )?;
-    erase::applied(db, entry)
-}
-
 fn put_chat(db: &Connection, row: &ChatRow) -> Result {
     let chat = &row.chat;
     run(
         db,
         &format!(
             "INSERT OR REPLACE INTO chats ({}) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, \
+             ?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)",
             rows::CHAT_COLUMNS
         ),
         params![
@@ -195,17 +176,36 @@ fn put_chat(db: &Connection, row: &ChatRow) -> Result {
             row.listed_head.to_i64(),
             row.listed_unread,
             row.own.to_i64(),
+            chat.description,
+            chat.policy.encode_to_vec(),
+            chat.frozen,
+            chat.retention.encode_to_vec(),
+            chat.settings.encode_to_vec(),
+            row.settings_seq.to_i64(),
+            chat.join_request_count,
+            chat.history_from_seq.to_i64(),
+            chat.unread_mention_count,
+            chat.first_unread_mention_seq.unwrap_or_default().to_i64(),
+            row.listed_mentions,
+            row.listed_first_mention.to_i64(),
         ],
     )
 }
 
 /// Notes that a message was refused for good. What was to be done to a message that was deleted is not kept.
-fn fail(db: &Connection, request: RequestId, code: FailureCode, message: &str) -> Result {
-    let failed = "UPDATE outbox SET state = ?1, code = ?2, reason = ?3 WHERE request = ?4";
+fn fail(
+    db: &Connection,
+    request: RequestId,
+    code: FailureCode,
+    message: &str,
+    retry_at: Option<Timestamp>,
+) -> Result {
+    let failed = "UPDATE outbox SET state = ?1, code = ?2, reason = ?3, retry_at = ?4 WHERE request = ?5";
+    let retry_at = retry_at.map(|at| at.0);
     run(
         db,
         failed,
-        params![FAILED, i32::from(code), message, request.as_bytes()],
+        params![FAILED, i32::from(code), message, retry_at, request.as_bytes()],
     )?;
     erase::refused(db, request)
 }
@@ -223,14 +223,24 @@ fn put_queued(db: &Connection, queued: &QueuedMessage) -> Result {
         tern_client_core::model::To::Peer(peer) => Some(*peer.as_bytes()),
         tern_client_core::model::To::Chat(_) => None,
     };
-    let (state, code, reason) = match &queued.state {
-        SendState::Failed { code, message } => (FAILED, Some(i32::from(*code)), Some(message)),
-        _ => (QUEUED, None, None),
+    let (state, code, reason, retry_at) = match &queued.state {
+        SendState::Failed {
+            code,
+            message,
+            retry_at,
+        } => (
+            FAILED,
+            Some(i32::from(*code)),
+            Some(message),
+            retry_at.map(|at| at.0),
+        ),
+        _ => (QUEUED, None, None, None),
     };
     run(
         db,
-        "INSERT OR IGNORE INTO outbox (request, chat, peer, envelope, body, created_at, state, code, reason) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT OR IGNORE INTO outbox \
+         (request, chat, peer, envelope, body, created_at, state, code, reason, retry_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         params![
             message.request.as_bytes(),
             queued.chat.as_bytes(),
@@ -241,6 +251,7 @@ fn put_queued(db: &Connection, queued: &QueuedMessage) -> Result {
             state,
             code,
             reason,
+            retry_at,
         ],
     )
 }
@@ -251,7 +262,9 @@ fn put_queued(db: &Connection, queued: &QueuedMessage) -> Result {
 fn reset(db: &Connection, epoch: StoreEpoch, since: Timestamp) -> Result {
     let waiting = super::read::outbox(db)?;
     let recent = super::read::own_recent(db, since, MAX_RECENT)?;
-    for table in ["outbox", "entries", "chats", "receipts"] {
+    for table in [
+        "outbox", "entries", "contents", "hidden", "lost", "chats", "receipts",
+    ] {
         db.execute(&format!("DELETE FROM {table}"), [])?;
     }
     for queued in recent.into_iter().chain(waiting) {
@@ -271,6 +284,7 @@ fn without_target(queued: QueuedMessage) -> QueuedMessage {
     let state = SendState::Failed {
         code: FailureCode::TargetNotFound,
         message: "the server's store was replaced".to_owned(),
+        retry_at: None,
     };
     QueuedMessage { state, ..queued }
 }

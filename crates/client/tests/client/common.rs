@@ -313,6 +313,27 @@ macro_rules! chats {
                 Ok(Response::new(self.state().messages(request.get_ref())))
             }
 
+            async fn set_chat_settings(
+                &self,
+                request: Request<v1::SetChatSettingsRequest>,
+            ) -> Result<Response<v1::SetChatSettingsResponse>, Status> {
+                let settings = v1::ChatSettings {
+                    archived: request.get_ref().archived.unwrap_or_default(),
+                    ..Default::default()
+                };
+                Ok(Response::new(v1::SetChatSettingsResponse {
+                    settings: Some(settings),
+                    own_seq: 1,
+                }))
+            }
+
+            async fn hide_messages(
+                &self,
+                _: Request<v1::HideMessagesRequest>,
+            ) -> Result<Response<v1::HideMessagesResponse>, Status> {
+                Ok(Response::new(v1::HideMessagesResponse { own_seq: 2 }))
+            }
+
             $(
                 async fn $method(&self, _: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
                     Err(ApiError::new(ErrorReason::ChatNotFound, "not here").into())
@@ -341,4 +362,5 @@ chats! {
     get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
     get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;
     mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;
+    set_retention(SetRetentionRequest) -> SetRetentionResponse;
 }

@@ -7,7 +7,9 @@ mod common;
 use std::time::Duration;
 
 use common::{CHAT, World, config};
-use tern_client::{Client, ClientError, Entry, Event, EventStream, SendState, StopReason};
+use tern_client::{
+    ChatSettingsChange, Client, ClientError, Entry, Event, EventStream, SendState, StopReason,
+};
 use tern_proto::v1::{self, ErrorReason};
 use tern_types::Seq;
 
@@ -239,4 +241,30 @@ async fn a_jump_back_in_the_log_leaves_no_hole_in_what_is_stored() {
     assert_eq!(seqs(more), (151..=300).collect::<Vec<_>>());
     let stored = client.history(CHAT, None, 1000).await.unwrap();
     assert_eq!(seqs(stored), (151..=300).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn settings_and_hidden_messages_are_on_this_device_when_the_call_returns() {
+    let world = World::new();
+    let gateway = world.gateway();
+    let (client, mut events) = Client::start(config(&[&gateway])).await.unwrap();
+    client.send(CHAT, "hello").await.unwrap();
+    let entry = |event| matches!(event, Event::Entry(entry) if entry.seq.0 == 1).then_some(());
+    until(&mut events, entry).await;
+
+    let change = ChatSettingsChange {
+        archived: Some(true),
+        ..Default::default()
+    };
+    let settings = client.set_chat_settings(CHAT, change).await.unwrap();
+    let chats = client.chats().await.unwrap();
+    assert!(settings.archived && chats[0].settings.archived);
+    let told = |event| matches!(event, Event::Chat(chat) if chat.settings.archived).then_some(());
+    until(&mut events, told).await;
+
+    client.hide_messages(CHAT, vec![Seq(1)]).await.unwrap();
+    assert_eq!(client.messages(CHAT, None, 10).await.unwrap(), []);
+    let gone =
+        |event| matches!(event, Event::Gone { chat, seqs } if chat == CHAT && seqs == [Seq(1)]).then_some(());
+    until(&mut events, gone).await;
 }

@@ -152,7 +152,7 @@ impl Phone {
                 .iter()
                 .find_map(|(at, state)| match state {
                     SendState::Sent { seq, .. } => Some(Ok((*at, *seq))),
-                    SendState::Failed { code, message } => {
+                    SendState::Failed { code, message, .. } => {
                         Some(Err(format!("{}: {message}", code.as_str_name())))
                     }
                     SendState::Queued => None,
@@ -250,6 +250,7 @@ impl Heard {
             Event::Presence { user, presence } => drop(self.presences.insert(user, (at, presence))),
             Event::Typing { chat, user, typing } => drop(self.typing.insert((chat, user), (at, typing))),
             Event::Watching { .. } | Event::Disconnected { .. } | Event::Skipped { .. } | Event::Reset => {}
+            Event::Gone { .. } | Event::JoinRequested { .. } | Event::AccountChanged { .. } => {}
         }
     }
 }

@@ -259,7 +259,7 @@ impl Screen {
             Event::Send {
                 request,
                 chat,
-                state: SendState::Failed { code, message },
+                state: SendState::Failed { code, message, .. },
             } => {
                 say(&format!(
                     "! not sent: {} (/retry sends it again, /discard forgets it)",

@@ -152,7 +152,12 @@ impl View {
                 self.selected = None;
                 self.found.clear();
             }
+            Event::Gone { chat, seqs } => {
+                let entries = &mut self.room(*chat).entries;
+                seqs.iter().for_each(|seq| drop(entries.remove(seq)));
+            }
             Event::Watching { .. } | Event::Skipped { .. } | Event::Stopped(_) => {}
+            Event::JoinRequested { .. } | Event::AccountChanged { .. } => {}
         }
     }
 

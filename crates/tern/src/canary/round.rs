@@ -84,7 +84,7 @@ impl Round {
                     self.seq = Some(*seq);
                     self.came(Step::Accepted, now);
                 }
-                SendState::Failed { code, message } => {
+                SendState::Failed { code, message, .. } => {
                     self.refused = Some(format!("{}: {message}", code.as_str_name()));
                 }
                 SendState::Queued => {}
@@ -179,6 +179,7 @@ mod tests {
             request: Some(request),
             ordinal: 0,
             content: Default::default(),
+            unknown: Default::default(),
         })
     }
 
@@ -245,6 +246,7 @@ mod tests {
         let state = SendState::Failed {
             code: FailureCode::NotAMember,
             message: "no".into(),
+            retry_at: None,
         };
         let refusal = Event::Send {
             request: REQUEST,

@@ -146,7 +146,10 @@ fn removed_behind_a_gap(caught_up: bool, removal_came: bool) -> (Vec<u64>, usize
     let user_id = user(1).to_string();
     let mut removed = entry(chat(1), 3);
     if removal_came {
-        removed.content.content = Some(Content::MemberRemoved(v1::MemberRemoved { user_id, left: false }));
+        removed.content.content = Some(Content::MemberRemoved(v1::MemberRemoved {
+            user_id,
+            ..Default::default()
+        }));
     }
     feed(&mut engine, Wire::Entry(wire(&removed)));
     if caught_up {

@@ -36,7 +36,11 @@ fn change(seq: u64, content: Content) -> Wire {
 
 fn added(seq: u64) -> Wire {
     let user_ids = vec![user(1).to_string()];
-    change(seq, Content::MembersAdded(v1::MembersAdded { user_ids }))
+    let added = v1::MembersAdded {
+        user_ids,
+        ..Default::default()
+    };
+    change(seq, Content::MembersAdded(added))
 }
 
 fn not_found(engine: &mut Engine) -> Effects {
@@ -131,11 +135,12 @@ fn a_person_who_is_added_to_a_group_again_sees_it_as_it_is_now() {
     let admin = v1::RoleChanged {
         user_id: user(1).to_string(),
         role: v1::Role::Admin.into(),
+        ..Default::default()
     };
     feed(&mut engine, change(2, Content::RoleChanged(admin)));
     let removed = v1::MemberRemoved {
         user_id: user(1).to_string(),
-        left: false,
+        ..Default::default()
     };
     let gone = feed(&mut engine, change(3, Content::MemberRemoved(removed)));
     assert!(shown(&gone).left);

@@ -129,7 +129,7 @@ fn who_was_removed_counts_among_the_readers_no_more() {
     let mut removal = entry(chat(1), 2);
     removal.content.content = Some(Content::MemberRemoved(v1::MemberRemoved {
         user_id: user(2).to_string(),
-        left: false,
+        ..Default::default()
     }));
     let effects = feed(&mut engine, Wire::Entry(wire(&removal)));
     let forgotten = Change::NoReceipt {

@@ -76,7 +76,14 @@ fn a_refused_send_fails_and_one_that_the_server_cannot_take_now_waits() {
             outcome: Some(Outcome::Error(error)),
         })
     };
-    for code in [SendErrorCode::NotAMember, SendErrorCode::NotAccepted] {
+    for code in [
+        SendErrorCode::NotAMember,
+        SendErrorCode::NotAccepted,
+        SendErrorCode::ChatFrozen,
+        SendErrorCode::RoleTooLow,
+        SendErrorCode::SlowMode,
+        SendErrorCode::TooManyActs,
+    ] {
         let message = Outgoing::new(chat(3), "c");
         let request = message.request;
         engine.apply([Input::Send(message)], NOW);
@@ -85,7 +92,11 @@ fn a_refused_send_fails_and_one_that_the_server_cannot_take_now_waits() {
         let event = Event::Send {
             request,
             chat: chat(3),
-            state: SendState::Failed { code, message },
+            state: SendState::Failed {
+                code,
+                message,
+                retry_at: Some(NOW + Duration::from_millis(300)),
+            },
         };
         assert!(failed.events.contains(&event), "{code:?}");
         let later = engine.apply([Input::Tick], NOW + Duration::from_secs(60));

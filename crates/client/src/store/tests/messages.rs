@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use rusqlite::params;
 use tern_proto::v1::{self, MessageKind, entry_content::Content};
 use tern_types::Timestamp;
 
 use tern_client_core::model::{Act, Deletion, Message, Reaction, erased};
 
 use super::*;
-use crate::store::migrate;
 
 /// Returns the entry that a message of the user with this number becomes.
 pub(super) fn sent(seq: u64, number: u128, message: Outgoing) -> Entry {
@@ -52,11 +50,11 @@ pub(super) fn put(store: &mut Store, entries: impl IntoIterator<Item = Entry>) {
     store.commit(&changes).unwrap();
 }
 
-fn message(store: &Store, seq: u64) -> Message {
+pub(super) fn message(store: &Store, seq: u64) -> Message {
     store.message(CHAT, Seq(seq)).unwrap().unwrap()
 }
 
-fn seqs(messages: &[Message]) -> Vec<u64> {
+pub(super) fn seqs(messages: &[Message]) -> Vec<u64> {
     messages.iter().map(|message| message.entry.seq.0).collect()
 }
 
@@ -220,6 +218,7 @@ fn a_refused_edit_of_a_deleted_message_is_not_kept() {
         request: queued.message.request,
         code,
         message: String::new(),
+        retry_at: None,
     };
     let waits = |store: &Store| -> Vec<_> {
         let outbox = store.outbox().unwrap();
@@ -259,77 +258,6 @@ fn what_an_earlier_start_has_stored_is_erased_without_history_too() {
         2,
         "nothing is added"
     );
-}
-
-/// Makes the store one of version 1, which kept entries of kinds that it did not know.
-fn make_version_1(store: &Store, entries: &[Entry]) {
-    let older = "DROP INDEX entries_about; ALTER TABLE entries DROP COLUMN kind; \
-         ALTER TABLE entries DROP COLUMN target; ALTER TABLE entries DROP COLUMN text; PRAGMA user_version = 1;";
-    store.connection.execute_batch(older).unwrap();
-    for entry in entries {
-        let put = "INSERT INTO entries (chat, seq, sent_at, sender, ordinal, counts, content) \
-             VALUES (?1, ?2, ?3, ?4, ?2, 1, ?5)";
-        let sender = entry.sender.map(|id| *id.as_bytes());
-        let content = entry.content.encoded().to_vec();
-        let (chat, seq) = (entry.chat.as_bytes(), entry.seq.to_i64());
-        let of = params![chat, seq, entry.sent_at.0, sender, content];
-        store.connection.execute(put, of).unwrap();
-    }
-}
-
-#[test]
-fn a_store_of_version_1_shows_what_that_version_did_not_understand() {
-    const SECRET: &str = "a secret of version 1";
-    let directory = tempfile::tempdir().unwrap();
-    let location = StoreLocation::File(directory.path().join("device.db"));
-    let entries = [
-        said(1, SECRET),
-        said(2, "two"),
-        edited(3, 2, "zwei"),
-        reaction(4, 1, 2, "👍"),
-        deletion(5, 1),
-    ];
-    let store = Store::open(&location, true).unwrap();
-    make_version_1(&store, &entries);
-    drop(store);
-
-    let store = Store::open(&location, true).unwrap();
-    assert_eq!(found(directory.path(), SECRET), 0);
-    let messages = store.messages(CHAT, None, 10).unwrap();
-    assert_eq!(seqs(&messages), [1, 2]);
-    assert_eq!(messages[0].deleted, Some(Deletion { by: Some(user(3)) }));
-    assert_eq!(messages[1].entry.text().as_deref(), Some("zwei"));
-    assert_eq!(messages[1].reactions.len(), 1);
-    drop(store);
-    assert!(Store::open(&location, true).is_ok(), "it is up to date now");
-}
-
-/// The first start of this version was killed after the migration, or had no room for a new file.
-#[test]
-fn what_version_1_left_in_free_pages_is_removed_by_a_later_start() {
-    const SECRET: &str = "deleted by version 1";
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("device.db");
-    let location = StoreLocation::File(path.clone());
-    let store = Store::open(&location, true).unwrap();
-    make_version_1(&store, &[]);
-    drop(store);
-    // It did not overwrite what it deleted.
-    let mut version_1 = rusqlite::Connection::open(&path).unwrap();
-    version_1.pragma_update(None, "secure_delete", false).unwrap();
-    version_1
-        .execute_batch("CREATE TABLE deleted (body TEXT)")
-        .unwrap();
-    let body = SECRET.repeat(2000);
-    version_1
-        .execute("INSERT INTO deleted (body) VALUES (?1)", [body])
-        .unwrap();
-    version_1.execute_batch("DROP TABLE deleted").unwrap();
-    migrate::from_1(&mut version_1).unwrap();
-    drop(version_1);
-    assert!(found(directory.path(), SECRET) > 0);
-    drop(Store::open(&location, true).unwrap());
-    assert_eq!(found(directory.path(), SECRET), 0);
 }
 
 /// In a restored store of the server, the seqs that the device knows may stand for other messages.

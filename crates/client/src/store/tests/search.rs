@@ -6,6 +6,7 @@ use tern_proto::v1;
 use tern_types::{MediaId, Timestamp};
 
 use super::messages::{deletion, edited, found, put, reaction, said, sent};
+use super::versions::make;
 use super::*;
 use crate::media::{Attachment, with_files};
 use crate::search_text::SearchText;
@@ -26,7 +27,7 @@ impl Store {
     /// Returns the texts of a chat that are in the index, ascending by seq. Fails if FTS5 has others.
     pub fn indexed(&self, chat: ChatId) -> Vec<(Seq, String)> {
         check(self);
-        let texts = "SELECT seq, text FROM texts WHERE chat = ?1 ORDER BY seq";
+        let texts = "SELECT seq, text FROM texts WHERE chat = ?1 AND trim(text) <> '' ORDER BY seq";
         let mut texts = self.connection.prepare(texts).unwrap();
         let rows = texts.query_map([chat.as_bytes()], |row| {
             Ok((Seq::from_i64(row.get(0)?), row.get(1)?))
@@ -331,15 +332,10 @@ fn a_store_of_version_2_is_indexed_in_steps_beside_everything_else() {
     const MANY: u64 = 450;
     let directory = tempfile::tempdir().unwrap();
     let location = StoreLocation::File(directory.path().join("device.db"));
-    let mut store = Store::open(&location, true).unwrap();
-    put(
-        &mut store,
-        (1..=MANY).map(|seq| said(seq, format!("word n{seq}"))),
-    );
-    put(&mut store, [edited(1001, 1, "changed n1"), deletion(1002, 2)]);
-    let older = "ALTER TABLE entries DROP COLUMN text; PRAGMA user_version = 2;";
-    store.connection.execute_batch(older).unwrap();
-    drop(store);
+    let entries = (1..=MANY).map(|seq| said(seq, format!("word n{seq}")));
+    let acts = [edited(1001, 1, "changed n1"), deletion(1002, 2)];
+    let entries: Vec<Entry> = entries.chain(acts).collect();
+    make(&directory.path().join("device.db"), 2, &entries);
 
     let mut store = Store::open(&location, true).unwrap();
     store.set_search(&SearchText::Plain).unwrap();

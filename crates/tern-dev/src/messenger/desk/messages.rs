@@ -122,6 +122,7 @@ mod tests {
                 content: Some(Content::Message(message)),
                 ..Default::default()
             },
+            unknown: bytes::Bytes::new(),
         });
     }
 

@@ -161,6 +161,7 @@ mod tests {
                 content: Some(Content::Message(message)),
                 ..Default::default()
             },
+            unknown: bytes::Bytes::new(),
         })
     }
 

@@ -63,17 +63,14 @@ async fn who_was_removed_can_type_commands_only() {
     let mut screen = Screen::default();
     let group = ChatId::group(desk.view.me, RequestId::random());
     desk.view.set_chat(Chat {
-        id: group,
         kind: ChatKind::Group,
         title: "lunch".to_owned(),
-        peer: None,
         member_count: 2,
         role: Role::Member,
         head: Seq(1),
-        active_at: Timestamp(0),
         read: Seq(1),
-        unread: 0,
         left: true,
+        ..Chat::unknown(group)
     });
     desk.view.open = Some(group);
     pressed(KeyCode::Char('h'), &mut desk, &mut screen).await;
@@ -107,6 +104,7 @@ fn show(desk: &mut Desk, text: &'static str) {
             content: Some(Content::Message(message)),
             ..Default::default()
         },
+        unknown: bytes::Bytes::new(),
     });
 }
 

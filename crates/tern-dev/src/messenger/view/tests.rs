@@ -26,17 +26,13 @@ fn view(members: u32) -> View {
     };
     let peer = (members == 2).then(|| user(2));
     view.set_chat(Chat {
-        id: CHAT,
         kind,
         title: "lunch\u{1b}[31m".into(),
         peer,
         member_count: members,
         role: v1::Role::Member,
-        head: Seq(0),
         active_at: NOW,
-        read: Seq(0),
-        unread: 0,
-        left: false,
+        ..Chat::unknown(CHAT)
     });
     view.set_names([(user(2), "Bob".to_owned()), (user(3), "Carol".to_owned())].into());
     view
@@ -64,6 +60,7 @@ fn entry(seq: u64, sender: UserId, kind: MessageKind, target: u64, body: &str) -
             content: Some(Content::Message(message)),
             ..Default::default()
         },
+        unknown: bytes::Bytes::new(),
     }
 }
 
@@ -241,7 +238,11 @@ fn a_refused_message_says_why() {
         &Event::Send {
             request,
             chat: CHAT,
-            state: SendState::Failed { code, message },
+            state: SendState::Failed {
+                code,
+                message,
+                retry_at: None,
+            },
         },
         NOW,
     );
@@ -275,6 +276,7 @@ fn happenings_are_told_by_name() {
     };
     let added = v1::MembersAdded {
         user_ids: vec![user(3).to_string(), user(1).to_string(), "garbage".into()],
+        ..Default::default()
     };
     view.add(Entry {
         content: content(Content::MembersAdded(added)),
@@ -283,6 +285,7 @@ fn happenings_are_told_by_name() {
     let left = v1::MemberRemoved {
         user_id: user(3).to_string(),
         left: true,
+        ..Default::default()
     };
     view.add(Entry {
         content: content(Content::MemberRemoved(left)),
@@ -358,7 +361,7 @@ fn a_message_of_the_system_is_shown_as_such() {
 fn removed(seq: u64, number: u128) -> Entry {
     let removed = v1::MemberRemoved {
         user_id: user(number).to_string(),
-        left: false,
+        ..Default::default()
     };
     Entry {
         content: v1::EntryContent {
@@ -430,7 +433,11 @@ fn a_refused_message_can_be_found_and_forgotten() {
                 message,
                 chat: CHAT,
                 created_at: NOW,
-                state: SendState::Failed { code, message: why },
+                state: SendState::Failed {
+                    code,
+                    message: why,
+                    retry_at: None,
+                },
             });
             request
         })

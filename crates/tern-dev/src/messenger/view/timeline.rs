@@ -130,7 +130,7 @@ impl View {
         let tick = match &queued.state {
             SendState::Queued => Tick::Waiting,
             SendState::Sent { .. } => Tick::Sent,
-            SendState::Failed { code, message } => Tick::Failed(refusal(*code, message)),
+            SendState::Failed { code, message, .. } => Tick::Failed(refusal(*code, message)),
         };
         let (message, envelope) = (&queued.message, &queued.message.envelope);
         let answered = [envelope.reply_to_seq, envelope.thread_root_seq];

@@ -18,17 +18,14 @@ fn user(number: u128) -> UserId {
 
 fn direct(peer: u128, unread: u32) -> Chat {
     Chat {
-        id: ChatId::direct(user(1), user(peer)),
         kind: ChatKind::Direct,
-        title: String::new(),
         peer: Some(user(peer)),
         member_count: 2,
         role: Role::Member,
         head: Seq(1),
         active_at: NOW - std::time::Duration::from_secs(u64::from(unread)),
-        read: Seq(0),
         unread,
-        left: false,
+        ..Chat::unknown(ChatId::direct(user(1), user(peer)))
     }
 }
 
@@ -199,7 +196,11 @@ fn a_refused_message_says_what_can_be_done() {
         message,
         chat,
         created_at: NOW,
-        state: SendState::Failed { code, message: text },
+        state: SendState::Failed {
+            code,
+            message: text,
+            retry_at: None,
+        },
     });
     let shown = drawn(&view, 120, 14, None);
     assert!(
@@ -232,6 +233,7 @@ fn message(seq: u64, envelope: v1::Envelope, body: &'static str) -> Entry {
             content: Some(v1::entry_content::Content::Message(message)),
             ..Default::default()
         },
+        unknown: bytes::Bytes::new(),
     }
 }
 
