@@ -1,7 +1,11 @@
 //! Tests the lines and texts that the view shows after events.
 
 mod changes;
+mod happenings;
+mod kept;
 mod search;
+mod threads;
+mod vanish;
 
 use tern_client::Outgoing;
 use tern_proto::v1::{self, MessageKind};
@@ -9,6 +13,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::messenger::clock;
+use crate::messenger::desk::testing::chat;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const CHAT: ChatId = ChatId(Uuid::from_u128(1));
@@ -26,17 +31,11 @@ fn view(members: u32) -> View {
     };
     let peer = (members == 2).then(|| user(2));
     view.set_chat(Chat {
-        id: CHAT,
-        kind,
         title: "lunch\u{1b}[31m".into(),
         peer,
         member_count: members,
-        role: v1::Role::Member,
-        head: Seq(0),
         active_at: NOW,
-        read: Seq(0),
-        unread: 0,
-        left: false,
+        ..chat(CHAT, kind)
     });
     view.set_names([(user(2), "Bob".to_owned()), (user(3), "Carol".to_owned())].into());
     view
@@ -267,32 +266,6 @@ fn a_chat_is_found_by_its_number_and_by_its_title() {
 }
 
 #[test]
-fn happenings_are_told_by_name() {
-    let mut view = view(3);
-    let content = |content| v1::EntryContent {
-        content: Some(content),
-        ..Default::default()
-    };
-    let added = v1::MembersAdded {
-        user_ids: vec![user(3).to_string(), user(1).to_string(), "garbage".into()],
-    };
-    view.add(Entry {
-        content: content(Content::MembersAdded(added)),
-        ..said(1, user(2), "")
-    });
-    let left = v1::MemberRemoved {
-        user_id: user(3).to_string(),
-        left: true,
-    };
-    view.add(Entry {
-        content: content(Content::MemberRemoved(left)),
-        ..said(2, user(3), "")
-    });
-    let texts: Vec<String> = view.lines(CHAT).into_iter().map(|line| line.text).collect();
-    assert_eq!(texts, ["Bob added Carol, you, …", "Carol left"]);
-}
-
-#[test]
 fn a_direct_chat_shows_online_or_last_seen_and_nothing_of_who_hides_it() {
     let mut view = view(2);
     let (peer, now) = (user(2), NOW);
@@ -358,7 +331,7 @@ fn a_message_of_the_system_is_shown_as_such() {
 fn removed(seq: u64, number: u128) -> Entry {
     let removed = v1::MemberRemoved {
         user_id: user(number).to_string(),
-        left: false,
+        ..Default::default()
     };
     Entry {
         content: v1::EntryContent {
