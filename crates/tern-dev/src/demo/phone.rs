@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tern_client::{
-    Client, ClientConfig, Entry, Event, EventStream, FailureCode, Mark, Presence, SendState, StopReason,
+    Chat, Client, ClientConfig, Entry, Event, EventStream, FailureCode, Mark, Presence, SendState, StopReason,
 };
 use tern_types::{ChatId, RequestId, Seq, UserId};
 use tokio::sync::watch;
@@ -30,6 +30,8 @@ pub struct Heard {
     pub typing: HashMap<(ChatId, UserId), (Instant, bool)>,
     /// The number of unread entries of each chat, and the seq up to which it is read.
     pub unread: HashMap<ChatId, (u32, Seq)>,
+    /// The newest state of each chat.
+    pub chats: HashMap<ChatId, Chat>,
     /// The last connection, with the URL of the gateway.
     pub connected: Option<(Instant, String)>,
     /// The time at which the device has last caught up.
@@ -243,7 +245,10 @@ impl Heard {
             Event::Entry(entry) => self.entries.push((at, entry)),
             Event::Send { request, state, .. } => self.sends.entry(request).or_default().push((at, state)),
             Event::Receipt { chat, user, mark } => self.receipts.push((at, chat, user, mark)),
-            Event::Chat(chat) => drop(self.unread.insert(chat.id, (chat.unread, chat.read))),
+            Event::Chat(chat) => {
+                self.unread.insert(chat.id, (chat.unread, chat.read));
+                self.chats.insert(chat.id, chat);
+            }
             Event::Connected { gateway, .. } => self.connected = Some((at, gateway)),
             Event::CaughtUp => self.caught_up = Some(at),
             Event::Stopped(reason) => self.stopped = Some(reason),
