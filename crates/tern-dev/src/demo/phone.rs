@@ -1,6 +1,6 @@
 //! Plays one device: it runs a client, and records the client's events with their times.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,10 @@ pub struct Heard {
     pub unread: HashMap<ChatId, (u32, Seq)>,
     /// The newest state of each chat.
     pub chats: HashMap<ChatId, Chat>,
+    /// The messages that are gone from the device without a trace.
+    pub gone: HashSet<(ChatId, Seq)>,
+    /// The people who asked to join a group, in the order in which the device was told.
+    pub asked: Vec<(Instant, ChatId, UserId)>,
     /// The last connection, with the URL of the gateway.
     pub connected: Option<(Instant, String)>,
     /// The time at which the device has last caught up.
@@ -154,7 +158,7 @@ impl Phone {
                 .iter()
                 .find_map(|(at, state)| match state {
                     SendState::Sent { seq, .. } => Some(Ok((*at, *seq))),
-                    SendState::Failed { code, message } => {
+                    SendState::Failed { code, message, .. } => {
                         Some(Err(format!("{}: {message}", code.as_str_name())))
                     }
                     SendState::Queued => None,
@@ -254,6 +258,9 @@ impl Heard {
             Event::Stopped(reason) => self.stopped = Some(reason),
             Event::Presence { user, presence } => drop(self.presences.insert(user, (at, presence))),
             Event::Typing { chat, user, typing } => drop(self.typing.insert((chat, user), (at, typing))),
+            Event::Gone { chat, seqs } => self.gone.extend(seqs.into_iter().map(|seq| (chat, seq))),
+            Event::JoinRequested { chat, user } => self.asked.push((at, chat, user)),
+            Event::AccountChanged { .. } => {}
             Event::Watching { .. } | Event::Disconnected { .. } | Event::Skipped { .. } | Event::Reset => {}
         }
     }

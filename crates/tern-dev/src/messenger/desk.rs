@@ -4,7 +4,7 @@
 //! - [`opening`]: opens chats and loads their history; [`chats`]: finds, creates and changes chats
 //! - [`keeping`]: how the user keeps a chat; [`running`]: how a chat is run
 //! - [`messages`]: answers, edits and deletes messages, reacts to them and pins them
-//! - [`privacy`]: blocks, contacts and privacy settings
+//! - [`privacy`]: blocks, contacts and privacy settings; [`own`]: what the user's account tells this device
 //! - [`outbox`]: sends or deletes messages that were refused, and starts the client anew after it has ended
 //! - [`search`]: finds messages and shows them
 //! - [`seen`]: read receipts, typing, and the people whose presence is watched
@@ -17,6 +17,7 @@ mod keeping;
 mod messages;
 mod opening;
 mod outbox;
+mod own;
 mod privacy;
 mod running;
 mod search;
@@ -183,6 +184,8 @@ impl Desk {
             Event::Entry(entry) if watching && self.view.open == Some(entry.chat) => {
                 self.mark_read(entry.chat)
             }
+            Event::JoinRequested { chat, user } => self.tell_request(*chat, *user),
+            Event::AccountChanged { change, subject } => self.tell_account(*change, subject),
             Event::Reset => {
                 self.load_outbox();
                 if let Some(chat) = self.view.open {

@@ -262,11 +262,16 @@ impl Screen {
             Event::Send {
                 request,
                 chat,
-                state: SendState::Failed { code, message },
+                state:
+                    SendState::Failed {
+                        code,
+                        message,
+                        retry_at,
+                    },
             } => {
                 say(&format!(
                     "! not sent: {} (/retry sends it again, /discard forgets it)",
-                    refusal(*code, message)
+                    refusal(*code, message, *retry_at)
                 ));
                 // It may have waited for hours, and the person has to know which one it is.
                 if let Some(unsent) = view.unsent(*chat, *request) {

@@ -160,7 +160,8 @@ fn take_events(
     while let Some(event) = next {
         let watching = screen.scrolled == 0 && desk.view.thread.is_none();
         desk.apply_event(&event, watching);
-        if matches!(&event, Event::Entry(entry) if matches!(entry.act(), Act::Delete { .. })) {
+        let deletes = matches!(&event, Event::Entry(entry) if matches!(entry.act(), Act::Delete { .. }));
+        if deletes || matches!(event, Event::Gone { .. }) {
             take_from_list(desk, screen);
         }
         if let Event::Stopped(reason) = event {

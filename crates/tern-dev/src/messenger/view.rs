@@ -177,6 +177,9 @@ impl View {
                 (self.selected, self.thread) = (None, None);
                 self.found.clear();
             }
+            Event::Gone { chat, seqs } => self.hide(*chat, seqs),
+            Event::JoinRequested { user, .. } => self.see(*user),
+            Event::AccountChanged { .. } => {}
             Event::Watching { .. } | Event::Skipped { .. } | Event::Stopped(_) => {}
         }
     }

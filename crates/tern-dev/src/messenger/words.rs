@@ -2,10 +2,22 @@
 
 use tern_client::{CallError, ClientError, FailureCode, MediaError};
 use tern_proto::v1::{ErrorReason, GroupPolicy, JoinerHistory, Retention, RetentionMode, Role};
+use tern_types::Timestamp;
 use tonic::Code;
 
+use super::clock;
+
 /// Returns the reason why a message was refused. `message` is the server's text, for codes without words of their own.
-pub fn refusal(code: FailureCode, message: &str) -> String {
+/// `retry_at` is the time from which on it may be sent again, if the server named one.
+pub fn refusal(code: FailureCode, message: &str, retry_at: Option<Timestamp>) -> String {
+    let why = refused(code, message);
+    match retry_at {
+        Some(at) => format!("{why} (again from {})", clock::time(at)),
+        None => why,
+    }
+}
+
+fn refused(code: FailureCode, message: &str) -> String {
     let words = match code {
         FailureCode::NotAMember => "you are not in this chat any more",
         FailureCode::PeerNotFound => "there is no such person",
@@ -20,7 +32,7 @@ pub fn refusal(code: FailureCode, message: &str) -> String {
         FailureCode::MediaTicket => "the file has to be sent anew",
         FailureCode::ChatFrozen => "the operator froze this chat",
         FailureCode::RoleTooLow => "your role here does not allow it",
-        FailureCode::SlowMode => "this group is in slow mode: wait a little before the next message",
+        FailureCode::SlowMode => "this group is in slow mode",
         FailureCode::TooManyActs => "you have done as much to this message as one may",
         FailureCode::RequestIdReused => "it was sent before, with another text",
         FailureCode::Invalid | FailureCode::Unspecified => return clean(message),
@@ -319,7 +331,7 @@ mod tests {
             let Ok(code) = FailureCode::try_from(number) else {
                 continue;
             };
-            let words = refusal(code, "it was wrong");
+            let words = refusal(code, "it was wrong", None);
             assert!(!words.contains('_') && !words.is_empty(), "{words}");
             assert!(!words.contains("SEND"), "{words}");
         }

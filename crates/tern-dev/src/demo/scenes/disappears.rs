@@ -2,14 +2,13 @@
 
 use std::time::Instant;
 
-use anyhow::Context as _;
 use sqlx::{Connection as _, PgConnection};
 use tern_local::until;
 use tern_proto::v1::Retention;
 use tern_types::{ChatId, Seq};
 use tokio::sync::Mutex;
 
-use crate::demo::phone::{BOUND, Phone};
+use crate::demo::phone::{BOUND, Heard, Phone};
 use crate::demo::report::Report;
 use crate::demo::stage::Stage;
 use crate::demo::talk::say;
@@ -24,7 +23,8 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
     report.scene("A message disappears");
     let chat = stage.direct();
     let (alice, laptop, bob) = (&stage.alice, &stage.laptop, &stage.bob);
-    disappear(alice, chat, AFTER).await?;
+    let phones = [alice, laptop, bob];
+    disappear(phones, chat, AFTER).await?;
     report.note(&format!(
         "{}: messages disappear here after {AFTER} s",
         report.name("Alice")
@@ -38,36 +38,42 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
     )
     .await?;
     let began = Instant::now();
-    for phone in [alice, laptop, bob] {
-        until::some("the message is gone", BOUND, || gone(phone, chat, said.seq))
-            .await
-            .with_context(|| phone.name)?;
+    for phone in phones {
+        gone(phone, chat, said.seq).await?;
     }
     let seconds = began.elapsed().as_secs_f64();
     report.note(&report.dim(&format!("gone from all three devices after {seconds:.1} s")));
     let db = Mutex::new(PgConnection::connect(stage.platform.database_url()).await?);
     until::some("the message is erased", BOUND, || erased(&db, chat, said.seq)).await?;
     db.into_inner().close().await?;
-    disappear(alice, chat, 0).await?;
+    disappear(phones, chat, 0).await?;
     report.checked("no device has the message any more, nor has Postgres anything of what it said");
     Ok(())
 }
 
-/// Lets messages of a chat disappear after this many seconds; 0 is never.
-async fn disappear(who: &Phone, chat: ChatId, disappear_after_s: u32) -> anyhow::Result<()> {
+/// Lets Alice set after how many seconds messages of the chat disappear, 0 being never, and waits until all know it.
+async fn disappear(phones: [&Phone; 3], chat: ChatId, disappear_after_s: u32) -> anyhow::Result<()> {
     let retention = Retention {
         disappear_after_s,
         ..Default::default()
     };
-    who.client()?.set_retention(chat, retention).await?;
+    phones[0].client()?.set_retention(chat, retention).await?;
+    for phone in phones {
+        let knows = |heard: &Heard| {
+            let chat = heard.chats.get(&chat)?;
+            (chat.retention == retention).then_some(())
+        };
+        phone.until("knows when messages disappear", knows).await?;
+    }
     Ok(())
 }
 
-/// Fails while a device has the content of a message.
+/// Waits until a message is gone from a device, and checks that nothing of it is left there.
 async fn gone(phone: &Phone, chat: ChatId, seq: Seq) -> anyhow::Result<()> {
+    let is_gone = |heard: &Heard| heard.gone.contains(&(chat, seq)).then_some(());
+    phone.until("lets the message disappear", is_gone).await?;
     let message = phone.client()?.message(chat, seq).await?;
-    let text = message.and_then(|message| message.entry.text().map(std::borrow::Cow::into_owned));
-    anyhow::ensure!(text.is_none(), "it still says {text:?}");
+    anyhow::ensure!(message.is_none(), "{} still has {message:?}", phone.name);
     Ok(())
 }
 

@@ -66,12 +66,23 @@ async fn ask(stage: &Stage, report: &mut Report, group: ChatId) -> anyhow::Resul
     let requests = alice.join_requests(group).await?;
     let who: Vec<&str> = requests.iter().map(|request| request.user_id.as_str()).collect();
     anyhow::ensure!(who == [carol.user.to_string()], "these ask to join: {requests:?}");
+    let told = |heard: &Heard| {
+        let mut asked = heard.asked.iter();
+        asked
+            .find(|(_, chat, user)| (*chat, *user) == (group, carol.user))
+            .map(|(at, ..)| *at)
+    };
+    stage
+        .laptop
+        .until("is told that Carol asks to join", told)
+        .await?;
     let heard = carol.log(group);
     anyhow::ensure!(heard.is_empty(), "Carol heard {heard:?} before she was in");
     report.note(&format!(
-        "{} gives {} a link for one person; she asks to join, and has nothing of the group yet",
+        "{} gives {} a link for one person; she asks to join, and {}'s devices are told",
         report.name("Alice"),
-        report.name("Carol")
+        report.name("Carol"),
+        report.name("Alice")
     ));
     Ok(())
 }

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use tern_client::{BackEnd, Chat, Client};
 use tern_proto::v1::{self, ChatKind};
-use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
+use tern_types::{ChatId, Clock, RequestId, UserId};
 
 use super::{Desk, Update};
 use crate::messenger::setup::capitalised;
@@ -238,17 +238,12 @@ async fn appoint(
 
 fn empty_direct(id: ChatId, peer: UserId) -> Chat {
     Chat {
-        id,
         kind: ChatKind::Direct,
-        title: String::new(),
         peer: Some(peer),
         member_count: 2,
         role: v1::Role::Member,
-        head: Seq::ZERO,
         active_at: Clock::wall(),
-        read: Seq::ZERO,
-        unread: 0,
-        left: false,
+        ..Chat::unknown(id)
     }
 }
 

@@ -181,6 +181,7 @@ mod tests {
             device: Some(DeviceId::random()),
             request: Some(RequestId::random()),
             ordinal: seq,
+            unknown: Default::default(),
             content: v1::EntryContent {
                 content: Some(Content::Message(message)),
                 ..Default::default()

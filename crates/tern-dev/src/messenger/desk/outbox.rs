@@ -193,6 +193,7 @@ mod tests {
                 state: SendState::Failed {
                     code,
                     message: String::new(),
+                    retry_at: None,
                 },
             });
             desk.submit("/retry").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tern_client::{Chat, ClientConfig, Credentials, EventStream, StoreLocation};
 use tern_proto::v1::{ChatKind, Role};
-use tern_types::{ChatId, Clock, DeviceId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, Clock, DeviceId, UserId};
 
 use super::Desk;
 use crate::messenger::setup::Device;
@@ -33,16 +33,9 @@ pub async fn offline() -> (Desk, EventStream) {
 /// Returns a chat of this kind, of two people without messages, in which the user is an ordinary member.
 pub fn chat(id: ChatId, kind: ChatKind) -> Chat {
     Chat {
-        id,
         kind,
-        title: String::new(),
-        peer: None,
         member_count: 2,
         role: Role::Member,
-        head: Seq::ZERO,
-        active_at: Timestamp(0),
-        read: Seq::ZERO,
-        unread: 0,
-        left: false,
+        ..Chat::unknown(id)
     }
 }

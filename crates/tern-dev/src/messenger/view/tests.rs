@@ -59,6 +59,7 @@ fn entry(seq: u64, sender: UserId, kind: MessageKind, target: u64, body: &str) -
         device: Some(DeviceId(Uuid::from_u128(sender.0.as_u128() + 10))),
         request: Some(RequestId(Uuid::from_u128(u128::from(seq)))),
         ordinal: seq,
+        unknown: Default::default(),
         content: v1::EntryContent {
             content: Some(Content::Message(message)),
             ..Default::default()
@@ -240,13 +241,20 @@ fn a_refused_message_says_why() {
         &Event::Send {
             request,
             chat: CHAT,
-            state: SendState::Failed { code, message },
+            state: SendState::Failed {
+                code,
+                message,
+                retry_at: Some(NOW),
+            },
         },
         NOW,
     );
     assert_eq!(
         tick(&view),
-        Some(Tick::Failed("you are not in this chat any more".to_owned()))
+        Some(Tick::Failed(format!(
+            "you are not in this chat any more (again from {})",
+            clock::time(NOW)
+        )))
     );
 }
 
@@ -403,7 +411,11 @@ fn a_refused_message_can_be_found_and_forgotten() {
                 message,
                 chat: CHAT,
                 created_at: NOW,
-                state: SendState::Failed { code, message: why },
+                state: SendState::Failed {
+                    code,
+                    message: why,
+                    retry_at: None,
+                },
             });
             request
         })

@@ -45,6 +45,8 @@ pub struct Line {
     pub deleted: bool,
     /// The reactions to the message, as in "👍 Bob" and "👍 3".
     pub reactions: Vec<String>,
+    /// The number of replies in the thread that begins with the message, as far as they are loaded.
+    pub replies: u32,
     /// The tick of an own message; `None` for other lines.
     pub tick: Option<Tick>,
 }
@@ -62,11 +64,12 @@ impl Line {
             edited: false,
             deleted: false,
             reactions: Vec::new(),
+            replies: 0,
             tick: None,
         }
     }
 
-    /// Returns the text with all its signs, as in "📌 hello (edited)  [👍 2]".
+    /// Returns the text with all its signs, as in "📌 hello (edited)  [👍 2]  [3 replies]".
     pub fn shown(&self) -> String {
         let mut shown = String::new();
         if self.pinned {
@@ -81,6 +84,11 @@ impl Line {
         }
         for reaction in &self.reactions {
             shown.push_str(&format!("  [{reaction}]"));
+        }
+        match self.replies {
+            0 => {}
+            1 => shown.push_str("  [1 reply]"),
+            replies => shown.push_str(&format!("  [{replies} replies]")),
         }
         shown
     }
@@ -102,7 +110,11 @@ impl View {
         let messages = self.messages(room);
         let entries = room.entries.values().filter_map(|entry| {
             if let Some(message) = messages.get(entry.seq) {
-                let line = || self.message_line(room, &messages, message);
+                // In a thread, its replies are the lines below.
+                let line = || Line {
+                    replies: thread.map_or(message.reply_count, |_| 0),
+                    ..self.message_line(room, &messages, message)
+                };
                 return is_in(thread, message).then(line);
             }
             let text = self.happening(entry).filter(|_| thread.is_none())?;
@@ -141,7 +153,11 @@ impl View {
         let tick = match &queued.state {
             SendState::Queued => Tick::Waiting,
             SendState::Sent { .. } => Tick::Sent,
-            SendState::Failed { code, message } => Tick::Failed(refusal(*code, message)),
+            SendState::Failed {
+                code,
+                message,
+                retry_at,
+            } => Tick::Failed(refusal(*code, message, *retry_at)),
         };
         let (message, envelope) = (&queued.message, &queued.message.envelope);
         let answered = [envelope.reply_to_seq, envelope.thread_root_seq];

@@ -6,10 +6,8 @@ use tern_types::{ChatId, Seq, Timestamp};
 
 use super::{Room, View};
 
-/// The text of a message that has disappeared after it was found.
-const DISAPPEARED: &str = "This message has disappeared";
-/// The text of a message that was hidden after it was found.
-const HIDDEN: &str = "You deleted this message for yourself";
+/// The text of a message that has disappeared, or was hidden, after it was found.
+const GONE: &str = "This message is gone";
 
 impl View {
     /// Takes away what has disappeared by now, by the wall clock. Returns whether there was anything. Call it about
@@ -21,7 +19,7 @@ impl View {
             entry.content = EntryContent::default();
             any = true;
         }
-        self.take_found(DISAPPEARED, |entry| is_over(entry, now)) || any
+        self.take_found(|entry| is_over(entry, now)) || any
     }
 
     /// Takes these messages of a chat away, because the user deleted them for themselves, or they have disappeared.
@@ -31,15 +29,15 @@ impl View {
         for entry in entries.filter(|entry| seqs.contains(&entry.seq)) {
             entry.content = EntryContent::default();
         }
-        self.take_found(HIDDEN, |entry| entry.chat == chat && seqs.contains(&entry.seq));
+        self.take_found(|entry| entry.chat == chat && seqs.contains(&entry.seq));
     }
 
-    /// Puts a text in place of what was found in these entries. Returns whether there was any.
-    fn take_found(&mut self, text: &str, is_gone: impl Fn(&Entry) -> bool) -> bool {
+    /// Takes the text of what was found in these entries away. Returns whether there was any.
+    fn take_found(&mut self, is_gone: impl Fn(&Entry) -> bool) -> bool {
         let mut any = false;
         for hit in &mut self.found {
-            if hit.text != text && is_gone(&hit.message.entry) {
-                text.clone_into(&mut hit.text);
+            if hit.text != GONE && is_gone(&hit.message.entry) {
+                GONE.clone_into(&mut hit.text);
                 hit.places.clear();
                 hit.message.entry.content = EntryContent::default();
                 any = true;

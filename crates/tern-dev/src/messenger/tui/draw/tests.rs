@@ -194,7 +194,11 @@ fn a_refused_message_says_what_can_be_done() {
         message,
         chat,
         created_at: NOW,
-        state: SendState::Failed { code, message: text },
+        state: SendState::Failed {
+            code,
+            message: text,
+            retry_at: None,
+        },
     });
     let shown = drawn(&view, 120, 14, None);
     assert!(
@@ -223,6 +227,7 @@ fn message(seq: u64, envelope: v1::Envelope, body: &'static str) -> Entry {
         device: None,
         request: None,
         ordinal: seq,
+        unknown: Default::default(),
         content: v1::EntryContent {
             content: Some(v1::entry_content::Content::Message(message)),
             ..Default::default()

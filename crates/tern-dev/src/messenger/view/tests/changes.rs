@@ -141,6 +141,7 @@ fn what_waits_to_be_done_to_a_message_is_shown_there_and_what_was_refused_beside
     let refused = SendState::Failed {
         code: v1::SendErrorCode::TargetNotFound,
         message: String::new(),
+        retry_at: None,
     };
     let request = like.request;
     view.apply(

@@ -40,8 +40,12 @@ fn a_thread_has_its_first_message_its_replies_and_what_is_still_to_be_sent_there
         lines.map(|line| line.text).collect()
     };
     assert_eq!(texts(&view).len(), 9);
+    let shown = |view: &View, at: usize| view.lines(CHAT)[at].shown();
+    assert_eq!(shown(&view, 0), "who comes?  [2 replies]");
+    assert_eq!(shown(&view, 2), "another matter  [1 reply]");
     view.thread = Some(Seq(1));
     assert_eq!(texts(&view), ["who comes?", "part 4", "part 6", "waits in 1"]);
+    assert_eq!(shown(&view, 0), "who comes?");
     assert_eq!(view.target(None, false).unwrap().entry.seq, Seq(6));
     assert_eq!(view.target(None, true).unwrap().entry.seq, Seq(4));
     let mut selected = || {

@@ -81,6 +81,6 @@ fn what_the_user_deleted_for_themselves_is_gone_from_the_chat_and_from_what_was_
     }];
     view.hide(CHAT, &[Seq(1), Seq(99)]);
     assert_eq!(texts(&view), ["known"]);
-    assert!(view.found_lines(NOW)[0].ends_with("You deleted this message for yourself"));
+    assert!(view.found_lines(NOW)[0].ends_with("This message is gone"));
     assert_eq!(view.target(Some(1), false), None);
 }
