@@ -16,7 +16,7 @@ impl View {
         let mut any = false;
         let entries = self.rooms.values_mut().flat_map(Room::entries_mut);
         for entry in entries.filter(|entry| is_over(entry, now)) {
-            entry.content = EntryContent::default();
+            blank(entry);
             any = true;
         }
         self.take_found(|entry| is_over(entry, now)) || any
@@ -26,8 +26,11 @@ impl View {
     pub fn hide(&mut self, chat: ChatId, seqs: &[Seq]) {
         let room = self.rooms.get_mut(&chat);
         let entries = room.into_iter().flat_map(Room::entries_mut);
-        for entry in entries.filter(|entry| seqs.contains(&entry.seq)) {
-            entry.content = EntryContent::default();
+        for entry in entries {
+            // An edit repeats what the message says.
+            if seqs.contains(&entry.target().unwrap_or(entry.seq)) {
+                blank(entry);
+            }
         }
         self.take_found(|entry| entry.chat == chat && seqs.contains(&entry.seq));
     }
@@ -39,7 +42,7 @@ impl View {
             if hit.text != GONE && is_gone(&hit.message.entry) {
                 GONE.clone_into(&mut hit.text);
                 hit.places.clear();
-                hit.message.entry.content = EntryContent::default();
+                blank(&mut hit.message.entry);
                 any = true;
             }
         }
@@ -52,8 +55,14 @@ impl View {
 pub(super) fn blank_if_over(entry: &mut Entry, now: Timestamp) {
     let expired = matches!(&entry.content.content, Some(Content::Erased(erased)) if erased.expired);
     if expired || is_over(entry, now) {
-        entry.content = EntryContent::default();
+        blank(entry);
     }
+}
+
+/// Takes the content of an entry away.
+fn blank(entry: &mut Entry) {
+    entry.content = EntryContent::default();
+    entry.unknown.clear();
 }
 
 /// Returns whether an entry has a time to disappear that is over.

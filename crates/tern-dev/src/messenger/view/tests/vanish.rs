@@ -74,13 +74,15 @@ fn what_the_user_deleted_for_themselves_is_gone_from_the_chat_and_from_what_was_
     view.open = Some(CHAT);
     view.add(said(1, user(2), "secret"));
     view.add(said(2, user(2), "known"));
+    view.add(entry(3, user(2), MessageKind::Edit, 1, "secret too"));
     view.found = vec![Hit {
         message: view.message(CHAT, Seq(1)).unwrap(),
-        text: "secret".to_owned(),
+        text: "secret too".to_owned(),
         places: Vec::new(),
     }];
     view.hide(CHAT, &[Seq(1), Seq(99)]);
     assert_eq!(texts(&view), ["known"]);
+    assert!(!format!("{view:?}").contains("secret"), "{view:?}");
     assert!(view.found_lines(NOW)[0].ends_with("This message is gone"));
     assert_eq!(view.target(Some(1), false), None);
 }
