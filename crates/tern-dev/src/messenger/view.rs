@@ -27,7 +27,7 @@ use tern_types::{ChatId, Clock, DeviceId, RequestId, Seq, Timestamp, UserId};
 use super::transfer::Transfer;
 use super::words::{self, clean};
 
-pub use kept::{Listed, is_muted};
+pub use kept::is_muted;
 pub use timeline::{Line, Tick};
 
 use vanish::blank_if_over;
