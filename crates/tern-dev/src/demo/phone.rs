@@ -258,10 +258,10 @@ impl Heard {
             Event::Stopped(reason) => self.stopped = Some(reason),
             Event::Presence { user, presence } => drop(self.presences.insert(user, (at, presence))),
             Event::Typing { chat, user, typing } => drop(self.typing.insert((chat, user), (at, typing))),
+            Event::Watching { .. } | Event::Disconnected { .. } | Event::Skipped { .. } | Event::Reset => {}
             Event::Gone { chat, seqs } => self.gone.extend(seqs.into_iter().map(|seq| (chat, seq))),
             Event::JoinRequested { chat, user } => self.asked.push((at, chat, user)),
             Event::AccountChanged { .. } => {}
-            Event::Watching { .. } | Event::Disconnected { .. } | Event::Skipped { .. } | Event::Reset => {}
         }
     }
 }

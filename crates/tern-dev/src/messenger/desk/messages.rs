@@ -181,11 +181,11 @@ mod tests {
             device: Some(DeviceId::random()),
             request: Some(RequestId::random()),
             ordinal: seq,
-            unknown: Default::default(),
             content: v1::EntryContent {
                 content: Some(Content::Message(message)),
                 ..Default::default()
             },
+            unknown: bytes::Bytes::new(),
         });
     }
 

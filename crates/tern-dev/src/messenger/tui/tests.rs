@@ -98,11 +98,11 @@ fn show(desk: &mut Desk, text: &'static str) {
         device: Some(desk.client.device()),
         request: Some(RequestId::random()),
         ordinal: 1,
-        unknown: Default::default(),
         content: v1::EntryContent {
             content: Some(Content::Message(message)),
             ..Default::default()
         },
+        unknown: bytes::Bytes::new(),
     });
 }
 

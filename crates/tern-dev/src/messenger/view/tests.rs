@@ -59,11 +59,11 @@ fn entry(seq: u64, sender: UserId, kind: MessageKind, target: u64, body: &str) -
         device: Some(DeviceId(Uuid::from_u128(sender.0.as_u128() + 10))),
         request: Some(RequestId(Uuid::from_u128(u128::from(seq)))),
         ordinal: seq,
-        unknown: Default::default(),
         content: v1::EntryContent {
             content: Some(Content::Message(message)),
             ..Default::default()
         },
+        unknown: bytes::Bytes::new(),
     }
 }
 

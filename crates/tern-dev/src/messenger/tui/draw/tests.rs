@@ -227,11 +227,11 @@ fn message(seq: u64, envelope: v1::Envelope, body: &'static str) -> Entry {
         device: None,
         request: None,
         ordinal: seq,
-        unknown: Default::default(),
         content: v1::EntryContent {
             content: Some(v1::entry_content::Content::Message(message)),
             ..Default::default()
         },
+        unknown: bytes::Bytes::new(),
     }
 }
 
