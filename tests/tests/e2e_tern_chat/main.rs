@@ -176,9 +176,10 @@ async fn owners_hand_over_and_leave_and_who_is_out_is_told_so() {
     bob.shows("made the group “lunch”").await;
     alice.types("/role bob admin").await;
     bob.shows("made you admin").await;
-    alice.asks("/leave", "you are its only owner: /leave bob").await;
-    alice.types("/leave bob").await;
-    bob.shows("made you owner").await;
+    alice.types("/owner bob").await;
+    bob.shows("Alice handed the group over: you are the owner now")
+        .await;
+    alice.types("/leave").await;
     bob.shows("Alice left").await;
     alice.shows("you left").await;
     alice.types("still there?").await;

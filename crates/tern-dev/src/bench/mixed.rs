@@ -1,6 +1,6 @@
 //! Plays a day in small. People with one or two devices write to each other and in groups, in bursts, and in some chats
-//! much more than in others. They react to messages, and edit or delete some of their own. Some devices are away for a
-//! while and come back.
+//! much more than in others. They react to messages, and edit or delete some of their own. Now and then they mute a
+//! chat. Some devices are away for a while and come back.
 //!
 //! - [`deeds`]: what a device sends next
 
@@ -13,11 +13,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::seq::IndexedRandom as _;
-use tern_client::Credentials;
 use tern_client::connection::Gateways;
+use tern_client::{BackEnd, Credentials};
+use tern_proto::v1::SetChatSettingsRequest;
 use tern_proto::v1::send_message::To;
-use tern_types::ChatId;
-use tokio::task::JoinSet;
+use tern_types::{ChatId, RequestId};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +46,8 @@ const ONLINE: f64 = 10.0;
 const AWAY: f64 = 4.0;
 /// The probability that a device whose stream ends is away for a while instead of reconnecting at once.
 const GOES_AWAY: f64 = 0.25;
+/// The probability with which a person also changes how they keep the chat to which they write.
+const SETTINGS: f64 = 0.01;
 /// The time after the load for messages on their way to arrive. Devices that are away have to come back in it.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
@@ -65,6 +68,7 @@ pub struct Args {
 /// State that all devices share.
 struct Scene {
     gateways: Gateways,
+    back_end: BackEnd,
     meter: Meter,
     body: u32,
     /// The number of deliveries that the accepted messages cause.
@@ -73,6 +77,8 @@ struct Scene {
     got: AtomicU64,
     /// The numbers of reactions, edits and deletions that were sent.
     deeds: Counts,
+    /// The number of changes of how chats are kept.
+    settings: AtomicU64,
     /// The number of devices of all members, by chat.
     devices: HashMap<ChatId, u64>,
     end: CancellationToken,
@@ -103,11 +109,13 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     }
     let scene = Arc::new(Scene {
         gateways: target.gateways.clone(),
+        back_end: target.back_end.clone(),
         meter: Meter::new(),
         body: common.body,
         owed: AtomicU64::new(0),
         got: AtomicU64::new(0),
         deeds: Counts::default(),
+        settings: AtomicU64::new(0),
         devices,
         end: CancellationToken::new(),
     });
@@ -158,6 +166,7 @@ fn set_going(
                 chats,
                 cursors: Cursors::new(),
                 sends: Sends::default(),
+                keeping: None,
                 pause,
             };
             running.spawn(device.run());
@@ -181,6 +190,8 @@ async fn report(target: &Target, args: &Args, scene: &Scene, spent: &Spent) -> a
         meter.deliveries.load(Ordering::Relaxed),
         spent,
     );
+    let settings = scene.settings.load(Ordering::Relaxed);
+    report.a_second("settings changes a second", settings, spent);
     let sent = meter.sent.load(Ordering::Relaxed).max(1);
     let share = scene.deeds.total() as f64 * 100.0 / sent as f64;
     report.noted("about earlier messages", share, "%", scene.deeds.to_string());
@@ -249,6 +260,8 @@ struct Device {
     cursors: Cursors,
     /// The sends without a result.
     sends: Sends<Said>,
+    /// The last change of how the person keeps a chat. There is one at a time.
+    keeping: Option<JoinHandle<()>>,
     /// The mean time between bursts, in seconds.
     pause: f64,
 }
@@ -324,6 +337,9 @@ impl Device {
             at <= 0.0
         });
         let place = place.unwrap_or(0);
+        if rand::random_bool(SETTINGS) {
+            self.keep(place);
+        }
         let (scene, at) = (&self.scene, Instant::now());
         let deed = self.known[place].choose(rand::random());
         let (envelope, body) = deed.message(&scene.meter.clock, scene.body);
@@ -331,6 +347,29 @@ impl Device {
         scene.meter.sent.fetch_add(1, Ordering::Relaxed);
         scene.deeds.add(deed);
         self.sends.sent(request, Said { at, place, deed });
+    }
+
+    /// Lets the person mute a chat until some time, unless nothing was written in it yet, or the last such call has not
+    /// ended.
+    fn keep(&mut self, place: usize) {
+        let waits = self.keeping.as_ref().is_some_and(|call| !call.is_finished());
+        if waits || !self.known[place].is_begun() {
+            return;
+        }
+        let request = SetChatSettingsRequest {
+            user_id: self.credentials.user.to_string(),
+            request_id: RequestId::random().to_string(),
+            chat_id: self.chats[place].0.to_string(),
+            muted_until_ms: Some(rand::random_range(1..1_000_000_000)),
+            ..Default::default()
+        };
+        let scene = self.scene.clone();
+        self.keeping = Some(tokio::spawn(async move {
+            match scene.back_end.api().set_chat_settings(request).await {
+                Ok(_) => scene.meter.count(&scene.settings),
+                Err(error) => scene.meter.refused(error.to_string()),
+            }
+        }));
     }
 
     fn take(&mut self, heard: &mut Vec<Heard>, began: Instant, caught_up: &mut bool) {

@@ -1,12 +1,12 @@
 //! Plays one device: it runs a client, and records the client's events with their times.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tern_client::{
-    Client, ClientConfig, Entry, Event, EventStream, FailureCode, Mark, Presence, SendState, StopReason,
+    Chat, Client, ClientConfig, Entry, Event, EventStream, FailureCode, Mark, Presence, SendState, StopReason,
 };
 use tern_types::{ChatId, RequestId, Seq, UserId};
 use tokio::sync::watch;
@@ -30,6 +30,12 @@ pub struct Heard {
     pub typing: HashMap<(ChatId, UserId), (Instant, bool)>,
     /// The number of unread entries of each chat, and the seq up to which it is read.
     pub unread: HashMap<ChatId, (u32, Seq)>,
+    /// The newest state of each chat.
+    pub chats: HashMap<ChatId, Chat>,
+    /// The messages that are gone from the device without a trace.
+    pub gone: HashSet<(ChatId, Seq)>,
+    /// The people who asked to join a group, in the order in which the device was told.
+    pub asked: Vec<(Instant, ChatId, UserId)>,
     /// The last connection, with the URL of the gateway.
     pub connected: Option<(Instant, String)>,
     /// The time at which the device has last caught up.
@@ -243,14 +249,19 @@ impl Heard {
             Event::Entry(entry) => self.entries.push((at, entry)),
             Event::Send { request, state, .. } => self.sends.entry(request).or_default().push((at, state)),
             Event::Receipt { chat, user, mark } => self.receipts.push((at, chat, user, mark)),
-            Event::Chat(chat) => drop(self.unread.insert(chat.id, (chat.unread, chat.read))),
+            Event::Chat(chat) => {
+                self.unread.insert(chat.id, (chat.unread, chat.read));
+                self.chats.insert(chat.id, chat);
+            }
             Event::Connected { gateway, .. } => self.connected = Some((at, gateway)),
             Event::CaughtUp => self.caught_up = Some(at),
             Event::Stopped(reason) => self.stopped = Some(reason),
             Event::Presence { user, presence } => drop(self.presences.insert(user, (at, presence))),
             Event::Typing { chat, user, typing } => drop(self.typing.insert((chat, user), (at, typing))),
             Event::Watching { .. } | Event::Disconnected { .. } | Event::Skipped { .. } | Event::Reset => {}
-            Event::Gone { .. } | Event::JoinRequested { .. } | Event::AccountChanged { .. } => {}
+            Event::Gone { chat, seqs } => self.gone.extend(seqs.into_iter().map(|seq| (chat, seq))),
+            Event::JoinRequested { chat, user } => self.asked.push((at, chat, user)),
+            Event::AccountChanged { .. } => {}
         }
     }
 }

@@ -1,7 +1,21 @@
 //! Parses a typed line into a command.
+//!
+//! - [`keeping`]: how the user keeps a chat; [`running`]: how a chat is run
+//! - [`parts`]: words, numbers and times; [`help`]: the help
+
+mod help;
+mod keeping;
+mod parts;
+mod running;
 
 use tern_client::Audience;
 use tern_proto::v1::Role;
+
+pub use help::HELP;
+pub use keeping::Keeping;
+pub use running::{Rule, Running};
+
+use parts::{about, nth, number, numbered, unquote, words};
 
 /// The largest number of bytes of a reaction that the server takes.
 const MAX_REACTION: usize = 64;
@@ -38,6 +52,8 @@ pub enum Command {
     Reply { message: Option<u64>, text: String },
     /// Writes into the thread that the message is in, or that begins with it.
     Thread { message: Option<u64>, text: String },
+    /// Shows the thread that the message is in, or that begins with it.
+    ShowThread(Option<u64>),
     /// Changes the text of an own message.
     Edit { message: Option<u64>, text: String },
     /// Reacts to a message, or takes the same reaction back.
@@ -48,6 +64,10 @@ pub enum Command {
     Unpin(Option<u64>),
     /// Deletes a message for everyone.
     Delete(Option<u64>),
+    /// Deletes a message for the user alone.
+    Hide(Option<u64>),
+    /// Shows the pinned messages of the open chat.
+    Pins,
     /// Finds messages by these words: in the open chat, or in all chats if none is open or with `everywhere`.
     Search { words: String, everywhere: bool },
     /// Shows a message that was found, by its number in the list of those, from 1 on.
@@ -64,6 +84,12 @@ pub enum Command {
     Info(usize),
     /// Lists the chats.
     Chats,
+    /// Shows the archived chats in the list, or folds them again.
+    Archived,
+    /// Changes how the user keeps the open chat.
+    Keep(Keeping),
+    /// Changes how the open chat is run.
+    Run(Running),
     /// Blocks this person.
     Block(String),
     /// Ends the block of this person.
@@ -94,91 +120,6 @@ pub enum Setting {
     /// True if others are told how far the user has read.
     ReadReceipts(bool),
 }
-
-/// The help: usage and meaning of each command. The first entry that begins with a command's name also explains that
-/// command after a mistake.
-pub const HELP: &[(&str, &str)] = &[
-    (
-        "/chat bob",
-        "chat with bob (a group's title or a number of the list will do too)",
-    ),
-    ("/group \"lunch club\" bob carol", "make a group"),
-    ("/add dave", "add to this group"),
-    ("/remove dave", "remove from this group"),
-    ("/title new title", "rename this group"),
-    (
-        "/role bob admin",
-        "make bob an owner, an admin or a member of this group",
-    ),
-    ("/leave", "leave this group (/leave bob: bob owns it then)"),
-    ("/picture boat.jpg", "this group's picture (no group open: yours)"),
-    ("/send holiday.jpg", "send a file"),
-    (
-        "/save 12",
-        "save the file of message 12 to your downloads (or: /save 12 path)",
-    ),
-    (
-        "/forward 12 carol",
-        "send message 12, with its files, on to another chat",
-    ),
-    (
-        "/reply hello",
-        "answer the selected message or the last one (/reply #12 hello: message 12)",
-    ),
-    (
-        "/thread hello",
-        "write into the thread of the selected message or the last one, or begin one (/thread #12 hello)",
-    ),
-    (
-        "/edit hello",
-        "change the text of your selected or last message (/edit #12 hello)",
-    ),
-    (
-        "/react 👍",
-        "react to the selected or last message; once more takes it back",
-    ),
-    (
-        "/delete",
-        "delete your selected or last message for everyone (/delete #12)",
-    ),
-    ("/pin", "pin the selected or last message (/pin #12)"),
-    (
-        "/unpin",
-        "the opposite (alone: the newest message that is pinned)",
-    ),
-    (
-        "/search words",
-        "find messages of this chat that have these words (no chat open: of all)",
-    ),
-    ("/searchall words", "find messages of all chats"),
-    ("/hit 2", "show the second message that was found, in its chat"),
-    (
-        "/retry",
-        "send your last refused message again (/retry 2: the one before it)",
-    ),
-    ("/discard", "delete it instead (/discard 2: the one before it)"),
-    ("/connect", "try again after the server has ended the connection"),
-    ("/who", "who is in this chat"),
-    (
-        "/info",
-        "who read your last message here (/info 2: the one before it)",
-    ),
-    ("/chats", "all chats"),
-    ("/block bob", "no messages between you and bob any more"),
-    ("/unblock bob", "the opposite"),
-    ("/blocked", "whom you have blocked"),
-    (
-        "/contacts bob carol",
-        "let them see you (without names: who they are)",
-    ),
-    ("/forget bob", "bob is no contact any more"),
-    (
-        "/privacy nobody receipts off",
-        "who sees you online: everyone, contacts or nobody; whether others are told what you read (alone: as it is)",
-    ),
-    ("/quit", "leave this program"),
-    ("//text", "a message that begins with a /"),
-];
 
 impl Command {
     /// Parses a line. A text with several lines (which only pasting makes) is a message, even if it begins with `/`,
@@ -212,11 +153,14 @@ impl Command {
             self,
             Self::Reply { message: None, .. }
                 | Self::Thread { message: None, .. }
+                | Self::ShowThread(None)
                 | Self::Edit { message: None, .. }
                 | Self::React { message: None, .. }
                 | Self::Pin(None)
                 | Self::Unpin(None)
                 | Self::Delete(None)
+                | Self::Hide(None)
+                | Self::Pins
                 | Self::Search { .. }
                 | Self::Hit(_)
         )
@@ -246,6 +190,8 @@ impl Command {
             "pin" => Self::Pin(number(rest)?),
             "unpin" => Self::Unpin(number(rest)?),
             "delete" => Self::Delete(number(rest)?),
+            "hide" => Self::Hide(number(rest)?),
+            "pins" => Self::Pins,
             "search" => Self::search(rest, false)?,
             "searchall" => Self::search(rest, true)?,
             "hit" => Self::Hit(nth(rest)?),
@@ -261,10 +207,17 @@ impl Command {
             "who" => Self::Who,
             "info" => Self::Info(nth(rest)?),
             "chats" => Self::Chats,
+            "archived" => Self::Archived,
             "help" | "h" | "?" => Self::Help,
             "quit" | "q" | "exit" => Self::Quit,
-            _ => return None,
+            _ => return Self::of_chat(word, rest),
         })
+    }
+
+    /// Returns the same for the commands about how a chat is kept and run.
+    fn of_chat(word: &str, rest: &str) -> Option<Self> {
+        let keeping = Keeping::of_word(word, rest).map(Self::Keep);
+        keeping.or_else(|| Running::of_word(word, rest).map(Self::Run))
     }
 
     fn group(words: &[String]) -> Option<Self> {
@@ -294,9 +247,12 @@ impl Command {
         Some(Self::Reply { message, text })
     }
 
+    /// Parses `/thread`: with a text it writes into the thread, without one it shows the thread.
     fn thread(rest: &str) -> Option<Self> {
-        let (message, text) = about(rest)?;
-        Some(Self::Thread { message, text })
+        match about(rest) {
+            Some((message, text)) => Some(Self::Thread { message, text }),
+            None => Some(Self::ShowThread(number(rest)?)),
+        }
     }
 
     fn edit(rest: &str) -> Option<Self> {
@@ -363,58 +319,6 @@ fn role_named(word: &str) -> Option<Role> {
         "member" => Some(Role::Member),
         _ => None,
     }
-}
-
-/// Parses a number that counts messages from the last one, which is 1. An empty text means 1. `None` if the text is no
-/// such number.
-fn nth(rest: &str) -> Option<usize> {
-    if rest.is_empty() {
-        return Some(1);
-    }
-    rest.parse().ok().filter(|nth| *nth > 0)
-}
-
-/// Splits a text into a message's number and the rest. `None` if it does not begin with a number, as in `12` or `#12`.
-fn numbered(text: &str) -> Option<(u64, &str)> {
-    let (number, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-    let number = number.strip_prefix('#').unwrap_or(number);
-    Some((number.parse().ok()?, rest.trim()))
-}
-
-/// Splits a text, as in `#12 hello`, into the number of the message that it is about, if there is one, and the rest.
-/// `None` if the rest is empty.
-fn about(text: &str) -> Option<(Option<u64>, String)> {
-    let numbered = numbered(text).filter(|_| text.starts_with('#'));
-    let (message, text) = numbered.map_or((None, text), |(number, rest)| (Some(number), rest));
-    (!text.is_empty()).then(|| (message, text.to_owned()))
-}
-
-/// Parses the number of a message. An empty text means none. `None` if the text is no number.
-fn number(text: &str) -> Option<Option<u64>> {
-    if text.is_empty() {
-        return Some(None);
-    }
-    let (number, rest) = numbered(text)?;
-    rest.is_empty().then_some(Some(number))
-}
-
-/// Splits a text into words. A text in quotes is one word. Commas separate words as blanks do.
-fn words(text: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut quoted = false;
-    for c in text.chars() {
-        match c {
-            '"' | '“' | '”' => quoted = !quoted,
-            c if !quoted && (c.is_whitespace() || c == ',') => words.push(String::new()),
-            c => words.last_mut().into_iter().for_each(|word| word.push(c)),
-        }
-    }
-    words.retain(|word| !word.is_empty());
-    words
-}
-
-fn unquote(text: &str) -> String {
-    text.trim_matches(['"', '“', '”']).to_owned()
 }
 
 #[cfg(test)]

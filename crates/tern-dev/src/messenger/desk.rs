@@ -1,109 +1,51 @@
 //! The desk stands between the keyboard and the client: it carries out commands and keeps the view up to date. Work
 //! that waits for the server runs as a task of its own, so typing never waits for it.
 //!
-//! - [`chats`]: finds, creates and changes chats
+//! - [`opening`]: opens chats and loads their history; [`chats`]: finds, creates and changes chats
+//! - [`keeping`]: how the user keeps a chat; [`running`]: how a chat is run
 //! - [`messages`]: answers, edits and deletes messages, reacts to them and pins them
-//! - [`privacy`]: blocks, contacts and privacy settings
+//! - [`privacy`]: blocks, contacts and privacy settings; [`own`]: what the user's account tells this device
 //! - [`outbox`]: sends or deletes messages that were refused, and starts the client anew after it has ended
 //! - [`search`]: finds messages and shows them
 //! - [`seen`]: read receipts, typing, and the people whose presence is watched
+//! - [`update`]: what work brings to the view, and what a command leaves to the screen
 //!
-//! This file has the state, applies updates and events, and opens chats.
+//! This file has the state, applies updates and events, and carries out commands.
 
 mod chats;
+mod keeping;
 mod messages;
+mod opening;
 mod outbox;
+mod own;
 mod privacy;
+mod running;
 mod search;
 mod seen;
 #[cfg(test)]
 pub mod testing;
+mod update;
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use tern_client::{
-    BackEnd, Chat, Client, ClientConfig, Entry, Event, EventStream, Hit, Mark, Message, MessageReceipts,
-    Outgoing, To,
-};
-use tern_proto::v1;
-use tern_types::{ChatId, Clock, Seq, Timestamp, UserId};
+use tern_client::{BackEnd, Client, ClientConfig, Event, EventStream, Outgoing, To};
+use tern_types::{ChatId, Clock, Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::command::{Command, HELP};
 use super::setup::Device;
-use super::transfer::Transfer;
 use super::view::View;
 use super::words;
 
+pub use update::{Outcome, Update};
+
 /// The capacity of the queue of updates for the view: more than a person asks for at once.
 const UPDATES: usize = 64;
-/// The number of entries that are loaded when a chat is opened or scrolled up.
-const PAGE: usize = 100;
-
-/// A result of work that ran as a task of its own, to be applied to the view.
-#[derive(Debug)]
-pub enum Update {
-    /// Entries of a chat. `complete` says that there are no older ones.
-    History {
-        chat: ChatId,
-        entries: Vec<Entry>,
-        complete: bool,
-    },
-    /// The marks up to which the other members have received and read a chat.
-    Marks {
-        chat: ChatId,
-        marks: HashMap<UserId, Mark>,
-    },
-    /// All members of a chat.
-    Members { chat: ChatId, members: Vec<UserId> },
-    /// The names of people.
-    Names(HashMap<UserId, String>),
-    /// The people that one of the user's own messages reached.
-    Reached {
-        chat: ChatId,
-        seq: Seq,
-        receipts: MessageReceipts,
-    },
-    /// A chat that the server has just made. The client tells the same by an event, which may come later.
-    Made(Box<Chat>),
-    /// A chat that is to be opened on the screen now.
-    Open(ChatId),
-    /// The messages that a search has found.
-    Found(Vec<Hit>),
-    /// A message that is to be shown, with its neighbours.
-    Show {
-        chat: ChatId,
-        seq: Seq,
-        around: Vec<Message>,
-        /// The chat's entries from there to the newest one. They are none if there are too many for the screen.
-        entries: Vec<Entry>,
-    },
-    /// The progress of the transfer with this id; `None` if it has ended.
-    Transfer(u64, Option<Transfer>),
-    /// A sign that the user may now see the presence of other people than before, so that presence has to be asked for
-    /// again.
-    Watch,
-    /// A text to show to the user.
-    Notice(String),
-}
-
-/// The work that a command leaves to the screen.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Nothing is left to do.
-    Done,
-    /// The help is to be shown.
-    Help,
-    /// The program is to end.
-    Quit,
-    /// The client was started anew. [`Desk::new_events`] has its events.
-    Connected,
-}
 
 /// The client and the view of one device.
 pub struct Desk {
@@ -184,7 +126,7 @@ impl Desk {
         !self.work.is_empty() || !self.update_queue.is_empty()
     }
 
-    /// Applies an update to the view. [`Update::Open`] opens the chat. [`Update::Show`] and
+    /// Applies an update to the view. [`Update::Open`] opens the chat. [`Update::Show`], [`Update::Lines`] and
     /// [`Update::Notice`] change nothing here.
     pub fn apply_update(&mut self, update: &Update) {
         match update {
@@ -222,8 +164,12 @@ impl Desk {
             Update::Open(chat) => self.open(*chat),
             Update::Transfer(id, transfer) => self.view.set_transfer(*id, transfer.clone()),
             Update::Watch => self.watch_again(),
-            Update::Found(hits) => self.view.found.clone_from(hits),
-            Update::Show { .. } | Update::Notice(_) => {}
+            Update::Found { hits, .. } => self.view.found.clone_from(hits),
+            Update::Outbox(queued) => self.view.set_queued(queued.clone()),
+            Update::Invites { chat, ids } => self.view.invites = Some((*chat, ids.clone())),
+            Update::Hidden { chat, seqs } => self.view.hide(*chat, seqs),
+            Update::DraftKept { chat, draft } => self.view.draft_kept(*chat, draft),
+            Update::Show { .. } | Update::Lines { .. } | Update::Notice(_) => {}
         }
         self.ask_names();
         self.watch();
@@ -238,7 +184,10 @@ impl Desk {
             Event::Entry(entry) if watching && self.view.open == Some(entry.chat) => {
                 self.mark_read(entry.chat)
             }
+            Event::JoinRequested { chat, user } => self.tell_request(*chat, *user),
+            Event::AccountChanged { change, subject } => self.tell_account(*change, subject),
             Event::Reset => {
+                self.load_outbox();
                 if let Some(chat) = self.view.open {
                     self.open(chat);
                 }
@@ -247,94 +196,6 @@ impl Desk {
         }
         self.ask_names();
         self.watch();
-    }
-
-    /// Opens a chat: loads its history, members and receipts, and marks it as read.
-    pub fn open(&mut self, chat: ChatId) {
-        self.view.open = Some(chat);
-        self.view.selected = None;
-        let room = self.view.room(chat);
-        room.new_from = room
-            .chat
-            .as_ref()
-            .filter(|chat| chat.unread > 0)
-            .map(|chat| chat.read.next());
-        self.load(chat, None);
-        self.spawn(|client, updates| async move {
-            let marks = client.receipts(chat).await?;
-            let _ = updates.send(Update::Marks { chat, marks }).await;
-            Ok(client.ask_for_receipts(chat).await?)
-        });
-        self.load_members(chat);
-        self.mark_read(chat);
-        let peer = self.view.room(chat).chat.as_ref().and_then(|chat| chat.peer);
-        if peer.is_some_and(|peer| self.view.is_hidden(peer)) {
-            self.watch_again();
-        }
-    }
-
-    fn load_members(&self, chat: ChatId) {
-        self.spawn(move |client, updates| async move {
-            let request = v1::ListMembersRequest {
-                chat_id: chat.to_string(),
-                page_size: 1024,
-                ..Default::default()
-            };
-            // A direct chat does not exist at the server before its first message.
-            let Ok(answer) = client.api().list_members(request).await else {
-                return Ok(());
-            };
-            let members = answer
-                .members
-                .iter()
-                .filter_map(|member| member.user_id.parse().ok())
-                .collect();
-            let _ = updates.send(Update::Members { chat, members }).await;
-            Ok(())
-        });
-    }
-
-    /// Loads the page of entries before the oldest one of the open chat.
-    pub fn load_older(&mut self) {
-        if let Some(chat) = self.view.open
-            && !self.view.room(chat).complete
-        {
-            self.load(chat, self.view.oldest(chat));
-        }
-    }
-
-    fn load(&self, chat: ChatId, before: Option<Seq>) {
-        self.spawn(move |client, updates| async move {
-            let entries = match client.load_history(chat, before, PAGE).await {
-                Ok(entries) => entries,
-                // Without the server, the entries that this device has stored are shown.
-                Err(_) => client.history(chat, before, PAGE).await?,
-            };
-            let complete = entries.is_empty() || entries.first().is_some_and(|first| first.seq <= Seq(1));
-            let _ = updates
-                .send(Update::History {
-                    chat,
-                    entries,
-                    complete,
-                })
-                .await;
-            Ok(())
-        });
-    }
-
-    /// Marks the chat as read up to its newest entry, because the user has seen it.
-    pub fn mark_read(&mut self, chat: ChatId) {
-        let newest = self.view.newest(chat);
-        let head = self
-            .view
-            .room(chat)
-            .chat
-            .as_ref()
-            .filter(|chat| chat.unread > 0)
-            .map(|chat| chat.head);
-        if let Some(seq) = newest.max(head) {
-            self.spawn(move |client, _| async move { Ok(client.mark_read(chat, seq).await?) });
-        }
     }
 
     /// Asks for the names that the view lacks, unless a task does so already.
@@ -355,7 +216,7 @@ impl Desk {
     /// Carries out a typed line, and returns the work that is left to the screen.
     pub async fn submit(&mut self, line: &str) -> Outcome {
         match Command::parse(line) {
-            Command::Say(text) => self.say(text).await,
+            Command::Say(text) => return self.say(text).await,
             Command::Chat(name) => self.find(name),
             Command::Group { title, people } => self.create_group(title, people),
             Command::Add(people) => self.add(people),
@@ -373,28 +234,27 @@ impl Desk {
             Command::Send(path) => self.send_file(path),
             Command::Save { message, to } => self.save_files(message, to),
             Command::Forward { message, to } => self.forward(message, &to),
-            Command::Reply { message, text } => self.reply(message, text).await,
-            Command::Thread { message, text } => self.thread(message, text).await,
-            Command::Edit { message, text } => self.edit(message, text).await,
+            Command::Reply { message, text } => return self.reply(message, text).await,
+            Command::Thread { message, text } => return self.thread(message, text).await,
+            Command::Edit { message, text } => return self.edit(message, text).await,
+            Command::ShowThread(message) => return self.show_thread(message),
             Command::React { message, reaction } => self.react(message, reaction).await,
             Command::Pin(message) => self.pin(message, false).await,
             Command::Unpin(message) => self.pin(message, true).await,
             Command::Delete(message) => self.delete(message).await,
+            Command::Hide(message) => self.hide(message),
+            Command::Pins => self.pins(),
             Command::Search { words, everywhere } => self.search(words, everywhere),
             Command::Hit(nth) => self.go_to(nth),
             Command::Retry(nth) => self.retry(nth).await,
             Command::Discard(nth) => self.discard(nth).await,
-            Command::Connect => match self.connect().await {
-                Ok(None) => {}
-                Ok(events) => {
-                    self.new_events = events;
-                    return Outcome::Connected;
-                }
-                Err(error) => self.fault(&error),
-            },
+            Command::Connect => return self.connect_again().await,
             Command::Who => self.who(),
             Command::Info(nth) => self.info(nth),
             Command::Chats => self.list(),
+            Command::Archived => self.archived(),
+            Command::Keep(keeping) => self.keep(keeping),
+            Command::Run(running) => self.run(running),
             Command::Help => return Outcome::Help,
             Command::Quit => return Outcome::Quit,
             Command::Nothing => {}
@@ -403,22 +263,32 @@ impl Desk {
         Outcome::Done
     }
 
-    /// Sends a text to the open chat. Returns when the message is in the outbox, so messages keep the order of the
-    /// lines. This takes only this machine's disk, not the server.
-    async fn say(&mut self, text: String) {
-        if let Some(chat) = self.writable() {
-            let message = Outgoing::new(self.address(chat), text);
-            self.put(chat, message).await;
+    /// Sends a text to the open chat, or into the thread that is open there. Returns when the message is in the outbox,
+    /// so messages keep the order of the lines. This takes only this machine's disk, not the server.
+    async fn say(&mut self, text: String) -> Outcome {
+        let Some(chat) = self.writable() else {
+            return Outcome::Kept(text);
+        };
+        let mut message = Outgoing::new(self.address(chat), text);
+        if let Some(root) = self.view.thread {
+            message = message.in_thread(root);
         }
+        self.put(chat, message).await;
+        Outcome::Done
+    }
+
+    /// Returns the open chat. If there is none, tells the user so and returns `None`.
+    pub(super) fn chat_open(&self) -> Option<ChatId> {
+        if self.view.open.is_none() {
+            self.notice("no chat is open: /chat bob opens one".to_owned());
+        }
+        self.view.open
     }
 
     /// Returns the open chat if the user may write in it. Otherwise tells the user why not and returns `None`.
     pub(super) fn writable(&self) -> Option<ChatId> {
-        let Some(chat) = self.view.open else {
-            self.notice("no chat is open: /chat bob opens one".to_owned());
-            return None;
-        };
-        if let Some(why) = self.view.closed(chat) {
+        let chat = self.chat_open()?;
+        if let Some(why) = self.view.silent(chat) {
             self.notice(why.to_owned());
             return None;
         }

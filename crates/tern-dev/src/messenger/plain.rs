@@ -89,7 +89,7 @@ impl Session {
                 }
                 Some(update) = self.desk.update() => self.take_update(&update),
                 line = next_line(&mut self.input), if reads => self.take_line(line).await,
-                _ = clock.tick() => self.desk.tick(),
+                _ = clock.tick() => { self.desk.tick(); }
                 () = tokio::time::sleep(CHECK), if self.input.is_none() => self.set_deadline(),
                 () = tokio::time::sleep(CHECK), if self.held.is_some() => {}
             }
@@ -189,6 +189,9 @@ impl Session {
     async fn carry_out(&mut self, line: &str) {
         match self.desk.submit(line).await {
             Outcome::Done => {}
+            // The line still stands where it was typed; it says what was not sent.
+            Outcome::Kept(text) => say(&format!("! not sent: {}", text.replace('\n', "\n        "))),
+            Outcome::Thread(root) => self.screen.thread(&self.desk.view, root),
             Outcome::Help => help().iter().for_each(|line| say(line)),
             Outcome::Quit => self.input = None,
             Outcome::Connected => {
@@ -259,11 +262,16 @@ impl Screen {
             Event::Send {
                 request,
                 chat,
-                state: SendState::Failed { code, message, .. },
+                state:
+                    SendState::Failed {
+                        code,
+                        message,
+                        retry_at,
+                    },
             } => {
                 say(&format!(
                     "! not sent: {} (/retry sends it again, /discard forgets it)",
-                    refusal(*code, message)
+                    refusal(*code, message, *retry_at)
                 ));
                 // It may have waited for hours, and the person has to know which one it is.
                 if let Some(unsent) = view.unsent(*chat, *request) {
@@ -280,7 +288,11 @@ impl Screen {
     fn update(&mut self, view: &View, update: &Update) {
         match update {
             Update::Notice(text) => text.lines().for_each(said),
-            Update::Found(_) => view.found_lines(Clock::wall()).iter().for_each(|line| said(line)),
+            Update::Found { .. } => view.found_lines(Clock::wall()).iter().for_each(|line| said(line)),
+            Update::Lines { title, lines } => {
+                said(&format!("{title}:"));
+                lines.iter().for_each(|line| said(line));
+            }
             Update::Show { seq, around, .. } => {
                 let lines = view.around_lines(around, *seq, Clock::wall());
                 lines.iter().for_each(|line| said(line));
@@ -323,6 +335,13 @@ impl Screen {
         });
         self.unnamed = unknown;
         known.iter().for_each(|entry| self.entry(view, entry));
+    }
+
+    /// Prints the thread of the open chat that begins with the message `root`.
+    fn thread(&self, view: &View, root: Seq) {
+        let chat = view.open;
+        let lines = chat.map_or_else(Vec::new, |chat| view.lines_of(chat, Some(root)));
+        lines.iter().for_each(|line| self.line(view, line, "(thread) "));
     }
 
     fn line(&self, view: &View, line: &Line, place: &str) {

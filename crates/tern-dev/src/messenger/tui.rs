@@ -1,10 +1,11 @@
 //! Runs the conversation on the full screen. The terminal is restored however the program ends.
 //!
-//! - [`input`]: the line that is being typed
+//! - [`input`]: the line that is being typed; [`draft`]: keeps it when the user goes to another chat
 //! - [`wrap`]: breaks text into lines
 //! - [`draw`]: draws the view; [`help`]: draws the help; [`list`]: draws the messages that were found
 //! - [`terminal`]: takes the terminal and restores it
 
+mod draft;
 mod draw;
 mod help;
 mod input;
@@ -80,6 +81,7 @@ pub async fn run(mut desk: Desk, events: EventStream, to: Option<String>) -> any
         (None, Some(chat)) => desk.open(chat),
         (None, None) => screen.help = Some(0),
     }
+    draft::moved(None, &mut desk, &mut screen);
     chat(&mut terminal, signals, desk, events, screen).await
 }
 
@@ -121,7 +123,9 @@ async fn chat(
             },
             () = signals.end() => true,
             _ = clock.tick() => {
-                desk.tick();
+                if desk.tick() {
+                    take_from_list(&desk, &mut screen);
+                }
                 if screen.notice.as_ref().is_some_and(|(_, since)| since.elapsed() >= NOTICE) {
                     screen.notice = None;
                 }
@@ -129,6 +133,7 @@ async fn chat(
             }
         };
         if leave {
+            draft::ended(&mut desk, &mut screen).await;
             desk.client.stop().await;
             return Ok(StopReason::ByApp);
         }
@@ -153,8 +158,10 @@ fn take_events(
 ) -> Option<StopReason> {
     let mut next = Some(first);
     while let Some(event) = next {
-        desk.apply_event(&event, screen.scrolled == 0);
-        if matches!(&event, Event::Entry(entry) if matches!(entry.act(), Act::Delete { .. })) {
+        let watching = screen.scrolled == 0 && desk.view.thread.is_none();
+        desk.apply_event(&event, watching);
+        let deletes = matches!(&event, Event::Entry(entry) if matches!(entry.act(), Act::Delete { .. }));
+        if deletes || matches!(event, Event::Gone { .. }) {
             take_from_list(desk, screen);
         }
         if let Event::Stopped(reason) = event {
@@ -165,7 +172,7 @@ fn take_events(
     None
 }
 
-/// Lets nothing of a message that was just deleted stay on the screen in the list of what was found. The neighbours of
+/// Lets nothing of a message that is gone now stay on the screen in the list of what was found. The neighbours of
 /// a message that is too far back are not shown any more.
 fn take_from_list(desk: &Desk, screen: &mut Screen) {
     screen.list.take_if(|list| list.selected.is_none());
@@ -178,10 +185,15 @@ fn take_update(update: Update, desk: &mut Desk, screen: &mut Screen) {
     match update {
         Update::Open(chat) => open(chat, desk, screen),
         Update::Notice(text) => screen.notice = Some((text, tokio::time::Instant::now())),
-        Update::Found(_) => {
+        Update::Found { title, .. } => {
             desk.apply_update(&update);
             let lines = desk.view.found_lines(Clock::wall());
-            screen.list = Some(List::new("found", lines, true));
+            screen.list = Some(List::new(title, lines, true));
+        }
+        Update::Lines { title, lines } => screen.list = Some(List::new(title, lines, false)),
+        Update::Hidden { .. } => {
+            desk.apply_update(&update);
+            take_from_list(desk, screen);
         }
         Update::Show {
             seq, around, entries, ..
@@ -207,7 +219,9 @@ fn open(chat: ChatId, desk: &mut Desk, screen: &mut Screen) {
     screen.scrolled = 0;
     screen.help = None;
     screen.list = None;
+    let before = desk.view.open;
     desk.open_new(chat);
+    draft::moved(before, desk, screen);
 }
 
 /// Handles an event of the keyboard. Returns true if the user leaves.
@@ -233,13 +247,7 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
         KeyCode::Char('d') if control && screen.input.is_empty() => return true,
         KeyCode::Enter if key.modifiers.contains(KeyModifiers::ALT) => screen.input.insert("\n"),
         KeyCode::Enter => return enter(desk, screen).await,
-        KeyCode::Esc => {
-            screen.list = None;
-            desk.view.selected = None;
-            screen.help = None;
-            screen.notice = None;
-            screen.scrolled = 0;
-        }
+        KeyCode::Esc => escape(desk, screen),
         KeyCode::Down | KeyCode::Up | KeyCode::PageDown | KeyCode::PageUp if screen.help.is_some() => {
             scroll_help(key.code, screen);
         }
@@ -282,9 +290,21 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     false
 }
 
+/// Takes away what lies over the newest messages. If that is nothing, it goes back from the thread to its chat.
+fn escape(desk: &mut Desk, screen: &mut Screen) {
+    let list = screen.list.take().is_some();
+    let help = screen.help.take().is_some();
+    let selected = desk.view.selected.take().is_some();
+    let scrolled = std::mem::take(&mut screen.scrolled) > 0;
+    screen.notice = None;
+    if !(list || help || selected || scrolled) && desk.view.thread.take().is_some() {
+        seen(desk, screen);
+    }
+}
+
 /// Marks the open chat as read if its newest line is on the screen.
 fn seen(desk: &mut Desk, screen: &Screen) {
-    if let (0, Some(chat)) = (screen.scrolled, desk.view.open) {
+    if let (0, Some(chat), None) = (screen.scrolled, desk.view.open, desk.view.thread) {
         desk.mark_read(chat);
     }
 }
@@ -310,6 +330,11 @@ fn begin_command(key: char, desk: &Desk, screen: &mut Screen) -> bool {
     match key {
         'r' => screen.input.insert("/reply "),
         't' => screen.input.insert("/thread "),
+        'T' => screen.input.insert("/thread"),
+        'e' if message.entry.sender != Some(desk.view.me) => {
+            let why = "only who wrote a message may edit it".to_owned();
+            screen.notice = Some((why, tokio::time::Instant::now()));
+        }
         'e' => {
             screen.input.insert("/edit ");
             // A text that is too long for the input would be cut off.
@@ -322,6 +347,7 @@ fn begin_command(key: char, desk: &Desk, screen: &mut Screen) -> bool {
         'p' if message.pinned => screen.input.insert("/unpin"),
         'p' => screen.input.insert("/pin"),
         'd' => screen.input.insert("/delete"),
+        'h' => screen.input.insert("/hide"),
         _ => return false,
     }
     true
@@ -330,8 +356,8 @@ fn begin_command(key: char, desk: &Desk, screen: &mut Screen) -> bool {
 /// Returns whether the input takes more text. `command` says that the text begins with `/`. In a chat where the user
 /// cannot write, only a command can be begun.
 fn takes(command: bool, desk: &Desk, screen: &Screen) -> bool {
-    let closed = desk.view.open.and_then(|chat| desk.view.closed(chat));
-    closed.is_none() || command || !screen.input.is_empty()
+    let silent = desk.view.open.and_then(|chat| desk.view.silent(chat));
+    silent.is_none() || command || !screen.input.is_empty()
 }
 
 /// Scrolls the help. Its first line may then lie too far down, which drawing corrects.
@@ -358,9 +384,12 @@ async fn enter(desk: &mut Desk, screen: &mut Screen) -> bool {
     let before = desk.view.open;
     let outcome = desk.submit(&line).await;
     desk.view.selected = None;
+    draft::moved(before, desk, screen);
     match outcome {
         Outcome::Done if desk.view.open != before => screen.help = None,
         Outcome::Done | Outcome::Connected => {}
+        Outcome::Kept(text) => screen.input.insert(&text),
+        Outcome::Thread(root) => desk.view.thread = Some(root),
         Outcome::Help => screen.help = Some(0),
         Outcome::Quit => return true,
     }
@@ -369,7 +398,7 @@ async fn enter(desk: &mut Desk, screen: &mut Screen) -> bool {
 
 /// Opens the chat below or above in the list (`by` is 1 or -1), going round at the ends.
 fn step(by: isize, desk: &mut Desk, screen: &mut Screen) {
-    let chats: Vec<ChatId> = desk.view.chats().iter().map(|chat| chat.id).collect();
+    let chats: Vec<ChatId> = desk.view.listed().chats.iter().map(|chat| chat.id).collect();
     if chats.is_empty() {
         return;
     }

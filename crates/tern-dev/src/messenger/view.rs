@@ -1,28 +1,36 @@
 //! Keeps chats, timelines and ticks as they are shown. The code is pure: events and answers go in, lines come out.
 //!
 //! - [`timeline`]: the lines of a chat; [`messages`]: messages as they are now, and which of them is selected
+//! - [`happenings`]: what happened in a chat besides messages; [`vanish`]: takes messages away that have disappeared
 //! - [`author`]: names the sender of an entry; [`members`]: the members of a chat, and what follows from them
+//! - [`kept`]: how the user keeps chats, and their order in the list
 //! - [`search`]: messages that were found
 //! - [`presence`]: who is online or was last seen when; [`reach`]: who received and read messages, and who is typing
 
 mod author;
+mod happenings;
+mod kept;
 mod members;
 mod messages;
 mod presence;
 mod reach;
 mod search;
 mod timeline;
+mod vanish;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, btree_map};
 
 use tern_client::{Chat, Entry, Event, Hit, Mark, Presence, QueuedMessage, SendState};
 use tern_proto::v1::{ChatKind, entry_content::Content};
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, Clock, DeviceId, RequestId, Seq, Timestamp, UserId};
 
 use super::transfer::Transfer;
 use super::words::{self, clean};
 
+pub use kept::is_muted;
 pub use timeline::{Line, Tick};
+
+use vanish::blank_if_over;
 
 /// The number of entries of one chat above which each newer one drops the oldest. Scrolling up drops none.
 const MAX_SHOWN: usize = 2000;
@@ -44,6 +52,14 @@ pub struct Room {
     pub complete: bool,
     /// The first entry that was unread when the chat was opened.
     pub new_from: Option<Seq>,
+    /// The text that the user had begun to write when they left the chat, until the server has it.
+    pub draft: Option<String>,
+}
+
+impl Room {
+    fn entries_mut(&mut self) -> btree_map::ValuesMut<'_, Seq, Entry> {
+        self.entries.values_mut()
+    }
 }
 
 /// Everything that is to be shown: chats, people and the connection.
@@ -61,8 +77,14 @@ pub struct View {
     pub open: Option<ChatId>,
     /// The message of the open chat that is selected on the screen.
     pub selected: Option<Seq>,
+    /// The message of the open chat with which the thread begins that is shown in place of the chat.
+    pub thread: Option<Seq>,
+    /// True if the archived chats are shown in the list.
+    pub archive_open: bool,
     /// The messages that the last search has found, the newest first.
     pub found: Vec<Hit>,
+    /// The ids of a chat's invite links, in the order in which they were shown last.
+    pub invites: Option<(ChatId, Vec<String>)>,
     pub connection: Connection,
     presences: HashMap<UserId, Presence>,
     /// The files that are being sent or saved, by the id of the transfer.
@@ -96,7 +118,10 @@ impl View {
             nameless: [me].into(),
             open: None,
             selected: None,
+            thread: None,
+            archive_open: false,
             found: Vec::new(),
+            invites: None,
             connection: Connection::Connecting,
             presences: HashMap::new(),
             transfers: BTreeMap::new(),
@@ -149,15 +174,13 @@ impl View {
             Event::Presence { user, presence } => drop(self.presences.insert(*user, *presence)),
             Event::Reset => {
                 self.rooms.clear();
-                self.selected = None;
+                (self.selected, self.thread) = (None, None);
                 self.found.clear();
             }
-            Event::Gone { chat, seqs } => {
-                let entries = &mut self.room(*chat).entries;
-                seqs.iter().for_each(|seq| drop(entries.remove(seq)));
-            }
+            Event::Gone { chat, seqs } => self.hide(*chat, seqs),
+            Event::JoinRequested { user, .. } => self.see(*user),
+            Event::AccountChanged { .. } => {}
             Event::Watching { .. } | Event::Skipped { .. } | Event::Stopped(_) => {}
-            Event::JoinRequested { .. } | Event::AccountChanged { .. } => {}
         }
     }
 
@@ -175,28 +198,26 @@ impl View {
         self.nameless.retain(|user| !self.names.contains_key(user));
     }
 
-    /// Replaces the queued messages of all chats by these.
+    /// Adds the messages of the outbox that are not here yet. They stand in the order in which they were written.
     pub fn set_queued(&mut self, queued: Vec<QueuedMessage>) {
-        self.rooms.values_mut().for_each(|room| room.queued.clear());
         for message in queued {
-            self.room(message.chat).queued.push(message);
+            let chat = message.chat;
+            self.queue(message);
+            self.room(chat).queued.sort_by_key(|queued| queued.created_at);
         }
     }
 
-    /// Adds a message that this device is to send, unless its entry has come already.
+    /// Adds a message that this device is to send, unless it is here or its entry has come already.
     pub fn queue(&mut self, queued: QueuedMessage) {
-        let room = self.room(queued.chat);
-        if !room
-            .entries
-            .values()
-            .any(|entry| entry.request == Some(queued.message.request))
-        {
+        let (room, request) = (self.room(queued.chat), queued.message.request);
+        let is_queued = room.queued.iter().any(|queued| queued.message.request == request);
+        if !is_queued && !room.entries.values().any(|entry| entry.request == Some(request)) {
             room.queued.push(queued);
         }
     }
 
     /// Adds an entry, new or old. If this device sent it, its message leaves the queue.
-    pub fn add(&mut self, entry: Entry) {
+    pub fn add(&mut self, mut entry: Entry) {
         entry.sender.into_iter().for_each(|sender| self.see(sender));
         for id in people_in(&entry) {
             self.see(id);
@@ -211,6 +232,7 @@ impl View {
             .entries
             .last_key_value()
             .is_some_and(|(newest, _)| *newest < entry.seq);
+        blank_if_over(&mut entry, Clock::wall());
         room.entries.insert(entry.seq, entry);
         if is_new && room.entries.len() > MAX_SHOWN {
             room.entries.pop_first();
@@ -281,18 +303,6 @@ impl View {
         }
     }
 
-    /// Returns the chats for the list, most recently active first.
-    pub fn chats(&self) -> Vec<&Chat> {
-        let mut chats: Vec<&Chat> = self
-            .rooms
-            .values()
-            .filter_map(|room| room.chat.as_ref())
-            .collect();
-        chats.retain(|chat| chat.kind != ChatKind::Self_);
-        chats.sort_by_key(|chat| (std::cmp::Reverse(chat.active_at), chat.id));
-        chats
-    }
-
     /// Returns the chat with this number in the list (from 1) or with this title, compared without case.
     pub fn chat_named(&self, name: &str) -> Option<ChatId> {
         let chats = self.chats();
@@ -329,13 +339,13 @@ impl View {
 }
 
 fn people_in(entry: &Entry) -> Vec<UserId> {
-    let ids: &[String] = match &entry.content.content {
-        Some(Content::MembersAdded(added)) => &added.user_ids,
-        Some(Content::MemberRemoved(removed)) => std::slice::from_ref(&removed.user_id),
-        Some(Content::RoleChanged(changed)) => std::slice::from_ref(&changed.user_id),
-        _ => &[],
+    let ids: Vec<&String> = match &entry.content.content {
+        Some(Content::MembersAdded(added)) => added.user_ids.iter().collect(),
+        Some(Content::MemberRemoved(removed)) => vec![&removed.user_id, &removed.new_owner_user_id],
+        Some(Content::RoleChanged(changed)) => vec![&changed.user_id],
+        _ => Vec::new(),
     };
-    ids.iter().filter_map(|id| id.parse().ok()).collect()
+    ids.into_iter().filter_map(|id| id.parse().ok()).collect()
 }
 
 #[cfg(test)]

@@ -1,11 +1,23 @@
 //! Words errors for people: each cause once, and without the names that programs use.
 
 use tern_client::{CallError, ClientError, FailureCode, MediaError};
-use tern_proto::v1::{ErrorReason, Role};
+use tern_proto::v1::{ErrorReason, GroupPolicy, JoinerHistory, Retention, RetentionMode, Role};
+use tern_types::Timestamp;
 use tonic::Code;
 
+use super::clock;
+
 /// Returns the reason why a message was refused. `message` is the server's text, for codes without words of their own.
-pub fn refusal(code: FailureCode, message: &str) -> String {
+/// `retry_at` is the time from which on it may be sent again, if the server named one.
+pub fn refusal(code: FailureCode, message: &str, retry_at: Option<Timestamp>) -> String {
+    let why = refused(code, message);
+    match retry_at {
+        Some(at) => format!("{why} (again from {})", clock::time(at)),
+        None => why,
+    }
+}
+
+fn refused(code: FailureCode, message: &str) -> String {
     let words = match code {
         FailureCode::NotAMember => "you are not in this chat any more",
         FailureCode::PeerNotFound => "there is no such person",
@@ -18,6 +30,10 @@ pub fn refusal(code: FailureCode, message: &str) -> String {
         FailureCode::TargetNotFound => "there is no such message any more",
         FailureCode::TooLate => "it is too late for that",
         FailureCode::MediaTicket => "the file has to be sent anew",
+        FailureCode::ChatFrozen => "the operator froze this chat",
+        FailureCode::RoleTooLow => "your role here does not allow it",
+        FailureCode::SlowMode => "this group is in slow mode",
+        FailureCode::TooManyActs => "you have done as much to this message as one may",
         FailureCode::RequestIdReused => "it was sent before, with another text",
         FailureCode::Invalid | FailureCode::Unspecified => return clean(message),
     };
@@ -36,8 +52,12 @@ pub fn call(error: &CallError) -> String {
         (ErrorReason::GroupFull, _) => "the group is full",
         (ErrorReason::NotAGroup, _) => "that is for groups",
         (ErrorReason::LastOwner, _) => {
-            "you are its only owner: /leave bob makes bob the owner and leaves, /role bob owner only makes him one"
+            "a group has an owner: /owner bob makes bob the owner, /role bob owner makes him one beside you"
         }
+        (ErrorReason::ChatFrozen, _) => "the operator froze this chat",
+        (ErrorReason::SlowMode, _) => "this group is in slow mode: wait a little before the next message",
+        (ErrorReason::InviteNotFound, _) => "this link leads nowhere, or not for you",
+        (ErrorReason::TooManyActs, _) => "you have done as much to this message as one may",
         (ErrorReason::TooManyDevices, _) => "this person has as many devices as there may be",
         (ErrorReason::ListFull, _) => "the list is full",
         (ErrorReason::NotTheSender, _) => "only who wrote it is told",
@@ -125,6 +145,62 @@ pub fn role(role: Role) -> &'static str {
     }
 }
 
+/// Formats a time in seconds, in the largest unit that divides it: "30 s", "5 min", "8 h", "1 day", "2 weeks".
+pub fn span(seconds: u32) -> String {
+    const UNITS: [(u32, &str, &str); 4] = [
+        (7 * 24 * 3600, "week", "weeks"),
+        (24 * 3600, "day", "days"),
+        (3600, "h", "h"),
+        (60, "min", "min"),
+    ];
+    let divides = |unit: u32| seconds > 0 && seconds.is_multiple_of(unit);
+    match UNITS.into_iter().find(|(unit, ..)| divides(*unit)) {
+        Some((unit, one, _)) if unit == seconds => format!("1 {one}"),
+        Some((unit, _, many)) => format!("{} {many}", seconds / unit),
+        None => format!("{seconds} s"),
+    }
+}
+
+/// Says how long messages stay, as in "they disappear after 1 h".
+pub fn retention(retention: &Retention) -> String {
+    let stay = match retention.disappear_after_s {
+        0 => "they do not disappear".to_owned(),
+        after => format!("they disappear after {}", span(after)),
+    };
+    let kept = match retention.mode() {
+        RetentionMode::Unspecified => return stay,
+        RetentionMode::Forever => "for ever".to_owned(),
+        RetentionMode::ForTime => format!("for {}", span(retention.keep_s)),
+        RetentionMode::UntilDelivered => "until every device has them".to_owned(),
+    };
+    format!("{stay}, and the server keeps them {kept}")
+}
+
+/// Says the rules of a group, as in "all may write, admins may add members".
+pub fn policy(policy: &GroupPolicy) -> String {
+    let who = |role, default| match role {
+        Role::Unspecified => default,
+        Role::Member => "all",
+        Role::Admin => "admins",
+        Role::Owner => "owners",
+    };
+    let slow = match policy.slow_mode_s {
+        0 => String::new(),
+        seconds => format!(", members wait {} between messages", span(seconds)),
+    };
+    let history = match policy.joiner_history() {
+        JoinerHistory::Unspecified | JoinerHistory::None => "nothing".to_owned(),
+        JoinerHistory::Last => format!("the last {} entries", policy.joiner_history_entries),
+        JoinerHistory::All => "all".to_owned(),
+    };
+    format!(
+        "{} may write, {} may add members, {} may edit{slow}; new members read {history} of what was before",
+        who(policy.send_role(), "all"),
+        who(policy.add_role(), "admins"),
+        who(policy.edit_role(), "admins"),
+    )
+}
+
 /// Removes control characters and changes of writing direction, so that others' texts cannot steer this terminal.
 pub fn clean(text: &str) -> String {
     let steers = |c: &char| {
@@ -189,12 +265,73 @@ mod tests {
     }
 
     #[test]
+    fn times_have_their_largest_unit() {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (90, "90 s"),
+            (3600, "1 h"),
+            (8 * 3600, "8 h"),
+            (86_400, "1 day"),
+            (2 * 86_400, "2 days"),
+            (7 * 86_400, "1 week"),
+            (14 * 86_400, "2 weeks"),
+        ] {
+            assert_eq!(span(seconds), text);
+        }
+    }
+
+    #[test]
+    fn rules_are_told_with_their_defaults() {
+        let told = policy(&GroupPolicy::default());
+        let usual = "all may write, admins may add members, admins may edit; new members read nothing of what was before";
+        assert_eq!(told, usual);
+        let strict = GroupPolicy {
+            send_role: Role::Admin.into(),
+            add_role: Role::Member.into(),
+            edit_role: Role::Owner.into(),
+            slow_mode_s: 30,
+            joiner_history: JoinerHistory::Last.into(),
+            joiner_history_entries: 9,
+        };
+        let told = policy(&strict);
+        let expected = "admins may write, all may add members, owners may edit, members wait 30 s between messages; \
+                        new members read the last 9 entries of what was before";
+        assert_eq!(told, expected);
+        let kept = |mode: RetentionMode, keep_s, disappear_after_s| {
+            retention(&Retention {
+                mode: mode.into(),
+                keep_s,
+                disappear_after_s,
+            })
+        };
+        for (told, expected) in [
+            (kept(RetentionMode::Unspecified, 0, 0), "they do not disappear"),
+            (
+                kept(RetentionMode::Unspecified, 0, 3600),
+                "they disappear after 1 h",
+            ),
+            (
+                kept(RetentionMode::ForTime, 86_400, 0),
+                "they do not disappear, and the server keeps them for 1 day",
+            ),
+            (
+                kept(RetentionMode::UntilDelivered, 0, 60),
+                "they disappear after 1 min, and the server keeps them until every device has them",
+            ),
+        ] {
+            assert_eq!(told, expected);
+        }
+    }
+
+    #[test]
     fn every_refusal_has_words() {
         for number in 0..100 {
             let Ok(code) = FailureCode::try_from(number) else {
                 continue;
             };
-            let words = refusal(code, "it was wrong");
+            let words = refusal(code, "it was wrong", None);
             assert!(!words.contains('_') && !words.is_empty(), "{words}");
             assert!(!words.contains("SEND"), "{words}");
         }

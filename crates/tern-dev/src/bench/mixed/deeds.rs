@@ -78,6 +78,13 @@ impl Known {
         }
     }
 
+    /// Returns whether the chat certainly has a message.
+    pub fn is_begun(&self) -> bool {
+        [self.to_react, self.to_edit, self.to_delete]
+            .iter()
+            .any(Option::is_some)
+    }
+
     /// Returns what to send next. `chance` is a random number from 0 to 1. If there is no message to which the device
     /// could do what chance says, it sends a message.
     pub fn choose(&mut self, chance: f64) -> Deed {
@@ -176,12 +183,14 @@ mod tests {
         for chance in [delete, edit, react, say] {
             assert_eq!(known.choose(chance), Deed::Say, "there is no message");
         }
+        assert!(!known.is_begun());
         for seq in [3, 4] {
             known.heard(seq);
         }
         for seq in [5, 6, 7] {
             known.sent(seq);
         }
+        assert!(known.is_begun());
         assert_eq!(known.choose(react), Deed::React(4));
         assert_eq!(known.choose(edit), Deed::Edit(6));
         assert_eq!(known.choose(delete), Deed::Delete(7));

@@ -1,5 +1,9 @@
 //! Tests what typed lines mean.
 
+use tern_proto::v1::JoinerHistory;
+use tern_types::ChatId;
+use uuid::Uuid;
+
 use super::*;
 
 /// Checks that each line is parsed into its command.
@@ -182,6 +186,119 @@ fn commands_about_a_message_name_it_by_its_number_or_not_at_all() {
 }
 
 #[test]
+fn a_thread_is_shown_unless_there_is_a_text_for_it() {
+    mean([
+        ("/thread", Command::ShowThread(None)),
+        ("/thread #12", Command::ShowThread(Some(12))),
+        (
+            "/thread 12",
+            Command::Thread {
+                message: None,
+                text: "12".into(),
+            },
+        ),
+    ]);
+}
+
+#[test]
+fn commands_about_how_a_chat_is_kept_mean_what_a_person_would_expect() {
+    let hours = |hours: u32| Some(hours * 3600);
+    for (line, keeping) in [
+        ("/mute", Keeping::Mute(None)),
+        ("/mute always", Keeping::Mute(None)),
+        ("/mute 8h", Keeping::Mute(hours(8))),
+        ("/mute 1w", Keeping::Mute(hours(7 * 24))),
+        ("/mute off", Keeping::Unmute),
+        ("/archive", Keeping::Archive(true)),
+        ("/unarchive", Keeping::Archive(false)),
+        ("/pinchat", Keeping::Pin(true)),
+        ("/unpinchat", Keeping::Pin(false)),
+        ("/unread", Keeping::Unread),
+    ] {
+        assert_eq!(Command::parse(line), Command::Keep(keeping), "{line:?}");
+    }
+    mean([
+        ("/archived", Command::Archived),
+        ("/hide", Command::Hide(None)),
+        ("/hide #12", Command::Hide(Some(12))),
+        ("/pins", Command::Pins),
+    ]);
+}
+
+#[test]
+fn commands_about_how_a_chat_is_run_mean_what_a_person_would_expect() {
+    let chat = ChatId(Uuid::from_u128(7));
+    let token = "x".repeat(43);
+    let link = format!("tern:{chat}/{token}");
+    let address = format!("https://chat.example.com/join/{chat}/{token}");
+    let join = || Running::Join {
+        chat,
+        token: token.clone(),
+    };
+    let answer = |accept| Running::Answer {
+        who: "dave".into(),
+        accept,
+    };
+    let invite = |once, approval| Running::Invite { once, approval };
+    for (line, running) in [
+        ("/disappear", Running::Disappear(None)),
+        ("/disappear off", Running::Disappear(Some(0))),
+        ("/disappear 30s", Running::Disappear(Some(30))),
+        ("/disappear 1d", Running::Disappear(Some(86_400))),
+        ("/description", Running::Description(None)),
+        ("/description we eat", Running::Description(Some("we eat".into()))),
+        ("/owner bob", Running::Owner("bob".into())),
+        ("/invite", invite(false, false)),
+        ("/invite approval once", invite(true, true)),
+        ("/invites", Running::Invites),
+        ("/revoke 2", Running::Revoke(2)),
+        ("/requests", Running::Requests),
+        ("/accept dave", answer(true)),
+        ("/refuse dave", answer(false)),
+    ] {
+        assert_eq!(Command::parse(line), Command::Run(running), "{line:?}");
+    }
+    for link in [link, address] {
+        let parsed = Command::parse(&format!("/join {link}"));
+        assert_eq!(parsed, Command::Run(join()), "{link}");
+    }
+}
+
+#[test]
+fn a_policy_is_told_by_its_rules() {
+    for (line, rules) in [
+        ("/policy", vec![]),
+        (
+            "/policy send admins add all edit owners",
+            vec![
+                Rule::Send(Role::Admin),
+                Rule::Add(Role::Member),
+                Rule::Edit(Role::Owner),
+            ],
+        ),
+        ("/policy slow 30s", vec![Rule::Slow(30)]),
+        ("/policy slow 1h", vec![Rule::Slow(3600)]),
+        (
+            "/policy slow off, history 100",
+            vec![Rule::Slow(0), Rule::History(JoinerHistory::Last, 100)],
+        ),
+        (
+            "/policy history none history all",
+            vec![
+                Rule::History(JoinerHistory::None, 0),
+                Rule::History(JoinerHistory::All, 0),
+            ],
+        ),
+    ] {
+        assert_eq!(
+            Command::parse(line),
+            Command::Run(Running::Policy(rules)),
+            "{line:?}"
+        );
+    }
+}
+
+#[test]
 fn commands_about_the_search_mean_what_a_person_would_expect() {
     let search = |words: &str, everywhere| Command::Search {
         words: words.into(),
@@ -222,7 +339,6 @@ fn what_is_wrong_is_told_with_an_example() {
         "/pin #",
         "/edit",
         "/reply #12",
-        "/thread",
         "/react",
         "/info x",
         "/nonsense",
@@ -231,6 +347,24 @@ fn what_is_wrong_is_told_with_an_example() {
         "/save",
         "/save x",
         "/forward 1",
+        "/mute 8",
+        "/mute soon",
+        "/archive 2",
+        "/disappear 4s",
+        "/disappear 53w",
+        "/policy send",
+        "/policy send everybody",
+        "/policy slow 2h",
+        "/policy history 0",
+        "/policy history 10001",
+        "/owner",
+        "/invite twice",
+        "/revoke 0",
+        "/join",
+        "/join tern:1/x",
+        "/join tern:00000000-0000-0000-0000-000000000007/",
+        "/accept",
+        "/hide it",
     ] {
         assert!(matches!(Command::parse(line), Command::Wrong(_)), "{line:?}");
     }

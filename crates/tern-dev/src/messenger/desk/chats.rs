@@ -160,14 +160,14 @@ impl Desk {
         self.notice(format!("in {}: {}", self.view.title(chat), names.join(", ")));
     }
 
+    /// Lists the chats, those of the archive last.
     pub(super) fn list(&self) {
+        let now = Clock::wall();
         let line = |(index, chat): (usize, &&Chat)| {
-            let unread = if chat.unread > 0 {
-                format!(" ({} new)", chat.unread)
-            } else {
-                String::new()
-            };
-            format!("{}. {}{unread}", index + 1, self.view.title(chat.id))
+            let kept = self.view.kept(chat, now);
+            let kept = (!kept.is_empty()).then(|| format!(" ({kept})"));
+            let title = self.view.title(chat.id);
+            format!("{}. {title}{}", index + 1, kept.unwrap_or_default())
         };
         let lines: Vec<String> = self.view.chats().iter().enumerate().map(line).collect();
         self.notice(if lines.is_empty() {
@@ -175,6 +175,15 @@ impl Desk {
         } else {
             lines.join("\n")
         });
+    }
+
+    /// Shows the chats of the archive in the list, or folds them again.
+    pub(super) fn archived(&mut self) {
+        let archived = self.view.listed().archived;
+        if archived == 0 {
+            return self.notice("no chat is in the archive: /archive puts the open one there".to_owned());
+        }
+        self.view.archive_open = !self.view.archive_open;
     }
 
     /// Looks up people by name among those that this device knows. A name that it does not know becomes an `Err`,

@@ -4,53 +4,87 @@
 use tern_client::{Message, Outgoing};
 use tern_types::ChatId;
 
-use super::Desk;
+use super::{Desk, Outcome, Update};
 
 impl Desk {
     /// Answers the message that [`Self::target`] finds.
-    pub(super) async fn reply(&mut self, typed: Option<u64>, text: String) {
-        if let Some((chat, message)) = self.target(typed, false) {
-            let reply = Outgoing::new(self.address(chat), text).replying_to(message.entry.seq);
-            self.put(chat, reply).await;
-        }
+    pub(super) async fn reply(&mut self, typed: Option<u64>, text: String) -> Outcome {
+        let Some((chat, message)) = self.written_about(typed, false) else {
+            return self.kept("/reply", typed, text);
+        };
+        let reply = Outgoing::new(self.address(chat), text).replying_to(message.entry.seq);
+        self.put(chat, reply).await;
+        Outcome::Done
     }
 
     /// Writes into the thread that the message which [`Self::target`] finds is in, or that begins with it.
-    pub(super) async fn thread(&mut self, typed: Option<u64>, text: String) {
-        if let Some((chat, message)) = self.target(typed, false) {
-            let root = message.thread_root().unwrap_or(message.entry.seq);
-            let part = Outgoing::new(self.address(chat), text).in_thread(root);
-            self.put(chat, part).await;
-        }
+    pub(super) async fn thread(&mut self, typed: Option<u64>, text: String) -> Outcome {
+        let Some((chat, message)) = self.written_about(typed, false) else {
+            return self.kept("/thread", typed, text);
+        };
+        let root = message.thread_root().unwrap_or(message.entry.seq);
+        let part = Outgoing::new(self.address(chat), text).in_thread(root);
+        self.put(chat, part).await;
+        Outcome::Done
+    }
+
+    /// Lets the screen show the thread that the message which [`Self::target`] finds is in, or that begins with it.
+    pub(super) fn show_thread(&self, typed: Option<u64>) -> Outcome {
+        let found = self.chat_open().and_then(|_| self.target(typed, false));
+        found.map_or(Outcome::Done, |message| {
+            Outcome::Thread(message.thread_root().unwrap_or(message.entry.seq))
+        })
     }
 
     /// Replaces the text of an own message. If the message has files, that waits for the server, which gives new
     /// tickets for them.
-    pub(super) async fn edit(&mut self, typed: Option<u64>, text: String) {
-        let Some((chat, message)) = self.target(typed, true) else {
-            return;
+    pub(super) async fn edit(&mut self, typed: Option<u64>, text: String) -> Outcome {
+        let Some((chat, message)) = self.written_about(typed, true) else {
+            return self.kept("/edit", typed, text);
         };
+        if message.entry.sender != Some(self.view.me) {
+            self.notice("only who wrote a message may edit it".to_owned());
+            return self.kept("/edit", typed, text);
+        }
         if message.entry.attached().is_none() {
-            return self.put(chat, Outgoing::edit(&message, text)).await;
+            self.put(chat, Outgoing::edit(&message, text)).await;
+            return Outcome::Done;
         }
         let seq = message.entry.seq;
         self.spawn(move |client, _| async move {
             client.edit(chat, seq, &text).await?;
             Ok(())
         });
+        Outcome::Done
     }
 
     /// Deletes a message for everyone.
     pub(super) async fn delete(&mut self, typed: Option<u64>) {
-        if let Some((chat, message)) = self.target(typed, true) {
+        if let Some((chat, message)) = self.acted_on(typed, true) {
             let deletion = Outgoing::delete(self.address(chat), message.entry.seq);
             self.put(chat, deletion).await;
         }
     }
 
+    /// Deletes a message for the user alone, on all their devices.
+    pub(super) fn hide(&self, typed: Option<u64>) {
+        let Some(chat) = self.chat_open() else { return };
+        let Some(message) = self.target(typed, true) else {
+            return;
+        };
+        let seqs = vec![message.entry.seq];
+        self.spawn(move |client, updates| async move {
+            client.hide_messages(chat, seqs.clone()).await?;
+            let _ = updates.send(Update::Hidden { chat, seqs }).await;
+            let told = "it is deleted for you, on all your devices; the others keep it".to_owned();
+            let _ = updates.send(Update::Notice(told)).await;
+            Ok(())
+        });
+    }
+
     /// Reacts to a message, or takes the user's equal reaction back.
     pub(super) async fn react(&mut self, typed: Option<u64>, reaction: String) {
-        if let Some((chat, message)) = self.target(typed, false) {
+        if let Some((chat, message)) = self.acted_on(typed, false) {
             let take_back = message.has_reaction(self.view.me, reaction.as_bytes());
             let (to, seq) = (self.address(chat), message.entry.seq);
             let reaction = Outgoing::reaction(to, seq, reaction, take_back);
@@ -67,19 +101,35 @@ impl Desk {
             };
             typed = Some(pinned.0);
         }
-        if let Some((chat, message)) = self.target(typed, false) {
+        if let Some((chat, message)) = self.acted_on(typed, false) {
             let pin = Outgoing::pin(self.address(chat), message.entry.seq, take_back);
             self.put(chat, pin).await;
         }
     }
 
-    /// Returns the message of the open chat that a command is about, with the chat: the one whose number was `typed`,
-    /// or else the selected one, or else the newest one, and with `own` the user's newest one. Otherwise tells the user
-    /// why there is none, and returns `None`.
-    fn target(&self, typed: Option<u64>, own: bool) -> Option<(ChatId, Message)> {
+    /// Returns the message that [`Self::target`] finds, with its chat, if the user may write there.
+    fn written_about(&self, typed: Option<u64>, own: bool) -> Option<(ChatId, Message)> {
         let chat = self.writable()?;
+        Some((chat, self.target(typed, own)?))
+    }
+
+    /// Returns the same if the user may do something there, such as react, although perhaps not write.
+    fn acted_on(&self, typed: Option<u64>, own: bool) -> Option<(ChatId, Message)> {
+        let chat = self.chat_open()?;
+        if let Some(why) = self.view.closed(chat) {
+            self.notice(why.to_owned());
+            return None;
+        }
+        Some((chat, self.target(typed, own)?))
+    }
+
+    /// Returns the message of the open chat that a command is about: the one whose number was `typed`, or else the
+    /// selected one, or else the newest one, and with `own` the user's newest one. Otherwise tells the user why there
+    /// is none, and returns `None`. While a message of the user is not sent yet, it is the newest one, and nothing can
+    /// be done to it.
+    fn target(&self, typed: Option<u64>, own: bool) -> Option<Message> {
         let newest = typed.is_none() && self.view.selected.is_none();
-        if own && newest && self.view.is_sending() {
+        if newest && self.view.is_sending() {
             self.notice("your last message is not sent yet".to_owned());
             return None;
         }
@@ -87,10 +137,23 @@ impl Desk {
         if message.is_none() {
             self.notice(match typed {
                 Some(number) => format!("there is no message {number} here"),
-                None => "there is no such message here".to_owned(),
+                None if newest => "there is no such message here".to_owned(),
+                None => "the message that you had selected is gone".to_owned(),
             });
         }
-        Some((chat, message?))
+        message
+    }
+
+    /// Keeps what was typed for a message about which it cannot be. A selected message stays behind: only the text is
+    /// kept, as one of its own. Otherwise the whole command is.
+    fn kept(&self, command: &str, typed: Option<u64>, text: String) -> Outcome {
+        Outcome::Kept(match typed {
+            Some(number) => format!("{command} #{number} {text}"),
+            None if self.view.selected.is_none() => format!("{command} {text}"),
+            // A second slash keeps a text that begins with one from being a command.
+            None if text.starts_with('/') => format!("/{text}"),
+            None => text,
+        })
     }
 }
 
@@ -201,6 +264,70 @@ mod tests {
             .iter()
             .map(|queued| queued.message.envelope.thread_root_seq);
         assert_eq!(roots.collect::<Vec<_>>(), [3, 1]);
+    }
+
+    #[tokio::test]
+    async fn what_was_typed_stays_if_it_cannot_be_about_its_message() {
+        let (mut desk, _events) = offline().await;
+        let (me, bob) = (desk.view.me, UserId::random());
+        show(&mut desk, bob, 1, me);
+        show(&mut desk, bob, 2, bob);
+        let mut deletion = desk.view.target(None, false).unwrap().entry;
+        deletion.seq = Seq(3);
+        if let Some(Content::Message(message)) = &mut deletion.content.content {
+            let envelope = message.envelope.get_or_insert_default();
+            (envelope.kind, envelope.target_seq) = (v1::MessageKind::Delete.into(), 2);
+        }
+        desk.view.selected = Some(Seq(2));
+        desk.view.add(deletion);
+        for (line, kept) in [
+            ("/reply yes", "yes"),
+            ("/thread yes", "yes"),
+            ("/edit yes", "yes"),
+            ("/reply /yes", "//yes"),
+            ("/reply #9 yes", "/reply #9 yes"),
+        ] {
+            let outcome = desk.submit(line).await;
+            assert_eq!(outcome, Outcome::Kept(kept.to_owned()), "{line}");
+        }
+        show(&mut desk, bob, 4, bob);
+        let theirs = "/edit #4 mine now";
+        assert_eq!(desk.submit(theirs).await, Outcome::Kept(theirs.to_owned()));
+        assert!(outbox(&desk).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_done_to_the_message_before_one_that_is_not_sent() {
+        let (mut desk, _events) = offline().await;
+        let bob = UserId::random();
+        show(&mut desk, bob, 1, bob);
+        desk.submit("hello").await;
+        for line in ["/pin", "/react 👍", "/delete", "/thread"] {
+            assert_eq!(desk.submit(line).await, Outcome::Done, "{line}");
+        }
+        let reply = "/reply yes";
+        assert_eq!(desk.submit(reply).await, Outcome::Kept(reply.to_owned()));
+        let hello = (None, 0, "hello".to_owned());
+        assert_eq!(outbox(&desk).await, [hello.clone()]);
+        desk.submit("/pin #1").await;
+        assert_eq!(outbox(&desk).await, [hello, (Some(1), 0, String::new())]);
+    }
+
+    #[tokio::test]
+    async fn while_a_thread_is_shown_messages_go_into_it() {
+        let (mut desk, _events) = offline().await;
+        let bob = UserId::random();
+        show(&mut desk, bob, 7, bob);
+        assert_eq!(desk.submit("/thread").await, Outcome::Thread(Seq(7)));
+        desk.view.thread = Some(Seq(7));
+        desk.submit("in it").await;
+        desk.open_direct(bob);
+        desk.submit("beside it").await;
+        let outbox = desk.client.outbox().await.unwrap();
+        let roots = outbox
+            .iter()
+            .map(|queued| queued.message.envelope.thread_root_seq);
+        assert_eq!(roots.collect::<Vec<_>>(), [7, 0]);
     }
 
     #[tokio::test]

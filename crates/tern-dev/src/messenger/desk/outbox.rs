@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use tern_client::{Client, EventStream, FailureCode, Outgoing, QueuedMessage, SendState, StopReason};
 use tern_types::{ChatId, Clock};
 
-use super::Desk;
+use super::{Desk, Outcome, Update};
 use crate::messenger::view::Connection;
 
 impl Desk {
@@ -94,6 +94,31 @@ impl Desk {
         None
     }
 
+    /// Shows again what this device is still to send, after the view has forgotten it. The server's store was replaced
+    /// then, and messages that it had already may have to be sent again.
+    pub(super) fn load_outbox(&self) {
+        self.spawn(|client, updates| async move {
+            let outbox = client.outbox().await?;
+            let _ = updates.send(Update::Outbox(outbox)).await;
+            Ok(())
+        });
+    }
+
+    /// Starts the client anew if it has ended. If that fails, the user is told why.
+    pub(super) async fn connect_again(&mut self) -> Outcome {
+        match self.connect().await {
+            Ok(None) => Outcome::Done,
+            Ok(events) => {
+                self.new_events = events;
+                Outcome::Connected
+            }
+            Err(error) => {
+                self.fault(&error);
+                Outcome::Done
+            }
+        }
+    }
+
     /// Starts the client anew after [`Self::ended`] and returns its events, or `None` if the client had not ended.
     /// Fails if the device's store cannot be opened.
     pub async fn connect(&mut self) -> anyhow::Result<Option<EventStream>> {
@@ -123,10 +148,33 @@ fn is_final(refused: &QueuedMessage) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tern_client::Event;
     use tern_types::{Seq, UserId};
 
     use super::*;
     use crate::messenger::desk::testing::offline;
+
+    #[tokio::test]
+    async fn what_waits_is_shown_again_after_the_servers_store_was_replaced() {
+        let (mut desk, _events) = offline().await;
+        desk.open_direct(UserId::random());
+        let chat = desk.view.open.unwrap();
+        desk.submit("hello").await;
+        desk.apply_event(&Event::Reset, true);
+        assert_eq!(desk.view.lines(chat), []);
+        loop {
+            let update = desk.update().await.unwrap();
+            let is_outbox = matches!(update, Update::Outbox(_));
+            desk.apply_update(&update);
+            // What comes twice is there once.
+            desk.apply_update(&update);
+            if is_outbox {
+                break;
+            }
+        }
+        let texts: Vec<String> = desk.view.lines(chat).into_iter().map(|line| line.text).collect();
+        assert_eq!(texts, ["hello"]);
+    }
 
     #[tokio::test]
     async fn what_the_server_takes_no_more_is_not_sent_again() {

@@ -1,5 +1,6 @@
 //! Finds messages by their words, and shows one that was found in its chat. Both come from the device's own store.
 
+use tern_client::{Hit, Message};
 use tern_types::Seq;
 
 use super::{Desk, Update};
@@ -34,7 +35,29 @@ impl Desk {
             // Without the server, those whose names are not known are shown without.
             let names = client.names(people).await.unwrap_or_default();
             let _ = updates.send(Update::Names(names)).await;
-            let _ = updates.send(Update::Found(hits)).await;
+            let title = "found";
+            let _ = updates.send(Update::Found { title, hits }).await;
+            Ok(())
+        });
+    }
+
+    /// Shows the pinned messages of the open chat, the newest first, as if a search had found them.
+    pub(super) fn pins(&self) {
+        let Some(chat) = self.chat_open() else { return };
+        self.spawn(move |client, updates| async move {
+            let pinned = client.pinned(chat).await?;
+            if pinned.is_empty() {
+                let nothing = "no message is pinned here".to_owned();
+                let _ = updates.send(Update::Notice(nothing)).await;
+                return Ok(());
+            }
+            let hit = |message: Message| Hit {
+                text: message.entry.text().unwrap_or_default().into_owned(),
+                places: Vec::new(),
+                message,
+            };
+            let (title, hits) = ("pinned", pinned.into_iter().rev().map(hit).collect());
+            let _ = updates.send(Update::Found { title, hits }).await;
             Ok(())
         });
     }

@@ -25,11 +25,13 @@ impl Desk {
         self.spawn(move |client, _| async move { Ok(client.watch_presence(watched).await?) });
     }
 
-    /// Asks for presence again when that is due. Call it about once a second.
-    pub fn tick(&mut self) {
+    /// Asks for presence again when that is due, and takes away what has disappeared by now. Returns whether something
+    /// has. Call it about once a second.
+    pub fn tick(&mut self) -> bool {
         if self.watch_at.is_some() {
             self.watch();
         }
+        self.view.expire(Clock::wall())
     }
 
     /// Asks for presence again soon, because the user may now see other people than before.

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tern_client::{ClientConfig, Credentials, EventStream, StoreLocation};
-use tern_types::{Clock, DeviceId, UserId};
+use tern_client::{Chat, ClientConfig, Credentials, EventStream, StoreLocation};
+use tern_proto::v1::{ChatKind, Role};
+use tern_types::{ChatId, Clock, DeviceId, UserId};
 
 use super::Desk;
 use crate::messenger::setup::Device;
@@ -27,4 +28,14 @@ pub async fn offline() -> (Desk, EventStream) {
         downloads: PathBuf::new(),
     };
     Desk::start(device).await.unwrap()
+}
+
+/// Returns a chat of this kind, of two people without messages, in which the user is an ordinary member.
+pub fn chat(id: ChatId, kind: ChatKind) -> Chat {
+    Chat {
+        kind,
+        member_count: 2,
+        role: Role::Member,
+        ..Chat::unknown(id)
+    }
 }

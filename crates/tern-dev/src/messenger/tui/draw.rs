@@ -8,6 +8,11 @@
 //! │               │ › typed             │
 //! └ status ───────┴─────────────────────┘
 //! ```
+//!
+//! - [`chats`]: the list of chats; [`header`]: the title of the open one
+
+mod chats;
+mod header;
 
 use std::ops::Range;
 
@@ -16,7 +21,6 @@ use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize as _};
 use ratatui::text::{Line as Text, Span};
 use ratatui::widgets::{Block, Borders, Paragraph, Wrap};
-use tern_proto::v1::ChatKind;
 use tern_types::{Clock, Seq, UserId};
 
 use super::wrap::wrap;
@@ -54,7 +58,7 @@ pub fn screen(frame: &mut Frame<'_>, view: &View, screen: &mut Screen) {
     let list = if frame.area().width < NARROW { 0 } else { LIST };
     let [left, right] = Layout::horizontal([Constraint::Length(list), Constraint::Min(10)]).areas(body);
     if list > 0 {
-        chats(frame, view, left);
+        chats::draw(frame, view, left);
     }
     let [timeline_area, input_area] =
         Layout::vertical([Constraint::Min(2), Constraint::Length(3)]).areas(right);
@@ -69,47 +73,12 @@ pub fn screen(frame: &mut Frame<'_>, view: &View, screen: &mut Screen) {
     }
 }
 
-/// Draws the list of chats.
-fn chats(frame: &mut Frame<'_>, view: &View, area: Rect) {
-    let width = usize::from(area.width).saturating_sub(3);
-    let lines: Vec<Text<'_>> = view
-        .chats()
-        .iter()
-        .map(|chat| {
-            let open = view.open == Some(chat.id);
-            let unread = if chat.unread > 0 {
-                format!(" {}", chat.unread)
-            } else {
-                String::new()
-            };
-            let title = cut(&view.title(chat.id), width.saturating_sub(unread.len() + 2));
-            let pad = " ".repeat(width.saturating_sub(Span::raw(&title).width() + unread.len() + 2));
-            let sign = match chat.peer {
-                Some(peer) if view.is_online(peer) => "● ",
-                _ if chat.kind == ChatKind::Group => "# ",
-                _ => "  ",
-            };
-            let style = match (open, chat.unread > 0, chat.left) {
-                (_, _, true) => Style::new().add_modifier(Modifier::DIM),
-                (true, ..) => Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED),
-                (_, true, _) => Style::new().add_modifier(Modifier::BOLD),
-                _ => Style::new(),
-            };
-            Text::from(vec![
-                Span::styled(format!("{sign}{title}{pad}"), style),
-                Span::styled(unread, Style::new().fg(Color::Green).add_modifier(Modifier::BOLD)),
-            ])
-        })
-        .collect();
-    let block = Block::new().borders(Borders::RIGHT).title(" chats ".bold());
-    frame.render_widget(Paragraph::new(lines).block(block), area);
-}
-
 /// Draws the title and the messages of the open chat.
 fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect) {
-    let title = view
-        .open
-        .map_or_else(|| " tern ".to_owned(), |chat| format!(" {} ", titled(view, chat)));
+    let title = view.open.map_or_else(
+        || " tern ".to_owned(),
+        |chat| format!(" {} ", header::titled(view, chat)),
+    );
     let block = Block::new()
         .borders(Borders::BOTTOM)
         .title(Text::from(title).bold());
@@ -140,40 +109,6 @@ fn scrolled_to(selected: &Range<usize>, screen: &Screen) -> usize {
     let least = screen.lines.saturating_sub(selected.start + screen.page);
     let most = screen.lines.saturating_sub(selected.end);
     screen.scrolled.max(least).min(most)
-}
-
-/// Returns the header of a chat with the presence of its members.
-fn titled(view: &View, chat: tern_types::ChatId) -> String {
-    match view.presence(chat, Clock::wall()) {
-        Some(presence) => format!("{} · {presence}", header(view, chat)),
-        None => header(view, chat),
-    }
-}
-
-/// Returns the title of a chat, for a group with its members.
-fn header(view: &View, chat: tern_types::ChatId) -> String {
-    let room = view.rooms.get(&chat);
-    let members = room.map_or(0, |room| room.members.len());
-    let group = room
-        .and_then(|room| room.chat.as_ref())
-        .is_some_and(|chat| chat.kind == ChatKind::Group);
-    let left = room
-        .and_then(|room| room.chat.as_ref())
-        .is_some_and(|chat| chat.left);
-    match (group, left) {
-        (_, true) => format!("{} · you are no member any more", view.title(chat)),
-        (true, _) if members > 0 => {
-            let mut names: Vec<String> = room
-                .into_iter()
-                .flat_map(|room| &room.members)
-                .map(|user| view.name(*user))
-                .collect();
-            names.sort();
-            cut(&format!("# {} · {}", view.title(chat), names.join(", ")), 200)
-        }
-        (true, _) => format!("# {}", view.title(chat)),
-        _ => view.title(chat),
-    }
 }
 
 /// Returns the timeline of a chat as styled lines of at most `width` columns, and which of them are those of the
@@ -306,9 +241,10 @@ fn input(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
     let prompt = "› ";
     let width = usize::from(line.width).saturating_sub(3);
     let (text, at) = screen.input.window(width);
-    let closed = view.open.and_then(|chat| view.closed(chat));
+    let silent = view.open.and_then(|chat| view.silent(chat));
     let shown = match (screen.input.is_empty(), view.open) {
-        (true, Some(_)) if closed.is_some() => Span::raw(closed.unwrap_or_default()).dim(),
+        (true, Some(_)) if silent.is_some() => Span::raw(silent.unwrap_or_default()).dim(),
+        (true, Some(_)) if view.thread.is_some() => Span::raw("message in this thread").dim(),
         (true, Some(chat)) => Span::raw(format!("message to {}", view.title(chat))).dim(),
         (true, None) => Span::raw("/chat bob, or /help").dim(),
         (false, _) => Span::raw(text),
@@ -319,7 +255,7 @@ fn input(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
     );
     let column = u16::try_from(at).unwrap_or(0).saturating_add(2);
     // No cursor is shown in a chat where the user cannot write.
-    if closed.is_none() || !screen.input.is_empty() {
+    if silent.is_none() || !screen.input.is_empty() {
         frame.set_cursor_position(Position::new(line.x.saturating_add(column), line.y));
     }
     let typing = view.open.and_then(|chat| view.typing(chat));
@@ -360,7 +296,17 @@ fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) 
         ""
     };
     let (text, keys) = match view.selected {
-        Some(seq) => keys_for(seq, text, usize::from(area.width.saturating_sub(SIGN_COLUMNS))),
+        Some(seq) => {
+            let own = view
+                .target(None, false)
+                .is_some_and(|message| message.entry.sender == Some(view.me));
+            keys_for(
+                seq,
+                own,
+                text,
+                usize::from(area.width.saturating_sub(SIGN_COLUMNS)),
+            )
+        }
         None => {
             let keys =
                 format!("   Tab: next chat · ↑: select · PgUp: older · /help · Ctrl-C: leave{scrolled}");
@@ -377,17 +323,21 @@ fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) 
 }
 
 /// Returns what the status line says while a message is selected: the connection and the keys, or only the keys if both
-/// do not fit into `width` columns.
-fn keys_for(selected: Seq, connection: String, width: usize) -> (String, String) {
+/// do not fit into `width` columns. Only an `own` message can be edited.
+fn keys_for(selected: Seq, own: bool, connection: String, width: usize) -> (String, String) {
     let columns = |text: &str| Span::raw(text).width();
-    let keys = format!("#{selected} · r: reply · t: thread · e: edit · +: react · p: pin · d: delete · Esc");
+    let edit = if own { "e: edit · " } else { "" };
+    let keys =
+        format!("#{selected} · r: reply · t: thread · {edit}+: react · p: pin · d: delete · h: hide · Esc");
     let both = format!("   {keys}");
     if columns(&connection) + columns(&both) <= width {
         (connection, both)
     } else if columns(&keys) <= width {
         (String::new(), keys)
     } else {
-        let short = format!("r:reply e:edit +:react p:pin d:del #{selected}");
+        // People seldom react to what they wrote themselves.
+        let other = if own { "e:edit" } else { "+:react" };
+        let short = format!("r:reply {other} p:pin d:del h:hide #{selected}");
         (String::new(), short)
     }
 }

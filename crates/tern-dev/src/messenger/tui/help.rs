@@ -66,9 +66,14 @@ fn lines(width: usize) -> Vec<String> {
     }
     out.push(String::new());
     let signs = "◷ waits   ✓ sent   ✓✓ delivered   ✓✓ in colour: read   ✗ not sent";
+    let selected = "On a selected message: r reply, t write into its thread, T show the thread, e edit, + react, \
+        p pin or unpin, d delete for everyone, h hide it from you. Enter carries it out.";
     let keys = "Alt-Enter begins a new line. ↑ ↓ select a message. Tab: next chat. PgUp: older messages. \
-        Ctrl-C: leave.";
+        Esc: back. Ctrl-C: leave.";
+    let list = "In the list: @2 mentions you twice, • is marked as unread, ✎ has a draft.";
     out.extend(wrap(signs, width));
+    out.extend(wrap(list, width));
+    out.extend(wrap(selected, width));
     out.extend(wrap(keys, width));
     out
 }

@@ -1,11 +1,11 @@
 //! Tests what keys and pasted texts do.
 
 use tern_client::{Chat, Entry, Hit};
-use tern_proto::v1::{self, ChatKind, Role, entry_content::Content};
+use tern_proto::v1::{self, ChatKind, entry_content::Content};
 use tern_types::{RequestId, Seq, Timestamp, UserId};
 
 use super::*;
-use crate::messenger::desk::testing::offline;
+use crate::messenger::desk::testing::{chat, offline};
 
 async fn pressed(code: KeyCode, desk: &mut Desk, screen: &mut Screen) {
     let leave = press(KeyEvent::new(code, KeyModifiers::NONE), desk, screen).await;
@@ -63,14 +63,11 @@ async fn who_was_removed_can_type_commands_only() {
     let mut screen = Screen::default();
     let group = ChatId::group(desk.view.me, RequestId::random());
     desk.view.set_chat(Chat {
-        kind: ChatKind::Group,
         title: "lunch".to_owned(),
-        member_count: 2,
-        role: Role::Member,
         head: Seq(1),
         read: Seq(1),
         left: true,
-        ..Chat::unknown(group)
+        ..chat(group, ChatKind::Group)
     });
     desk.view.open = Some(group);
     pressed(KeyCode::Char('h'), &mut desk, &mut screen).await;
@@ -80,7 +77,8 @@ async fn who_was_removed_can_type_commands_only() {
         pressed(KeyCode::Char(c), &mut desk, &mut screen).await;
     }
     assert_eq!(screen.input.take(), "/who");
-    desk.submit("hello all the same").await;
+    let outcome = desk.submit("hello all the same").await;
+    assert_eq!(outcome, Outcome::Kept("hello all the same".to_owned()));
     assert_eq!(outbox(&desk).await, [""; 0]);
 }
 
@@ -122,6 +120,8 @@ async fn keys_begin_commands_for_the_selected_message_and_enter_carries_them_out
         ('+', "/react "),
         ('p', "/pin"),
         ('d', "/delete"),
+        ('h', "/hide"),
+        ('T', "/thread"),
         ('x', "x"),
     ] {
         pressed(KeyCode::Up, &mut desk, &mut screen).await;
@@ -154,7 +154,11 @@ async fn enter_goes_to_the_message_that_is_selected_in_the_list() {
         text: "hello".to_owned(),
         places: Vec::new(),
     };
-    take_update(Update::Found(vec![hit.clone(), hit]), &mut desk, &mut screen);
+    let found = Update::Found {
+        title: "found",
+        hits: vec![hit.clone(), hit],
+    };
+    take_update(found, &mut desk, &mut screen);
     pressed(KeyCode::Down, &mut desk, &mut screen).await;
     assert_eq!(screen.list.as_ref().and_then(|list| list.selected), Some(1));
     pressed(KeyCode::Enter, &mut desk, &mut screen).await;
@@ -207,7 +211,11 @@ async fn nothing_of_a_message_that_is_deleted_stays_in_the_list() {
         text: "hello".to_owned(),
         places: Vec::new(),
     };
-    take_update(Update::Found(vec![hit]), &mut desk, &mut screen);
+    let found = Update::Found {
+        title: "found",
+        hits: vec![hit],
+    };
+    take_update(found, &mut desk, &mut screen);
     assert!(format!("{:?}", screen.list).contains("hello"));
     take_events(Event::Entry(deletion.clone()), &mut None, &mut desk, &mut screen);
     let list = format!("{:?}", screen.list);
@@ -219,5 +227,88 @@ async fn nothing_of_a_message_that_is_deleted_stays_in_the_list() {
         false,
     ));
     take_events(Event::Entry(deletion), &mut None, &mut desk, &mut screen);
+    assert_eq!(screen.list, None);
+}
+
+/// Presses the keys of a text, one after the other.
+async fn typed(text: &str, desk: &mut Desk, screen: &mut Screen) {
+    for c in text.chars() {
+        pressed(KeyCode::Char(c), desk, screen).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_begun_waits_in_its_chat_and_a_command_goes_along() {
+    let (mut desk, _events) = offline().await;
+    let mut screen = Screen::default();
+    desk.open_direct(UserId::random());
+    desk.open_direct(UserId::random());
+    let chat = desk.view.open;
+    typed("hel", &mut desk, &mut screen).await;
+    pressed(KeyCode::Tab, &mut desk, &mut screen).await;
+    assert_ne!(desk.view.open, chat);
+    assert!(screen.input.is_empty());
+    pressed(KeyCode::Tab, &mut desk, &mut screen).await;
+    assert_eq!((desk.view.open, screen.input.take()), (chat, "hel".to_owned()));
+    typed("/who", &mut desk, &mut screen).await;
+    pressed(KeyCode::Tab, &mut desk, &mut screen).await;
+    assert_eq!(screen.input.take(), "/who");
+}
+
+#[tokio::test]
+async fn a_text_stays_when_the_message_that_it_answers_is_deleted_meanwhile() {
+    let (mut desk, _events) = offline().await;
+    let mut screen = Screen::default();
+    show(&mut desk, "hello");
+    let message = desk.view.target(None, false).unwrap();
+    pressed(KeyCode::Up, &mut desk, &mut screen).await;
+    typed("ryes", &mut desk, &mut screen).await;
+    desk.view.hide(message.entry.chat, &[message.entry.seq]);
+    pressed(KeyCode::Enter, &mut desk, &mut screen).await;
+    assert_eq!(outbox(&desk).await, [""; 0]);
+    assert_eq!(
+        (screen.input.take(), desk.view.selected),
+        ("yes".to_owned(), None)
+    );
+}
+
+#[tokio::test]
+async fn the_message_of_somebody_else_is_not_offered_to_be_edited() {
+    let (mut desk, _events) = offline().await;
+    let mut screen = Screen::default();
+    show(&mut desk, "hello");
+    let mut theirs = desk.view.target(None, false).unwrap().entry;
+    theirs.sender = Some(UserId::random());
+    desk.view.add(theirs);
+    pressed(KeyCode::Up, &mut desk, &mut screen).await;
+    pressed(KeyCode::Char('e'), &mut desk, &mut screen).await;
+    assert!(screen.input.is_empty());
+    assert!(screen.notice.is_some_and(|(text, _)| text.contains("who wrote")));
+}
+
+#[tokio::test]
+async fn a_thread_is_shown_until_esc_goes_back() {
+    let (mut desk, _events) = offline().await;
+    let mut screen = Screen::default();
+    show(&mut desk, "hello");
+    pressed(KeyCode::Up, &mut desk, &mut screen).await;
+    pressed(KeyCode::Char('T'), &mut desk, &mut screen).await;
+    pressed(KeyCode::Enter, &mut desk, &mut screen).await;
+    assert_eq!(desk.view.thread, Some(Seq(1)));
+    pressed(KeyCode::Up, &mut desk, &mut screen).await;
+    pressed(KeyCode::Esc, &mut desk, &mut screen).await;
+    assert_eq!((desk.view.thread, desk.view.selected), (Some(Seq(1)), None));
+    pressed(KeyCode::Esc, &mut desk, &mut screen).await;
+    assert_eq!(desk.view.thread, None);
+}
+
+#[tokio::test]
+async fn lines_to_read_stay_until_esc() {
+    let (mut desk, _events) = offline().await;
+    let mut screen = Screen::default();
+    let (title, lines) = ("invite links", vec!["tern:…".to_owned()]);
+    take_update(Update::Lines { title, lines }, &mut desk, &mut screen);
+    assert!(format!("{:?}", screen.list).contains("tern:…"));
+    pressed(KeyCode::Esc, &mut desk, &mut screen).await;
     assert_eq!(screen.list, None);
 }

@@ -2,7 +2,7 @@
 //! were refused.
 
 use tern_client::{Entry, Mark, QueuedMessage, SendState};
-use tern_proto::v1::{ChatKind, entry_content::Content};
+use tern_proto::v1::{ChatKind, Role, entry_content::Content};
 use tern_types::{ChatId, RequestId, UserId};
 
 use super::{Room, View};
@@ -52,10 +52,26 @@ impl Room {
 }
 
 impl View {
-    /// Returns why the user cannot write in this chat, or `None` if they can.
+    /// Returns why the user can do nothing in this chat, or `None` if they can.
     pub fn closed(&self, chat: ChatId) -> Option<&'static str> {
         let chat = self.rooms.get(&chat)?.chat.as_ref()?;
-        (chat.left && chat.kind != ChatKind::Self_).then_some("you are not in this group any more")
+        if chat.left && chat.kind != ChatKind::Self_ {
+            return Some("you are not in this group any more");
+        }
+        chat.frozen.then_some("the operator froze this chat")
+    }
+
+    /// Returns why the user cannot write in this chat, or `None` if they can. Who cannot write may still react.
+    pub fn silent(&self, chat: ChatId) -> Option<&'static str> {
+        let closed = self.closed(chat);
+        let known = self.rooms.get(&chat)?.chat.as_ref()?;
+        let only = match known.policy.send_role() {
+            Role::Unspecified | Role::Member => return closed,
+            Role::Admin => "only admins write here",
+            Role::Owner => "only owners write here",
+        };
+        let may = known.kind != ChatKind::Group || known.role >= known.policy.send_role();
+        closed.or_else(|| (!may).then_some(only))
     }
 
     /// Returns the refused message that is the `nth` from the end, counted from 1.

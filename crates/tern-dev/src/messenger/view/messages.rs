@@ -22,15 +22,16 @@ impl View {
     }
 
     /// Returns the message of the open chat that a command is about: the one whose number was typed, or else the
-    /// selected one, or else the newest one, and with `own` the user's newest one. `None` if there is none, or if it
-    /// was deleted.
+    /// selected one, or else the newest one, and with `own` the user's newest one. In a thread the newest ones are those
+    /// of the thread. `None` if there is none, or if it was deleted.
     pub fn target(&self, typed: Option<u64>, own: bool) -> Option<Message> {
         let messages = self.messages(self.rooms.get(&self.open?)?);
         let here = |message: &Message| message.deleted.is_none();
         if let Some(seq) = typed.map(Seq).or(self.selected) {
             return messages.get(seq).filter(|message| here(message)).cloned();
         }
-        let mut newest = messages.into_values().rev().filter(here);
+        let shown = |message: &Message| here(message) && is_in(self.thread, message);
+        let mut newest = messages.into_values().rev().filter(shown);
         newest.find(|message| !own || message.entry.sender == Some(self.me))
     }
 
@@ -72,7 +73,8 @@ impl View {
             return Vec::new();
         };
         let messages = self.messages(room).into_values();
-        let here = messages.filter(|message| message.deleted.is_none());
+        let shown = |message: &Message| message.deleted.is_none() && is_in(self.thread, message);
+        let here = messages.filter(shown);
         here.map(|message| message.entry.seq).collect()
     }
 
@@ -108,6 +110,11 @@ impl View {
             Act::Message | Act::Erased | Act::Nothing => return None,
         })
     }
+}
+
+/// Returns whether a message is the one with which this thread begins, or in it. Without a thread every message is.
+pub(super) fn is_in(thread: Option<Seq>, message: &Message) -> bool {
+    thread.is_none_or(|root| message.entry.seq == root || message.thread_root() == Some(root))
 }
 
 /// Returns whether the server has refused a message of the outbox.

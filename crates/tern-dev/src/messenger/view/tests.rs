@@ -1,7 +1,11 @@
 //! Tests the lines and texts that the view shows after events.
 
 mod changes;
+mod happenings;
+mod kept;
 mod search;
+mod threads;
+mod vanish;
 
 use tern_client::Outgoing;
 use tern_proto::v1::{self, MessageKind};
@@ -9,6 +13,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::messenger::clock;
+use crate::messenger::desk::testing::chat;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const CHAT: ChatId = ChatId(Uuid::from_u128(1));
@@ -26,13 +31,11 @@ fn view(members: u32) -> View {
     };
     let peer = (members == 2).then(|| user(2));
     view.set_chat(Chat {
-        kind,
         title: "lunch\u{1b}[31m".into(),
         peer,
         member_count: members,
-        role: v1::Role::Member,
         active_at: NOW,
-        ..Chat::unknown(CHAT)
+        ..chat(CHAT, kind)
     });
     view.set_names([(user(2), "Bob".to_owned()), (user(3), "Carol".to_owned())].into());
     view
@@ -241,14 +244,17 @@ fn a_refused_message_says_why() {
             state: SendState::Failed {
                 code,
                 message,
-                retry_at: None,
+                retry_at: Some(NOW),
             },
         },
         NOW,
     );
     assert_eq!(
         tick(&view),
-        Some(Tick::Failed("you are not in this chat any more".to_owned()))
+        Some(Tick::Failed(format!(
+            "you are not in this chat any more (again from {})",
+            clock::time(NOW)
+        )))
     );
 }
 
@@ -265,34 +271,6 @@ fn a_chat_is_found_by_its_number_and_by_its_title() {
         ),
         (None, None, None)
     );
-}
-
-#[test]
-fn happenings_are_told_by_name() {
-    let mut view = view(3);
-    let content = |content| v1::EntryContent {
-        content: Some(content),
-        ..Default::default()
-    };
-    let added = v1::MembersAdded {
-        user_ids: vec![user(3).to_string(), user(1).to_string(), "garbage".into()],
-        ..Default::default()
-    };
-    view.add(Entry {
-        content: content(Content::MembersAdded(added)),
-        ..said(1, user(2), "")
-    });
-    let left = v1::MemberRemoved {
-        user_id: user(3).to_string(),
-        left: true,
-        ..Default::default()
-    };
-    view.add(Entry {
-        content: content(Content::MemberRemoved(left)),
-        ..said(2, user(3), "")
-    });
-    let texts: Vec<String> = view.lines(CHAT).into_iter().map(|line| line.text).collect();
-    assert_eq!(texts, ["Bob added Carol, you, …", "Carol left"]);
 }
 
 #[test]

@@ -2,13 +2,13 @@
 
 use tern_client::media::safe_name;
 use tern_client::{Act, Deletion, Entry, Mark, Message, Messages, Outgoing, QueuedMessage, SendState};
-use tern_proto::v1::{AttachedFile, AttachmentBody, entry_content::Content};
+use tern_proto::v1::{AttachedFile, AttachmentBody};
 use tern_types::{ChatId, Clock, RequestId, Seq, Timestamp, UserId};
 
-use super::messages::was_refused;
+use super::messages::{is_in, was_refused};
 use super::{Room, View, author};
 use crate::messenger::transfer::size;
-use crate::messenger::words::{self, clean, refusal};
+use crate::messenger::words::{clean, refusal};
 
 /// The largest number of characters of an earlier message that are repeated in another line.
 const QUOTED: usize = 60;
@@ -45,6 +45,8 @@ pub struct Line {
     pub deleted: bool,
     /// The reactions to the message, as in "👍 Bob" and "👍 3".
     pub reactions: Vec<String>,
+    /// The number of replies in the thread that begins with the message, as far as they are loaded.
+    pub replies: u32,
     /// The tick of an own message; `None` for other lines.
     pub tick: Option<Tick>,
 }
@@ -62,11 +64,12 @@ impl Line {
             edited: false,
             deleted: false,
             reactions: Vec::new(),
+            replies: 0,
             tick: None,
         }
     }
 
-    /// Returns the text with all its signs, as in "📌 hello (edited)  [👍 2]".
+    /// Returns the text with all its signs, as in "📌 hello (edited)  [👍 2]  [3 replies]".
     pub fn shown(&self) -> String {
         let mut shown = String::new();
         if self.pinned {
@@ -82,27 +85,47 @@ impl Line {
         for reaction in &self.reactions {
             shown.push_str(&format!("  [{reaction}]"));
         }
+        match self.replies {
+            0 => {}
+            1 => shown.push_str("  [1 reply]"),
+            replies => shown.push_str(&format!("  [{replies} replies]")),
+        }
         shown
     }
 }
 
 impl View {
     /// Returns the timeline: messages and what happened in the chat, then messages that are not sent yet, then
-    /// transfers.
+    /// transfers. If a thread of the chat is open, only that is returned.
     pub fn lines(&self, chat: ChatId) -> Vec<Line> {
+        self.lines_of(chat, self.thread.filter(|_| self.open == Some(chat)))
+    }
+
+    /// Returns the lines of the thread that begins with this message, as far as it is loaded; without one, the whole
+    /// timeline.
+    pub fn lines_of(&self, chat: ChatId, thread: Option<Seq>) -> Vec<Line> {
         let Some(room) = self.rooms.get(&chat) else {
             return Vec::new();
         };
         let messages = self.messages(room);
         let entries = room.entries.values().filter_map(|entry| {
             if let Some(message) = messages.get(entry.seq) {
-                return Some(self.message_line(room, &messages, message));
+                // In a thread, its replies are the lines below.
+                let line = || Line {
+                    replies: thread.map_or(message.reply_count, |_| 0),
+                    ..self.message_line(room, &messages, message)
+                };
+                return is_in(thread, message).then(line);
             }
-            let text = self.happening(entry)?;
+            let text = self.happening(entry).filter(|_| thread.is_none())?;
             Some(Line::new(Some(entry.seq), entry.sent_at, None, text))
         });
         // What waits to be done to a message is shown there, unless it was refused.
-        let apart = |queued: &&QueuedMessage| queued.message.act() == Act::Message || was_refused(queued);
+        let apart = |queued: &&QueuedMessage| {
+            let root = queued.message.envelope.thread_root_seq;
+            let shown = thread.is_none_or(|thread| thread == Seq(root));
+            shown && (queued.message.act() == Act::Message || was_refused(queued))
+        };
         let queued = room.queued.iter().filter(apart);
         let queued = queued.map(|queued| self.queued_line(&messages, queued));
         let moving = self.transfers.values().filter(|moving| moving.chat == chat);
@@ -130,7 +153,11 @@ impl View {
         let tick = match &queued.state {
             SendState::Queued => Tick::Waiting,
             SendState::Sent { .. } => Tick::Sent,
-            SendState::Failed { code, message, .. } => Tick::Failed(refusal(*code, message)),
+            SendState::Failed {
+                code,
+                message,
+                retry_at,
+            } => Tick::Failed(refusal(*code, message, *retry_at)),
         };
         let (message, envelope) = (&queued.message, &queued.message.envelope);
         let answered = [envelope.reply_to_seq, envelope.thread_root_seq];
@@ -239,32 +266,6 @@ impl View {
         } else {
             Tick::Sent
         }
-    }
-
-    /// Returns the text for an entry that is not a message, as in "Bob left".
-    fn happening(&self, entry: &Entry) -> Option<String> {
-        let who = self.author(entry);
-        let name = |id: &String| id.parse().map_or_else(|_| "…".to_owned(), |id| self.name(id));
-        let names = |ids: &[String]| ids.iter().map(name).collect::<Vec<_>>().join(", ");
-        Some(match entry.content.content.as_ref()? {
-            Content::ChatCreated(created) => format!("{who} made the group “{}”", clean(&created.title)),
-            Content::MembersAdded(added) => format!("{who} added {}", names(&added.user_ids)),
-            Content::MemberRemoved(removed) if removed.left => format!("{} left", name(&removed.user_id)),
-            Content::MemberRemoved(removed) => format!("{who} removed {}", name(&removed.user_id)),
-            Content::RoleChanged(changed) => {
-                format!(
-                    "{who} made {} {}",
-                    name(&changed.user_id),
-                    words::role(changed.role())
-                )
-            }
-            Content::ChatUpdated(updated) => format!("{who} named the group “{}”", clean(&updated.title)),
-            Content::ChatPictureChanged(changed) if changed.media_id.is_empty() => {
-                format!("{who} removed the group's picture")
-            }
-            Content::ChatPictureChanged(_) => format!("{who} set a new picture of the group"),
-            Content::Message(_) | Content::Erased(_) => return None,
-        })
     }
 }
 

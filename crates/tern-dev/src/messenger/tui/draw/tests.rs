@@ -3,11 +3,12 @@
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use tern_client::{Chat, Entry, Event, Mark, Outgoing, QueuedMessage, SendState};
-use tern_proto::v1::{self, MessageKind, Role};
+use tern_proto::v1::{self, ChatKind, MessageKind};
 use tern_types::{ChatId, DeviceId, Seq, Timestamp};
 use uuid::Uuid;
 
 use super::*;
+use crate::messenger::desk::testing::chat;
 use crate::messenger::tui::input::Input;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -18,14 +19,11 @@ fn user(number: u128) -> UserId {
 
 fn direct(peer: u128, unread: u32) -> Chat {
     Chat {
-        kind: ChatKind::Direct,
         peer: Some(user(peer)),
-        member_count: 2,
-        role: Role::Member,
         head: Seq(1),
         active_at: NOW - std::time::Duration::from_secs(u64::from(unread)),
         unread,
-        ..Chat::unknown(ChatId::direct(user(1), user(peer)))
+        ..chat(ChatId::direct(user(1), user(peer)), ChatKind::Direct)
     }
 }
 
@@ -290,13 +288,106 @@ fn the_selected_message_is_on_the_screen_and_the_keys_for_it_are_named() {
     view.selected = Some(Seq(1));
     let shown = drawn(&view, 100, 8, None);
     assert!(shown.contains("who comes?  ["), "{shown}");
-    assert!(shown.contains("#1 · r: reply · t: thread · e: edit"), "{shown}");
+    assert!(shown.contains("#1 · r: reply · t: thread · +: react"), "{shown}");
     for (width, keys) in [
-        (40, "r:reply e:edit +:react p:pin d:del"),
-        (80, "d: delete · Esc"),
+        (40, "r:reply +:react p:pin d:del h:hide #1"),
+        (80, "d: delete · h: hide · Esc"),
     ] {
         let shown = drawn(&view, width, 12, None);
         assert!(shown.contains(keys), "{width}: {shown}");
     }
     assert!(drawn(&view, 200, 12, None).contains("https://tern.example/   #1 · r: reply"));
+}
+
+#[test]
+fn only_an_own_message_is_offered_to_be_edited() {
+    let mut view = view();
+    view.add(Entry {
+        sender: Some(user(1)),
+        ..message(1, v1::Envelope::default(), "mine")
+    });
+    view.selected = Some(Seq(1));
+    for (width, keys) in [
+        (40, "r:reply e:edit p:pin d:del h:hide #1"),
+        (200, "t: thread · e: edit · +: react"),
+    ] {
+        let shown = drawn(&view, width, 12, None);
+        assert!(shown.contains(keys), "{width}: {shown}");
+    }
+}
+
+#[test]
+fn the_list_says_how_chats_are_kept_and_folds_the_archive() {
+    let mut view = view();
+    let mut carol = direct(3, 7);
+    carol.unread_mention_count = 2;
+    (carol.settings.muted_until_ms, carol.settings.pinned_at_ms) = (i64::MAX, 1);
+    view.set_chat(carol);
+    let mut archived = direct(4, 0);
+    archived.settings.archived = true;
+    let (dave, archived_chat) = (user(4), archived.id);
+    view.set_chat(archived);
+    let mut marked = direct(5, 0);
+    marked.settings.marked_unread = true;
+    marked.settings.draft = b"so far".to_vec().into();
+    view.set_chat(marked);
+    view.set_names([(dave, "Dave".to_owned()), (user(5), "Erin".to_owned())].into());
+    for width in [80, 200] {
+        let shown = drawn(&view, width, 14, None);
+        let row = |name: &str| {
+            let row = shown.lines().find(|line| line.contains(name));
+            row.and_then(|row| row.split('│').next())
+                .unwrap_or_default()
+                .to_owned()
+        };
+        for (name, signs) in [("Carol", vec!["📌", "🔕", "@2 7"]), ("Erin", vec!["✎", "•"])] {
+            for sign in signs {
+                assert!(row(name).contains(sign), "{width}: no {sign:?} in\n{shown}");
+            }
+        }
+        let first = shown.find("Carol").zip(shown.find("Erin"));
+        assert!(first.is_some_and(|(carol, erin)| carol < erin), "{shown}");
+        assert!(
+            shown.contains("▸ archived (1)") && !shown.contains("Dave"),
+            "{width}: {shown}"
+        );
+    }
+    view.open = Some(archived_chat);
+    let shown = drawn(&view, 80, 14, None);
+    assert!(
+        shown.contains("▾ archived (1)") && shown.contains("Dave"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn the_header_says_what_is_special_about_a_chat() {
+    let mut view = view();
+    let mut group = chat(direct(2, 0).id, ChatKind::Group);
+    group.title = "lunch".to_owned();
+    group.retention.disappear_after_s = 3600;
+    group.join_request_count = 2;
+    view.set_chat(group.clone());
+    assert!(
+        drawn(&view, 40, 14, None).contains("# lunch · ⏱ 1 h"),
+        "at 40 columns"
+    );
+    for width in [80, 200] {
+        let shown = drawn(&view, width, 14, None);
+        assert!(shown.contains("# lunch · ⏱ 1 h · 2 ask to join"), "{shown}");
+    }
+    group.frozen = true;
+    view.set_chat(group.clone());
+    let shown = drawn(&view, 80, 14, None);
+    for text in ["# lunch · frozen by the operator", "the operator froze this chat"] {
+        assert!(shown.contains(text), "no {text:?} in\n{shown}");
+    }
+    assert!(!shown.contains("message to"), "{shown}");
+    (group.frozen, group.policy.send_role) = (false, v1::Role::Admin.into());
+    view.set_chat(group);
+    view.thread = Some(Seq(1));
+    let shown = drawn(&view, 80, 14, None);
+    for text in ["a thread in lunch · Esc: back", "only admins write here"] {
+        assert!(shown.contains(text), "no {text:?} in\n{shown}");
+    }
 }
