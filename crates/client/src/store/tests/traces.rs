@@ -98,7 +98,7 @@ impl Load {
 /// Returns the entry of a new message. Every third one is sent by this device and was in the outbox before.
 fn written(store: &mut Store, seq: u64, text: &str) -> Entry {
     let said = said(seq, text.to_owned());
-    if seq % 3 > 0 {
+    if !seq.is_multiple_of(3) {
         return said;
     }
     let message = QueuedMessage {

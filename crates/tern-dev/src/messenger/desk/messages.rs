@@ -308,7 +308,7 @@ mod tests {
         let reply = "/reply yes";
         assert_eq!(desk.submit(reply).await, Outcome::Kept(reply.to_owned()));
         let hello = (None, 0, "hello".to_owned());
-        assert_eq!(outbox(&desk).await, [hello.clone()]);
+        assert_eq!(outbox(&desk).await, std::slice::from_ref(&hello));
         desk.submit("/pin #1").await;
         assert_eq!(outbox(&desk).await, [hello, (Some(1), 0, String::new())]);
     }
