@@ -1,8 +1,6 @@
 //! Users' own logs, by which the devices of a user know of each other: see own.proto.
 
-use tern_local::until;
 use tern_proto::v1::entry_content::Content;
-use tern_proto::v1::server_event::Event;
 use tern_proto::v1::{self, AccountChange, ChatSettings};
 use tern_types::{ChatId, UserId};
 use tonic::Status;
@@ -10,8 +8,7 @@ use tonic::Status;
 use crate::acts::content;
 use crate::groups::fresh;
 use crate::phone::State;
-use crate::world::BOUND;
-use crate::{Api, Device, Phone, World};
+use crate::{Api, Phone};
 
 /// Returns all that a device has of its user's own log, in order.
 pub fn contents(phone: &Phone) -> Vec<Content> {
@@ -53,27 +50,6 @@ pub async fn told_of_account(phone: &Phone, change: AccountChange, subject: &str
         _ => None,
     })
     .await;
-}
-
-/// Acknowledges what waits in the user's own log for a device without a stream: at least that it was linked itself.
-pub async fn acknowledged(world: &World, device: &Device) {
-    let api = Api::new(world.channel(0), &device.access_token);
-    let chat_id = ChatId::own(device.user).to_string();
-    let fetch = v1::FetchRequest {
-        chat_id: chat_id.clone(),
-        ..Default::default()
-    };
-    let seq = until::some("an entry of the own log", BOUND, || async {
-        let waiting = api.inbox().fetch(fetch.clone()).await?.into_inner();
-        let entries = waiting.events.into_iter().filter_map(|event| match event.event {
-            Some(Event::Entry(entry)) => Some(entry.seq),
-            _ => None,
-        });
-        entries.max().ok_or_else(|| anyhow::anyhow!("none yet"))
-    });
-    let seq = seq.await.expect("an entry");
-    let ack = v1::AckRequest { chat_id, seq };
-    api.inbox().ack(ack).await.expect("an acknowledgement");
 }
 
 /// Returns the request that changes nothing of how a chat is kept. Each test sets what it wants.

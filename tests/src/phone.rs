@@ -87,7 +87,11 @@ impl Phone {
             .map(|gateway| world.new_channel(gateway))
             .collect();
         let (commands, inbox) = mpsc::channel(COMMANDS);
-        let (writer, state) = watch::channel(State::new(device.user));
+        let mut known = State::new(device.user);
+        if device.own_log > 0 {
+            known.begin(ChatId::own(device.user), device.own_log);
+        }
+        let (writer, state) = watch::channel(known);
         let task =
             tokio::spawn(run::Run::new(device.clone(), gateways, inbox, commands.downgrade(), writer).run());
         Self {

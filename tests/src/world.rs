@@ -44,6 +44,8 @@ pub struct Device {
     pub user: UserId,
     pub access_token: String,
     pub refresh_token: String,
+    /// The seq up to which the device has acknowledged its user's own log.
+    pub own_log: u64,
 }
 
 impl World {
@@ -159,13 +161,14 @@ impl World {
             async move { api.devices().link_device(request).await }
         })
         .await;
-        let device = linked(user, reply);
-        self.acknowledge_own_log(&device).await;
+        let mut device = linked(user, reply);
+        device.own_log = self.acknowledge_own_log(&device).await;
         device
     }
 
-    /// Acknowledges what the own log of the device's user says by now. A version without own logs says nothing.
-    async fn acknowledge_own_log(&self, device: &Device) {
+    /// Acknowledges what the own log of the device's user says by now, and returns its head. A version without own logs
+    /// says nothing.
+    async fn acknowledge_own_log(&self, device: &Device) -> u64 {
         let store = self.store().await;
         until::holds("the own log says what has changed", BOUND, || async {
             let untold = sqlx::query_scalar("SELECT count(*) FROM own_log_outbox WHERE user_id = $1");
@@ -181,7 +184,7 @@ impl World {
             ..Default::default()
         };
         let Ok(reply) = api.chats().get_chat(own).await else {
-            return;
+            return 0;
         };
         let own = reply.into_inner().chat.expect("a chat");
         let ack = v1::AckRequest {
@@ -189,6 +192,7 @@ impl World {
             seq: own.head_seq,
         };
         api.inbox().ack(ack).await.expect("an acknowledgement");
+        own.head_seq
     }
 
     /// Links a device as [`World::device`] does, in one attempt, and acknowledges nothing.
@@ -316,6 +320,7 @@ fn linked(user: &User, reply: v1::LinkDeviceResponse) -> Device {
         user: user.id,
         access_token: tokens.access_token,
         refresh_token: tokens.refresh_token,
+        own_log: 0,
     }
 }
 

@@ -6,7 +6,7 @@ use tern_local::until;
 use tern_proto::v1::{self, admin_client::AdminClient};
 use tern_tests::api::Caller;
 use tern_tests::world::{BOUND, patiently};
-use tern_tests::{Device, User, World, own};
+use tern_tests::{Device, User, World};
 use tern_types::{ChatId, RequestId, Slot};
 
 use crate::commands::{prints, tern, top};
@@ -18,7 +18,6 @@ async fn an_operator_sees_sessions_chats_nodes_and_queues() {
     let world = World::start().await;
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let (hers, away) = (world.phone(&alice).await, world.device(&bob).await);
-    own::acknowledged(&world, &away).await;
     let sent = hers.say(bob.id, "hello").await;
     let chat: ChatId = sent.chat_id.parse().unwrap();
     world.settled().await;

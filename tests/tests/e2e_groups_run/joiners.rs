@@ -106,8 +106,8 @@ async fn who_joins_reads_nothing_the_last_entries_or_all_as_the_policy_says() {
         why(read(&carols.api(), group, old).await),
         ErrorReason::MessageNotFound
     );
-    // She reads it, but does nothing to it.
-    is_refused(&carols, group, &react(first, "+"), TARGET_NOT_FOUND).await;
+    // What she reads she reacts to, and to nothing else.
+    is_refused(&carols, group, &react(old, "+"), TARGET_NOT_FOUND).await;
 
     joiners_read(&hers, group, JoinerHistory::All, 0).await;
     joins(&hers, group, &dave, &daves, |_| 1).await;

@@ -74,6 +74,15 @@ pub const WITHDRAW: &str =
 /// Deletes the requests of users ($2), who are members now.
 pub const END: &str = "DELETE FROM join_requests WHERE chat_id = $1 AND user_id = ANY($2)";
 
+/// Deletes the requests of users ($2), whom somebody let in, and counts the uses of the links that they came by.
+pub const ADMIT: &str = "
+WITH ended AS (
+    DELETE FROM join_requests WHERE chat_id = $1 AND user_id = ANY($2) RETURNING invite_id, refused_at
+), uses AS (
+    SELECT invite_id, count(*)::int4 AS uses FROM ended WHERE refused_at IS NULL GROUP BY invite_id
+)
+UPDATE invites i SET uses = i.uses + u.uses FROM uses u WHERE i.chat_id = $1 AND i.invite_id = u.invite_id";
+
 /// The most members who are told of one request. In a group in which everybody may answer, all of them would be; the
 /// others see the request when they list those that wait.
 pub const MOST_TOLD: i64 = 64;
@@ -213,6 +222,14 @@ pub async fn withdraw(pools: &Pools, chat: ChatId, user: UserId) -> sqlx::Result
 pub async fn end(db: impl PgExecutor<'_>, chat: ChatId, users: &[UserId]) -> sqlx::Result<()> {
     let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
     let statement = sqlx::query(END).bind(chat.0).bind(users);
+    statement.execute(db).await.map(drop)
+}
+
+/// Ends the requests of these users, whom somebody has let in. If a user waited, they have joined by the link that they
+/// came by.
+pub async fn admit(db: impl PgExecutor<'_>, chat: ChatId, users: &[UserId]) -> sqlx::Result<()> {
+    let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let statement = sqlx::query(ADMIT).bind(chat.0).bind(users);
     statement.execute(db).await.map(drop)
 }
 

@@ -110,6 +110,7 @@ const HOT: &[(&str, &str)] = &[
     ("refuse a request to join", join_requests::REFUSE),
     ("withdraw a request to join", join_requests::WITHDRAW),
     ("end requests to join", join_requests::END),
+    ("let in who asked to join", join_requests::ADMIT),
     ("answerers of requests to join", join_requests::ANSWERERS),
     ("what disappears", retention::EXPIRING),
     ("due messages", trim::disappear::DUE),

@@ -35,6 +35,6 @@ impl Statements for Add<'_> {
     async fn write(&self, db: &mut PgConnection, at: &At) -> sqlx::Result<()> {
         let devices = people::devices(db, self.0.iter().copied()).await?;
         joining::add_members(db, at.chat, self.0, &devices, at.seq, Role::Member).await?;
-        join_requests::end(db, at.chat, self.0).await
+        join_requests::admit(db, at.chat, self.0).await
     }
 }
