@@ -12,7 +12,7 @@ use crate::store::lists::{self, After, Asked, Filter, Since};
 
 /// The time by which a changes token is older than its answer. An entry that was given its time before the answer may be
 /// committed after it, and the clocks of nodes differ.
-const CHANGES_MARGIN: Duration = Duration::from_secs(300);
+const CHANGES_MARGIN: Duration = Duration::from_secs(60);
 
 /// Reads what the request asks for. `Err` if a token is none that this server gave, or the filter is unknown.
 pub fn asked(request: &v1::ListChatsRequest) -> Result<Asked, ApiError> {

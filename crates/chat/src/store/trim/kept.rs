@@ -79,11 +79,12 @@ impl Kept {
         }
     }
 
-    /// Returns the seq up to which entries may be deleted, as far as their times allow it: what is erased, and what
-    /// every device has. The last entry of a chat stays, because the list of chats is ordered by its time.
+    /// Returns the seq up to which entries may be deleted, as far as their times allow it: what is erased. A device that
+    /// lacks an entry of a chat that keeps messages for a time skips it. The last entry of a chat stays, because the list
+    /// of chats is ordered by its time.
     pub fn forgettable(&self) -> Seq {
         let erased = self.upto().min(self.trimmed);
-        erased.min(self.head.previous()).min(self.owed_from.previous())
+        erased.min(self.head.previous())
     }
 }
 
@@ -157,14 +158,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_delivered_and_the_last_entry_are_not_deleted() {
+    fn what_is_kept_until_it_is_delivered_and_the_last_entry_are_not_deleted() {
         let cases = [
             (Mode::Forever, 9, 9, 0),
             (Mode::ForTime(HOUR), 9, 10, 8),
-            (Mode::ForTime(HOUR), 9, 6, 5),
+            (Mode::ForTime(HOUR), 9, 6, 8),
             (Mode::ForTime(HOUR), 3, 6, 3),
             (Mode::UntilDelivered, 9, 10, 8),
             (Mode::UntilDelivered, 5, 6, 5),
+            (Mode::UntilDelivered, 9, 6, 5),
         ];
         for (mode, trimmed, owed_from, expected) in cases {
             let kept = Kept {
