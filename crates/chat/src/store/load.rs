@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use sqlx::Row;
 use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
 use tern_store::{Pools, millis, postgres};
 use tern_types::{ChatId, MediaId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
@@ -100,20 +100,7 @@ pub async fn chat(
     };
     let head: i64 = row.try_get("head_seq")?;
     let members = sqlx::query(RECEIPTS).bind(chat.0).fetch_all(&mut *tx).await?;
-    let (users, requests): (Vec<Uuid>, Vec<Uuid>) = look_up
-        .requests
-        .iter()
-        .map(|(user, request)| (user.0, request.0))
-        .unzip();
-    let targets: Vec<i64> = look_up.targets.iter().map(|seq| seq.to_i64()).collect();
-    let placed = sqlx::query(PLACED)
-        .bind(chat.0)
-        .bind(head - RECENT)
-        .bind(users)
-        .bind(requests)
-        .bind(targets)
-        .fetch_all(&mut *tx)
-        .await?;
+    let placed = placed(&mut tx, chat, head - RECENT, look_up).await?;
     let acts = acts::counts(&mut tx, chat, &look_up.acts).await?;
     let expiring = if row.try_get("expires")? {
         retention::expiring(&mut tx, chat, head - RECENT, &look_up.targets).await?
@@ -164,6 +151,29 @@ pub async fn chat(
         retention: retention::of_row(&row, chat)?,
         trims: row.try_get("trims")?,
     }))
+}
+
+/// Selects by [`PLACED`] the requests above a seq, and those that are looked up.
+async fn placed(
+    db: &mut PgConnection,
+    chat: ChatId,
+    above: i64,
+    look_up: &LookUp,
+) -> sqlx::Result<Vec<PgRow>> {
+    let (users, requests): (Vec<Uuid>, Vec<Uuid>) = look_up
+        .requests
+        .iter()
+        .map(|(user, request)| (user.0, request.0))
+        .unzip();
+    let targets: Vec<i64> = look_up.targets.iter().map(|seq| seq.to_i64()).collect();
+    sqlx::query(PLACED)
+        .bind(chat.0)
+        .bind(above)
+        .bind(users)
+        .bind(requests)
+        .bind(targets)
+        .fetch_all(db)
+        .await
 }
 
 /// Returns whether the chat is a direct one and one of the two people has blocked the other.

@@ -360,8 +360,9 @@ fn as_it_is(db: &Connection, chat: ChatId, seq: Seq) -> Result<Option<(Entry, Op
     }
     edits.sort_by_key(|edit| edit.seq);
     let messages: Messages = std::iter::once(&entry).chain(&edits).collect();
-    let message = messages.into_values().next();
-    Ok(message.map(|message| (message.entry, known)))
+    // A message that has vanished, or was hidden, is shown no more: then the entry itself says so.
+    let shown = messages.into_values().next().map(|message| message.entry);
+    Ok(Some((shown.unwrap_or(entry), known)))
 }
 
 /// Returns up to [`BATCH`] messages with a rowid of at most `newest`, each with its rowid, in descending order.
