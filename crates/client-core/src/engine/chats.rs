@@ -76,7 +76,9 @@ impl Engine {
         let progress = !entries.is_empty();
         for mut entry in entries {
             if let Some(state) = self.chats.get_mut(&chat) {
-                entry.complete_expiry(state.row.chat.retention.disappear_after_s);
+                if entry.device == Some(self.me.device) {
+                    entry.complete_expiry(state.row.chat.retention.disappear_after_s);
+                }
                 state.absorb(&entry, me);
             }
             self.own_entry_applied(&entry);

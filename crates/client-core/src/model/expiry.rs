@@ -6,7 +6,7 @@ use tern_proto::v1::{self, MessageKind, entry_content::Content};
 use tern_types::{Seq, Timestamp};
 
 use super::Entry;
-use super::act::erased;
+use super::act::{Act, erased};
 
 impl Entry {
     /// Returns the time at which the content disappears, by the server's clock. Returns `None` if it stays, or if it was
@@ -23,10 +23,11 @@ impl Entry {
     }
 
     /// Completes the entry of an own message that was made from the result of its send, which does not say whether the
-    /// message disappears. `disappear_after_s` is the chat's time in seconds, and 0 means that messages stay.
+    /// message disappears. `disappear_after_s` is the chat's time in seconds, and 0 means that messages stay. An edit or
+    /// a reaction has no time of its own here: it goes with its message, which may be older than the chat's time.
     pub(crate) fn complete_expiry(&mut self, disappear_after_s: u32) {
         let from_result = self.ordinal == 0 && self.content.expires_after_s == 0;
-        if !from_result || !self.has_erasable_content() {
+        if !from_result || self.act() != Act::Message {
             return;
         }
         let envelope = self.message().and_then(|message| message.envelope.as_ref());
@@ -93,7 +94,7 @@ mod tests {
             (plain(), 0, 30, Some(30)),
             (plain(), 60, 30, Some(30)),
             (plain(), 5, 30, Some(5)),
-            (Outgoing::reaction(CHAT, Seq(1), "👍", false), 0, 30, Some(30)),
+            (Outgoing::reaction(CHAT, Seq(1), "👍", false), 0, 30, None),
             (Outgoing::delete(CHAT, Seq(1)), 0, 30, None),
             (Outgoing::pin(CHAT, Seq(1), false), 0, 30, None),
         ] {
@@ -102,6 +103,13 @@ mod tests {
             let expected = expected.map(|after| NOW + Duration::from_secs(after));
             assert_eq!(entry.expires_at(), expected, "{own} {of_chat}");
         }
+        // The message that it replaces may stay, or go earlier.
+        let mut edit = Outgoing::new(CHAT, "new");
+        edit.envelope.kind = MessageKind::Edit.into();
+        edit.envelope.target_seq = 1;
+        let mut edit = sent(edit, 60);
+        edit.complete_expiry(30);
+        assert_eq!(edit.expires_at(), None, "it goes with its message");
         let mut of_server = Entry {
             ordinal: 9,
             ..sent(plain(), 60)
