@@ -21,6 +21,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest number of attempts of one call. The delays between them add up to about 16 s on average, which
 /// is longer than it takes to replace a node that failed.
 const ATTEMPTS: u32 = 7;
+/// The longest time that the server may ask to wait before the next attempt. If it asks for more, as for somebody who
+/// has looked up too many invite links, the caller gets the error, which names the time.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The largest answer, which is a page of entries.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
@@ -70,7 +73,8 @@ impl Attempts {
             return Next::Renew;
         }
         self.failed += 1;
-        if error.is_transient() && self.failed < ATTEMPTS {
+        let soon = error.retry_after.is_none_or(|after| after <= PATIENCE);
+        if error.is_transient() && soon && self.failed < ATTEMPTS {
             Next::Again
         } else {
             Next::GiveUp
@@ -303,5 +307,12 @@ mod tests {
         );
         let no = error(tonic::Code::PermissionDenied, ErrorReason::RoleTooLow);
         assert_eq!(Attempts::default().failed(&no), Next::GiveUp);
+        for (after, expected) in [(1, Next::Again), (120, Next::GiveUp)] {
+            let limited = CallError {
+                retry_after: Some(Duration::from_secs(after)),
+                ..error(tonic::Code::ResourceExhausted, ErrorReason::RateLimited)
+            };
+            assert_eq!(Attempts::default().failed(&limited), expected, "{after} s");
+        }
     }
 }

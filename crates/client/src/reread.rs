@@ -19,16 +19,19 @@ use crate::error::ClientError;
 const PAGE: u32 = 256;
 /// The pause between two pages, in which the server and the store are free for everything else.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The pause after a failure that may pass by itself, such as a start without a connection.
+const RETRY: Duration = Duration::from_secs(60);
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
-/// Reads the lost entries page by page until all are complete or the client has ended. If the server does not answer, the
-/// next start goes on.
+/// Reads the lost entries page by page until all are complete or the client has ended. If the server does not answer, it
+/// is asked again later. After any other failure the next start goes on.
 pub(crate) async fn read_lost(commands: mpsc::WeakSender<Command>, api: Api) {
     loop {
         match read_page(&commands, &api).await {
             Ok(true) => tokio::time::sleep(PAUSE).await,
             Ok(false) | Err(ClientError::Stopped) => return,
+            Err(ClientError::Call(error)) if error.is_transient() => tokio::time::sleep(RETRY).await,
             Err(error) => {
                 tracing::warn!(%error, "entries of an earlier version not read again");
                 return;
