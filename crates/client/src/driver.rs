@@ -40,6 +40,8 @@ const MAX_PENDING_EVENTS: usize = 4096;
 /// The time without room for events after which the driver gives the stream up, because a stream that is left unread
 /// for longer breaks its HTTP/2 connection. The server sends again what was not acknowledged.
 const SLOW_APP: Duration = Duration::from_secs(10);
+/// The shortest time by which the wall clock is ahead after the machine slept. Less is how clocks are corrected.
+const SLEPT: Duration = Duration::from_secs(10);
 /// The time that the app has to read the events that wait when the client ends. The last one may be read at any time.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 
@@ -137,9 +139,13 @@ impl Driver {
         let _ = self.last_event.send(reason);
     }
 
-    /// Returns the wall-clock time. It advances by the monotonic clock, so it never goes back.
-    fn now(&self) -> Timestamp {
-        self.started.0 + self.started.1.elapsed()
+    /// Returns the wall-clock time. It advances by the monotonic clock, so it never goes back. The monotonic clock stands
+    /// still while the machine sleeps, so the time is set forward after that: messages disappear on time.
+    fn now(&mut self) -> Timestamp {
+        let now = self.started.0 + self.started.1.elapsed();
+        let slept = slept(now, Clock::wall());
+        self.started.0 = self.started.0 + slept;
+        now + slept
     }
 
     /// Waits for the next thing to do. Until the client ends, the driver waits nowhere else for the app, the server or
@@ -376,6 +382,13 @@ fn give_up_at(full_since: Option<Instant>, up: bool) -> Option<Instant> {
     full_since.filter(|_| up).map(|since| since + SLOW_APP)
 }
 
+/// Returns the time by which `now` is behind the wall clock because the machine slept. Less than [`SLEPT`] is no sleep.
+fn slept(now: Timestamp, wall: Timestamp) -> Duration {
+    Some(wall.since(now))
+        .filter(|behind| *behind >= SLEPT)
+        .unwrap_or_default()
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -400,5 +413,19 @@ mod tests {
         assert_eq!(give_up_at(Some(since), true), Some(since + SLOW_APP));
         assert_eq!(give_up_at(Some(since), false), None);
         assert_eq!(give_up_at(None, true), None);
+    }
+
+    #[test]
+    fn the_time_is_set_forward_by_a_sleep_of_the_machine_and_never_back() {
+        let now = Timestamp(1_000_000);
+        let hour = Duration::from_secs(3600);
+        for (wall, expected) in [
+            (now + hour, hour),
+            (now + SLEPT, SLEPT),
+            (now + SLEPT / 2, Duration::ZERO),
+            (now - hour, Duration::ZERO),
+        ] {
+            assert_eq!(slept(now, wall), expected, "{wall:?}");
+        }
     }
 }
