@@ -75,7 +75,12 @@ impl Engine {
             Ok(list) => {
                 self.listing = Listing::new(true);
                 for listed in list.chats {
+                    let (chat, overtaken) = (listed.chat.id, self.has_overtaken(&listed));
                     self.learn(listed, now);
+                    if overtaken && let Some(state) = self.chats.get_mut(&chat) {
+                        state.recount = true;
+                        self.recount(chat);
+                    }
                 }
                 for chat in self.waiting.clone() {
                     self.begin(chat, now);
@@ -92,6 +97,13 @@ impl Engine {
     /// said the same at the same time do not come back together.
     fn spread(&self, time: Duration) -> Duration {
         time + time / 512 * (self.me.device.0.as_u128() % 256) as u32
+    }
+
+    /// Returns whether entries have overtaken a list that says something of a known chat. The store of an earlier version
+    /// may lack what the list says, and [`Self::learn`] does not take it, so the chat is asked for once more.
+    fn has_overtaken(&self, listed: &ListedChat) -> bool {
+        let state = self.chats.get(&listed.chat.id);
+        state.is_some_and(|state| state.row.known && state.cursor.at() > Some(listed.chat.head))
     }
 
     /// Takes what the server says about a chat. An unknown cursor starts at the answer's `resume`.
@@ -123,8 +135,13 @@ impl Engine {
             Ok(listed) => self.learn(listed, now),
             Err(error) if error.reason == ErrorReason::ChatNotFound => self.not_a_member(chat, now),
             Err(error) => {
+                // A chat that is known waits for nothing: it is asked for again with its next entry.
                 if let Some(state) = self.chats.get_mut(&chat) {
-                    state.look_up = LookUp::Again(again(&error, now));
+                    state.look_up = if state.row.known {
+                        LookUp::Idle
+                    } else {
+                        LookUp::Again(again(&error, now))
+                    };
                 }
             }
         }

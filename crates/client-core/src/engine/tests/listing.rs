@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use tern_proto::v1;
 use tern_proto::v1::server_event::Event as Wire;
+use tern_types::Seq;
 
 use super::{chat, connected, feed, lost};
+use crate::engine::chat_state::ChatState;
 use crate::engine::look_up::PARTIAL_RETRY;
-use crate::engine::{Call, Change, Input, Stored};
+use crate::engine::{Call, Change, Input, Stored, StoredChat};
 use crate::error::CallError;
 use crate::model::{ChatList, Event, ListedChat};
 use crate::testing::{NOW, engine, entry, frame, opened, user, wire};
@@ -58,6 +60,47 @@ fn chats_that_were_missing_from_a_list_come_with_the_next_one() {
     let effects = engine.apply([Input::Listed(Ok(whole))], later);
     assert!(effects.changes.contains(&Change::Listed));
     assert!(engine.chats.contains_key(&chat(2)));
+}
+
+/// An earlier version of the store lacks what a list says, so it is not lost if entries are faster than the list.
+#[test]
+fn a_known_chat_that_was_listed_too_late_is_asked_for_again() {
+    let mut row = ChatState::unknown(chat(1)).row;
+    (row.known, row.cursor) = (true, Some(Seq(8)));
+    let stored = StoredChat {
+        row,
+        unread: Vec::new(),
+        mentions: Vec::new(),
+    };
+    let mut engine = engine(Stored {
+        epoch: Some(uuid::Uuid::from_u128(1)),
+        chats: vec![stored],
+        ..Stored::default()
+    });
+    engine.apply([Input::Start, Input::Frame(frame(opened(1)))], NOW);
+    let described = |head_seq| {
+        let chat = v1::Chat {
+            chat_id: chat(1).to_string(),
+            head_seq,
+            description: "birds".into(),
+            ..Default::default()
+        };
+        ListedChat::try_from(chat).unwrap()
+    };
+    feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 9))));
+    let late = engine.apply([Input::Listed(Ok(list(vec![described(8)])))], NOW);
+    assert_eq!(late.calls, [Call::GetChat(chat(1))]);
+    let answer = |result| Input::LookedUp {
+        chat: chat(1),
+        result,
+    };
+    engine.apply([answer(Err(CallError::unavailable("busy")))], NOW);
+    let next = feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 10))));
+    assert_eq!(next.calls, [Call::GetChat(chat(1))], "a failure does not end it");
+    engine.apply([answer(Ok(described(10)))], NOW);
+    assert_eq!(engine.chats[&chat(1)].row.chat.description, "birds");
+    let last = feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 11))));
+    assert_eq!(last.calls, []);
 }
 
 fn list(chats: Vec<ListedChat>) -> ChatList {
