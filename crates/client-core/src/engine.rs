@@ -34,7 +34,7 @@ pub mod typing;
 use std::collections::{BTreeSet, HashMap};
 
 use tern_proto::v1;
-use tern_types::{ChatId, RequestId, Timestamp};
+use tern_types::{ChatId, RequestId, Seq, Timestamp};
 
 use chat_state::ChatState;
 use outbox::Outbox;
@@ -82,6 +82,9 @@ pub struct Engine {
     typing: Typing,
     /// The time at which the next message disappears that this device has. `None`: none does.
     next_expiry: Option<Timestamp>,
+    /// The messages above the cursors of their chats that the person has deleted for themselves: the own log may tell of
+    /// a message before its entry comes.
+    hidden_ahead: BTreeSet<(ChatId, Seq)>,
     /// The chats to acknowledge at the end of this `apply`.
     acks: BTreeSet<ChatId>,
     /// The chats whose read marks are sent at the end of this `apply`.
@@ -111,6 +114,7 @@ impl Engine {
             receipts: Receipts::new(stored.receipts),
             typing: Typing::default(),
             next_expiry: stored.next_expiry,
+            hidden_ahead: stored.hidden_ahead.into_iter().collect(),
             acks: BTreeSet::new(),
             reads: BTreeSet::new(),
             dirty: BTreeSet::new(),

@@ -88,13 +88,15 @@ impl Engine {
             if chat == self.own_log {
                 self.own_log_applied(entry);
             } else {
-                self.effects.changes.push(Change::Entry(entry.clone()));
-                self.effects.events.push(Event::Entry(entry));
+                let told = self.as_told(entry.clone());
+                self.effects.changes.push(Change::Entry(entry));
+                self.effects.events.push(Event::Entry(told));
             }
         }
         if let Some(state) = self.chats.get_mut(&chat) {
             state.watch_gap(progress, now);
         }
+        self.hidden_passed_by(chat);
         self.passed_by(chat);
         self.recount(chat);
         self.watch(chat);
@@ -126,6 +128,7 @@ impl Engine {
         self.reads.clear();
         self.dirty.clear();
         self.next_expiry = None;
+        self.hidden_ahead.clear();
         self.listing = Listing::new(false);
     }
 

@@ -322,4 +322,6 @@ pub struct Stored {
     pub receipts: Vec<(ChatId, UserId, Mark)>,
     /// The time at which the next message disappears. `None`: none does.
     pub next_expiry: Option<Timestamp>,
+    /// The messages that the person has deleted for themselves and whose entries have not come yet.
+    pub hidden_ahead: Vec<(ChatId, Seq)>,
 }

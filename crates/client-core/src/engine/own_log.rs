@@ -4,8 +4,9 @@
 use tern_proto::v1::entry_content::Content;
 use tern_types::{ChatId, Seq, UserId};
 
+use super::chat_state::ChatState;
 use super::{Change, Engine};
-use crate::model::{ChatSettings, Entry, Event};
+use crate::model::{ChatSettings, Entry, Event, vanished};
 
 impl Engine {
     /// Applies an entry of the own log, and stores it.
@@ -71,12 +72,41 @@ impl Engine {
     /// Erases messages that the person has deleted for themselves.
     pub(super) fn hidden(&mut self, chat: ChatId, seqs: Vec<Seq>) {
         self.gone(chat, &seqs);
+        let at = self.chats.get(&chat).and_then(ChatState::cursor);
+        let ahead = seqs.iter().filter(|seq| at < Some(**seq));
+        self.hidden_ahead.extend(ahead.map(|seq| (chat, *seq)));
         let change = Change::Hide {
             chat,
             seqs: seqs.clone(),
         };
         self.effects.changes.push(change);
         self.effects.events.push(Event::Gone { chat, seqs });
+    }
+
+    /// Returns an entry as the app is told of it: without its content if the person has deleted the message for
+    /// themselves before it came. The store leaves the content out by itself.
+    pub(super) fn as_told(&mut self, mut entry: Entry) -> Entry {
+        if self.hidden_ahead.remove(&(entry.chat, entry.seq))
+            && let Some(kind) = entry.kind()
+        {
+            self.gone(entry.chat, &[entry.seq]);
+            entry.content = vanished(kind, entry.target());
+            entry.unknown.clear();
+        }
+        entry
+    }
+
+    /// Forgets hidden messages whose entries come no more, because the chat's cursor was raised over them.
+    pub(super) fn hidden_passed_by(&mut self, chat: ChatId) {
+        let at = self
+            .chats
+            .get(&chat)
+            .and_then(ChatState::cursor)
+            .unwrap_or_default();
+        let passed = (chat, Seq::ZERO)..=(chat, at);
+        while let Some(first) = self.hidden_ahead.range(passed.clone()).next().copied() {
+            self.hidden_ahead.remove(&first);
+        }
     }
 
     fn join_requested(&mut self, chat: ChatId, user: UserId) {

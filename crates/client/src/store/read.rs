@@ -57,6 +57,7 @@ impl Store {
             outbox: self.outbox()?,
             receipts: self.all_receipts()?,
             next_expiry: self.next_expiry()?,
+            hidden_ahead: self.hidden_ahead()?,
         })
     }
 
@@ -154,6 +155,15 @@ impl Store {
             unread: found.iter().map(|(seq, _)| *seq).collect(),
             row,
         })
+    }
+
+    /// Returns the messages above the cursors of their chats that the person has deleted for themselves.
+    fn hidden_ahead(&self) -> Result<Vec<(ChatId, Seq)>> {
+        let ahead = "SELECT hidden.chat, hidden.seq FROM hidden LEFT JOIN chats ON chats.chat = hidden.chat \
+             WHERE hidden.seq > coalesce(chats.cursor, 0)";
+        let mut statement = self.connection.prepare_cached(ahead)?;
+        let rows = statement.query_map([], |row| Ok((ChatId(rows::id(row, 0)?), rows::seq(row, 1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
     fn all_receipts(&self) -> Result<Vec<(ChatId, UserId, Mark)>> {

@@ -181,6 +181,31 @@ fn hidden_messages_are_erased_and_gone() {
 }
 
 #[test]
+fn a_message_that_was_hidden_before_it_came_is_told_without_its_content() {
+    let mut engine = connected();
+    let hidden = Content::MessagesHidden(v1::MessagesHidden {
+        chat_id: chat(1).to_string(),
+        seqs: vec![2, 9],
+    });
+    came(&mut engine, 1, hidden);
+    for (seq, vanished) in [(1, false), (2, true), (3, false)] {
+        let effects = feed(&mut engine, Wire::Entry(wire(&entry(chat(1), seq))));
+        let told = effects.events.iter().find_map(|event| match event {
+            Event::Entry(entry) => Some(entry.has_vanished()),
+            _ => None,
+        });
+        assert_eq!(told, Some(vanished), "{seq}");
+    }
+    let skipped = v1::Skipped {
+        chat_id: chat(1).to_string(),
+        to_seq: 20,
+        ..Default::default()
+    };
+    feed(&mut engine, Wire::Skipped(skipped));
+    assert!(engine.hidden_ahead.is_empty(), "nothing of it comes any more");
+}
+
+#[test]
 fn requests_to_join_and_changes_of_the_account_are_told() {
     let mut engine = connected();
     feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 1))));

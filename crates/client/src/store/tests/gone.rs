@@ -80,6 +80,7 @@ fn hidden_messages_vanish_with_all_that_was_done_to_them() {
 fn a_message_may_be_hidden_before_this_device_has_it() {
     let mut store = memory();
     hide(&mut store, &[1]);
+    assert_eq!(store.load().unwrap().hidden_ahead, [(CHAT, Seq(1))]);
     put(
         &mut store,
         [said(1, "one"), reaction(2, 3, 1, "👍"), said(3, "three")],
