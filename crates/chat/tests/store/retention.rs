@@ -5,15 +5,15 @@ mod two;
 use std::time::Duration;
 
 use tern_chat::store::history::Only;
-use tern_chat::store::listing;
 use tern_chat::store::trim::disappear::{Disappeared, disappear};
 use tern_chat::store::trim::{self, Trimmed};
+use tern_chat::store::{listing, own};
 use tern_chat_core::retention::Mode;
 use tern_chat_core::{EntryKind, NewEntry};
 use tern_types::{ChatId, Clock, Seq};
 use uuid::Uuid;
 
-use crate::harness::new_entry;
+use crate::harness::{Store, new_entry};
 use two::{Two, about};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -256,6 +256,23 @@ async fn chats_of_any_length_are_trimmed_together_and_by_two_trimmers_at_once() 
         Some(now + HOUR / 10),
         "it had no time before"
     );
+}
+
+#[tokio::test]
+async fn an_own_log_is_kept_for_ever_whatever_the_operator_chose() {
+    let store = Store::new().await;
+    let user = store.user().await;
+    let made = own::make(&store.pools, &store.master, user).await.unwrap();
+    assert_eq!(made, own::Made::Done);
+    let log = ChatId::own(user);
+    let (pool, now) = (store.pools.of(log), Clock::wall());
+    let begun = trim::begin(pool, ChatId(Uuid::nil()), 100, now, HOUR).await;
+    assert_eq!(begun.unwrap(), None);
+    // Its owner may have given a hint.
+    let hinted = trim::chats(pool, &[log], KEPT_FOR_AN_HOUR, now, None).await;
+    assert_eq!(hinted.unwrap(), Trimmed::default());
+    let due = trim::claim(pool, now + DAY, now + 2 * DAY, 100).await.unwrap();
+    assert!(due.is_empty(), "{due:?}");
 }
 
 #[tokio::test]
