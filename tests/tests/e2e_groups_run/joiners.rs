@@ -107,6 +107,7 @@ async fn who_joins_reads_nothing_the_last_entries_or_all_as_the_policy_says() {
         ErrorReason::MessageNotFound
     );
     // What she reads she reacts to, and to nothing else.
+    done(&carols, By::Stream, group, &react(first, "+")).await;
     is_refused(&carols, group, &react(old, "+"), TARGET_NOT_FOUND).await;
 
     joiners_read(&hers, group, JoinerHistory::All, 0).await;

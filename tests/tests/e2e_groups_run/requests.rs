@@ -4,7 +4,7 @@ use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::{self, ErrorReason, GroupPolicy, Role};
 use tern_tests::acts::{content, promote};
 use tern_tests::groups::{
-    add, answer, fresh, invite, invites, join, link, remove, requests, set_policy, view, why, withdraw,
+    add, answer, fresh, invite, invites, join, leave, link, remove, requests, set_policy, view, why, withdraw,
 };
 use tern_tests::own::{contents, told};
 use tern_tests::{Phone, User, World};
@@ -83,7 +83,7 @@ async fn who_asks_is_shown_to_those_who_may_answer_and_comes_in_when_accepted() 
     let mut groups = carols.api().groups();
     let accepted = groups.answer_join_request(request.clone()).await;
     let accepted = accepted.unwrap().into_inner();
-    let again = groups.answer_join_request(request).await.unwrap();
+    let again = groups.answer_join_request(request.clone()).await.unwrap();
     assert_eq!(again.into_inner(), accepted);
     let log = his.has(group, accepted.seq).await;
     let entry = &log.entries[&accepted.seq];
@@ -99,6 +99,10 @@ async fn who_asks_is_shown_to_those_who_may_answer_and_comes_in_when_accepted() 
         .iter()
         .any(|content| matches!(content, Content::JoinRequested(_)));
     assert!(!told, "{of_dave:?}");
+    // The answer is repeated also to who may no longer answer.
+    leave(&carols.api(), group).await.unwrap();
+    let again = groups.answer_join_request(request).await.unwrap();
+    assert_eq!(again.into_inner(), accepted);
     world.end().await;
 }
 

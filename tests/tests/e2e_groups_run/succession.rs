@@ -3,7 +3,9 @@
 use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::{self, ErrorReason, Role};
 use tern_tests::acts::content;
-use tern_tests::groups::{add, give_role, hand_over, leave, remove, rename, roles, set_role, view, why};
+use tern_tests::groups::{
+    add, give_role, hand_over, invite, join, leave, link, look_up, remove, rename, roles, set_role, view, why,
+};
 use tern_tests::{Phone, User, World};
 use tern_types::{ChatId, UserId};
 
@@ -104,8 +106,16 @@ async fn after_the_last_owner_comes_the_oldest_admin_then_the_oldest_member() {
     last.has(group, seq).await;
     let left = leave(&bobs.api(), group).await.unwrap();
     assert_eq!(removal(&last, group, left).await, gone(&bob, true, None));
+    let made = invite(&last.api(), link(group)).await.unwrap();
     let left = leave(&last.api(), group).await.unwrap();
     assert_eq!(removal(&last, group, left).await, gone(&erin, true, None));
+    // Nobody comes into a group without an owner, by whatever link they still have.
+    for refused in [
+        look_up(&last.api(), group, &made.token).await.map(drop),
+        join(&last.api(), group, &made.token).await.map(drop),
+    ] {
+        assert_eq!(why(refused), ErrorReason::InviteNotFound);
+    }
     world.end().await;
 }
 

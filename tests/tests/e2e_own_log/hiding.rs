@@ -3,7 +3,7 @@
 use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::{self, ErrorReason, MessagesHidden};
 use tern_tests::acts::{By, done, edit, read, text};
-use tern_tests::groups::why;
+use tern_tests::groups::{view, why};
 use tern_tests::own::{hide, told};
 use tern_tests::{Api, Phone, World};
 use tern_types::{ChatId, RequestId, UserId};
@@ -37,6 +37,17 @@ async fn history(api: &Api, chat: ChatId, acting: Option<UserId>) -> Vec<u64> {
     page.messages.into_iter().map(seq).collect()
 }
 
+/// Returns the seq of the chat's last entry and whether its content is empty, first of the chat and then of the list.
+async fn last(api: &Api, chat: ChatId) -> [(u64, bool); 2] {
+    let list = v1::ListChatsRequest::default();
+    let chats = api.chats().list_chats(list).await.unwrap().into_inner().chats;
+    let listed = chats.into_iter().find(|one| one.chat_id == chat.to_string());
+    [view(api, chat).await.unwrap(), listed.unwrap()].map(|chat| {
+        let entry = chat.last_entry.unwrap();
+        (entry.seq, entry.content.is_empty())
+    })
+}
+
 #[tokio::test]
 async fn what_she_hides_is_gone_for_her_on_all_devices_and_for_nobody_else() {
     let world = World::start().await;
@@ -63,6 +74,7 @@ async fn what_she_hides_is_gone_for_her_on_all_devices_and_for_nobody_else() {
     let new = world.phone(&alice).await;
     for phone in [&hers, &tablet, &new] {
         assert_eq!(history(&phone.api(), chat, None).await, [3, 1]);
+        assert_eq!(last(&phone.api(), chat).await, [(own, true); 2]);
         for seq in hidden {
             let found = read(&phone.api(), chat, seq).await;
             assert_eq!(why(found), ErrorReason::MessageNotFound);
@@ -72,12 +84,15 @@ async fn what_she_hides_is_gone_for_her_on_all_devices_and_for_nobody_else() {
     assert_eq!(history(back_end, chat, Some(alice.id)).await, [3, 1]);
     assert_eq!(history(back_end, chat, Some(bob.id)).await, [own, 3, 2, 1]);
     assert_eq!(history(&his.api(), chat, None).await, [own, 3, 2, 1]);
+    assert_eq!(last(&his.api(), chat).await, [(own, false); 2]);
     let kept = read(&his.api(), chat, own).await.unwrap();
     assert_eq!(text(&kept).as_deref(), Some("four"));
     // An edit does not bring it back, and to hide it again changes nothing.
     let edited = done(&his, By::Stream, chat, &edit(2, "zwei")).await.seq;
     hers.has(chat, edited).await;
     assert_eq!(history(&hers.api(), chat, None).await, [3, 1]);
+    assert_eq!(last(&hers.api(), chat).await, [(edited, true); 2]);
+    assert_eq!(last(&his.api(), chat).await, [(edited, false); 2]);
     assert_eq!(hide(&tablet.api(), chat, &[own]).await.unwrap(), 0);
     world.end().await;
 }

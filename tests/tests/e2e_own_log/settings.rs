@@ -3,7 +3,7 @@
 use tern_local::until;
 use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::{self, ChatSettings, ErrorReason};
-use tern_tests::groups::{view, why};
+use tern_tests::groups::{leave, view, why};
 use tern_tests::own::{contents, keep, settings, told_settings};
 use tern_tests::world::BOUND;
 use tern_tests::{Api, Phone, World};
@@ -218,6 +218,27 @@ async fn pins_and_drafts_are_bounded_and_chats_of_others_have_no_settings() {
         why(keep(&hers.api(), pin(nowhere)).await),
         ErrorReason::ChatNotFound
     );
+    world.end().await;
+}
+
+/// A pin would otherwise count among the 32 for ever.
+#[tokio::test]
+async fn who_has_left_a_chat_still_unpins_it() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    let group = his.create_group(&[&alice]).await;
+    let pin = |pinned| v1::SetChatSettingsRequest {
+        pinned: Some(pinned),
+        ..settings(group)
+    };
+    let pinned = pin(true);
+    let first = keep(&hers.api(), pinned.clone()).await.unwrap();
+    leave(&hers.api(), group).await.unwrap();
+    assert_eq!(keep(&hers.api(), pinned).await.unwrap(), first, "it is repeated");
+    let now = keep(&hers.api(), pin(false)).await.unwrap();
+    assert_eq!(now.settings, Some(ChatSettings::default()));
+    assert!(now.own_seq > first.own_seq);
     world.end().await;
 }
 

@@ -45,6 +45,10 @@ impl Rules for Join {
         if group.member(actor).is_some() {
             return Ok(Permitted::Nothing);
         }
+        // A group with members has an owner, and nobody is there who could be it.
+        if group.members.is_empty() {
+            return Err(ChangeRefusal::InviteNotFound);
+        }
         if group.members.len() >= MAX_GROUP_MEMBERS {
             return Err(ChangeRefusal::GroupFull);
         }
@@ -112,8 +116,9 @@ mod tests {
     fn whoever_is_no_member_joins_a_group_that_has_room() {
         let most = MAX_GROUP_MEMBERS;
         let joins = |n| Ok(Permitted::Entry(join(user(n))));
-        let cases: [(ChatKind, usize, UserId, Result<Permitted, ChangeRefusal>); 8] = [
+        let cases: [(ChatKind, usize, UserId, Result<Permitted, ChangeRefusal>); 9] = [
             (ChatKind::Group, 2, user(9), joins(9)),
+            (ChatKind::Group, 0, user(9), Err(ChangeRefusal::InviteNotFound)),
             (ChatKind::Group, 2, user(2), Ok(Permitted::Nothing)),
             (ChatKind::Group, most - 1, user(5000), joins(5000)),
             (ChatKind::Group, most, user(5000), Err(ChangeRefusal::GroupFull)),

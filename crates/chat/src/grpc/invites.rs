@@ -172,7 +172,9 @@ impl Invites {
     async fn way(&self, door: &Door, chat: ChatId, invite: InviteId, user: UserId) -> Result<Way, ApiError> {
         let way = invites::way(&self.pools, chat, invite, user, Clock::wall()).await;
         let way = way.map_err(store_failed)?;
-        Ok(if door.frozen { Way::Closed } else { way })
+        // Where nobody is, nobody would own the group or answer who asks.
+        let closed = door.frozen || door.member_count == 0;
+        Ok(if closed { Way::Closed } else { way })
     }
 }
 

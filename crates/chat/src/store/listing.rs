@@ -151,9 +151,9 @@ pub const MESSAGE: &str = "SELECT sender_user, kind FROM messages WHERE chat_id 
 pub const IS_MEMBER: &str =
     "SELECT EXISTS (SELECT FROM members WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL)";
 
-/// Selects the read mark of a user in a chat of which they are a present member.
+/// Selects the read mark of the newest membership of a user in a chat, also if they have left it.
 pub const READ_MARK: &str =
-    "SELECT read_seq FROM members WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
+    "SELECT read_seq FROM members WHERE chat_id = $1 AND user_id = $2 ORDER BY joined_seq DESC LIMIT 1";
 
 /// A chat as one member sees it.
 #[derive(Debug, Clone)]
@@ -339,7 +339,7 @@ pub async fn is_member(pools: &Pools, chat: ChatId, user: UserId) -> sqlx::Resul
         .await
 }
 
-/// Returns the read mark that the store has of the user in the chat; `None` if the user is no present member.
+/// Returns the read mark that the store has of the user in the chat; `None` if the user never was a member.
 pub async fn read_mark(pools: &Pools, chat: ChatId, user: UserId) -> sqlx::Result<Option<Seq>> {
     let mark: Option<i64> = sqlx::query_scalar(READ_MARK)
         .bind(chat.0)

@@ -5,6 +5,7 @@ use tern_proto::{ApiError, v1};
 use tern_store::Pools;
 use tern_types::{ChatId, Seq};
 
+use super::hidden;
 use crate::grpc::caller::Caller;
 use crate::grpc::parsed::no_chat;
 use crate::grpc::read_marks::ReadMarks;
@@ -33,12 +34,19 @@ impl ChatHeads {
         let view = view.map_err(store_failed)?.ok_or_else(no_chat)?;
         let marks = self.read_marks.shards.read_marks(caller.user, [chat]).await;
         let mut shown = self.show(caller, vec![view], marks).await?;
-        self.add_settings(caller, &mut shown).await;
+        self.add_own(caller, &mut shown).await;
         shown.into_iter().next().ok_or_else(no_chat)
     }
 
+    /// Applies what the caller's own log says of these chats: sets how the caller keeps them, and takes the contents out of
+    /// last entries that the caller has hidden. Returns false, and sets nothing, if the own log cannot be read.
+    pub async fn add_own(&self, caller: Caller, chats: &mut [v1::Chat]) -> bool {
+        let is_blanked = hidden::blank_last(&self.pools, caller.user, chats).await;
+        self.add_settings(caller, chats).await && is_blanked
+    }
+
     /// Sets how the caller keeps these chats. Returns false, and sets nothing, if that cannot be read.
-    pub async fn add_settings(&self, caller: Caller, chats: &mut [v1::Chat]) -> bool {
+    async fn add_settings(&self, caller: Caller, chats: &mut [v1::Chat]) -> bool {
         let ids = chats
             .iter()
             .filter_map(|chat| chat.chat_id.parse::<ChatId>().ok());

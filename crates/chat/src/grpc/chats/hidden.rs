@@ -37,10 +37,35 @@ pub async fn leave_out(
     Ok(())
 }
 
+/// Takes the contents out of the last entries of chats where the user has hidden the message, or that which the entry is
+/// about. Returns false, and leaves no content, if that cannot be read.
+pub async fn blank_last(pools: &Pools, user: UserId, chats: &mut [v1::Chat]) -> bool {
+    let places: Vec<(ChatId, Seq)> = chats.iter().flat_map(last_places).collect();
+    let hidden = hidden::among_places(pools, user, places).await;
+    for chat in chats {
+        let places = last_places(chat);
+        let is_shown = hidden
+            .as_ref()
+            .is_ok_and(|hidden| !places.iter().any(|place| hidden.contains(place)));
+        if let Some(entry) = chat.last_entry.as_mut().filter(|_| !is_shown) {
+            entry.content.clear();
+        }
+    }
+    hidden.is_ok()
+}
+
 /// Returns whether the user has hidden the message.
 pub async fn is_hidden(pools: &Pools, user: UserId, chat: ChatId, seq: Seq) -> Result<bool, ApiError> {
     let hidden = hidden::among(pools, user, chat, [seq]).await;
     Ok(!hidden.map_err(store_failed)?.is_empty())
+}
+
+/// Returns the places of the chat's last entry and of the message that it is about.
+fn last_places(chat: &v1::Chat) -> Vec<(ChatId, Seq)> {
+    match (chat.chat_id.parse::<ChatId>(), &chat.last_entry) {
+        (Ok(id), Some(entry)) => seqs(entry).map(|seq| (id, seq)).to_vec(),
+        _ => Vec::new(),
+    }
 }
 
 /// Returns the seq of a message.

@@ -43,12 +43,12 @@ impl ChatHeads {
             .of(caller.user, found.chats.iter().map(|view| view.chat))
             .await;
         let mut chats = self.show(caller, found.chats, marks).await?;
-        let has_settings = self.add_settings(caller, &mut chats).await;
+        let has_own = self.add_own(caller, &mut chats).await;
         let since = found.head.filter(|_| asked.after.is_none());
         Ok(v1::ListChatsResponse {
             chats,
             next_page_token: found.next.map_or_else(String::new, token::of_after),
-            partial: found.partial || !has_settings,
+            partial: found.partial || !has_own,
             changes_token: since.map_or_else(String::new, |own| token::of_since(Since { own, at })),
         })
     }

@@ -125,8 +125,8 @@ impl OwnCalls {
         Ok(chat)
     }
 
-    /// Returns the user's read mark in the chat, as its owner or else the store knows it. Fails if the user is no member
-    /// of the chat.
+    /// Returns the user's read mark in the chat, as its owner or else the store knows it. Fails if the user never was a
+    /// member of the chat. Who has left it still unpins it, and deletes for themselves what their devices have of it.
     async fn read_mark(&self, user: UserId, chat: ChatId) -> Result<Seq, ApiError> {
         let stored = listing::read_mark(&self.pools, chat, user).await;
         let stored = stored.map_err(store_failed)?.ok_or_else(no_chat)?;

@@ -84,15 +84,16 @@ impl Invites {
     ) -> Result<v1::AnswerJoinRequestResponse, Status> {
         let (call, chat) = self
             .calls
-            .open_chat(request, Who::Anybody, Scope::ChatsWrite, Needs::OwnerAndVisible)
+            .open_chat(request, Who::Anybody, Scope::ChatsWrite, Needs::Owner)
             .await?;
         let (accept, user) = (call.request.accept, parse::id("user_id", &call.request.user_id)?);
         let change = call.change(Action::Add(vec![user]))?;
-        // The shard answers a repetition, even if the caller may not answer requests any more.
+        // The shard answers a repetition, even if the caller may not answer requests any more, or is no member any more.
         if accept && self.is_placed(chat, &change).await? {
             let seq = self.apply(chat, change).await?;
             return Ok(v1::AnswerJoinRequestResponse { seq });
         }
+        self.calls.check_visible(call.caller, chat).await?;
         let door = self.group(call.caller, chat).await?;
         may_change(call.caller, &door)?;
         may_invite(call.caller, &door)?;
