@@ -15,10 +15,12 @@ use super::people;
 use super::seal::MasterKey;
 
 /// Makes the own log ($1) of a user ($3) with these devices ($6), an array as text, unless it exists. The user is locked
-/// against linking.
+/// against linking. Own logs are kept until they are delivered (3), whatever the operator chose for chats: each device
+/// learns from them what to erase, and a new one reads the settings with the list of chats.
 pub const MAKE: &str = "
 WITH made AS (
-    INSERT INTO chats (chat_id, kind, created_by, wrapped_key) VALUES ($1, $2, $3, $4)
+    INSERT INTO chats (chat_id, kind, created_by, wrapped_key, retention_mode, trim_at)
+    VALUES ($1, $2, $3, $4, 3, now() + interval '1 day')
     ON CONFLICT DO NOTHING
     RETURNING chat_id, created_by
 ), heads AS (

@@ -49,11 +49,9 @@ SELECT d.chat_id, ",
     " FROM due d"
 );
 
-/// Selects what decides about trimming chats ($1). A device owes an acknowledgement of nothing below `owed_from`. A user's
-/// own log (kind 3) is kept for ever (mode 1) whatever the operator chose: a device that was away learns from it what it
-/// has to erase.
+/// Selects what decides about trimming chats ($1). A device owes an acknowledgement of nothing below `owed_from`.
 pub const STATES: &str = "
-SELECT c.chat_id, CASE WHEN c.kind = 3 THEN 1::int2 ELSE c.retention_mode END AS retention_mode, c.keep_s, c.trimmed_seq, c.first_seq, c.trim_at IS NOT NULL AS is_timed, h.head_seq,
+SELECT c.chat_id, c.retention_mode, c.keep_s, c.trimmed_seq, c.first_seq, c.trim_at IS NOT NULL AS is_timed, h.head_seq,
        least((SELECT min(i.from_seq) FROM inbox i WHERE i.chat_id = c.chat_id),
              (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id), h.head_seq + 1) AS owed_from
 FROM unnest($1::uuid[]) AS w(chat_id)
@@ -111,9 +109,9 @@ FROM unnest($1::uuid[], $2::int8[]) AS n(chat_id, at_ms)
 WHERE c.chat_id = n.chat_id AND c.trim_at IS NOT DISTINCT FROM to_timestamp($3::int8 / 1000.0)";
 
 /// Selects chats in the order of their ids, those after $1, at most $2, and whether each leaves its retention to the
-/// operator and has no time to be trimmed. Users' own logs (kind 3) get none.
+/// operator and has no time to be trimmed.
 pub const UNTIMED: &str = "
-SELECT c.chat_id, c.retention_mode = 0 AND c.trim_at IS NULL AND c.kind <> 3 FROM chats c
+SELECT c.chat_id, c.retention_mode = 0 AND c.trim_at IS NULL FROM chats c
 WHERE c.chat_id > $1 ORDER BY c.chat_id LIMIT $2";
 
 /// The counts of what was taken out of the store.

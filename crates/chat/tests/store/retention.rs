@@ -259,7 +259,7 @@ async fn chats_of_any_length_are_trimmed_together_and_by_two_trimmers_at_once() 
 }
 
 #[tokio::test]
-async fn an_own_log_is_kept_for_ever_whatever_the_operator_chose() {
+async fn an_own_log_is_kept_until_it_is_delivered_whatever_the_operator_chose() {
     let store = Store::new().await;
     let user = store.user().await;
     let made = own::make(&store.pools, &store.master, user).await.unwrap();
@@ -268,11 +268,15 @@ async fn an_own_log_is_kept_for_ever_whatever_the_operator_chose() {
     let (pool, now) = (store.pools.of(log), Clock::wall());
     let begun = trim::begin(pool, ChatId(Uuid::nil()), 100, now, HOUR).await;
     assert_eq!(begun.unwrap(), None);
-    // Its owner may have given a hint.
-    let hinted = trim::chats(pool, &[log], KEPT_FOR_AN_HOUR, now, None).await;
-    assert_eq!(hinted.unwrap(), Trimmed::default());
-    let due = trim::claim(pool, now + DAY, now + 2 * DAY, 100).await.unwrap();
-    assert!(due.is_empty(), "{due:?}");
+    let mode = sqlx::query_scalar("SELECT retention_mode FROM chats WHERE chat_id = $1").bind(log.0);
+    let mode: i16 = mode.fetch_one(pool).await.unwrap();
+    assert_eq!(mode, 3, "UNTIL_DELIVERED");
+    let due = trim::claim(pool, now + 2 * DAY, now + 3 * DAY, 100).await.unwrap();
+    assert_eq!(due.len(), 1, "it is looked at");
+    let trimmed = trim::chats(pool, &[log], KEPT_FOR_AN_HOUR, now, Some(now + 3 * DAY)).await;
+    assert_eq!(trimmed.unwrap(), Trimmed::default(), "there is nothing in it");
+    let again = trim::claim(pool, now + 2 * DAY, now + 3 * DAY, 100).await.unwrap();
+    assert_eq!(again.len(), 1, "it is looked at each day");
 }
 
 #[tokio::test]

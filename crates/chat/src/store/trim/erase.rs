@@ -16,11 +16,12 @@ const MOST_ACTS: i64 = 1_000;
 
 /// The kinds of entries with a content that is erased. A deletion has none, and devices need it for as long as the row
 /// is there.
-const WITH_CONTENT: [EntryKind; 4] = [
+const WITH_CONTENT: [EntryKind; 5] = [
     EntryKind::Message,
     EntryKind::Edit,
     EntryKind::Reaction,
     EntryKind::Pin,
+    EntryKind::Own,
 ];
 
 /// Is the condition that a row `r` of a table belongs to a row `g` of `$of`, by `$which`.
@@ -63,7 +64,7 @@ macro_rules! blank {
             belongs!(
                 "messages",
                 "e",
-                "r.chat_id = g.chat_id AND r.seq = g.seq AND r.kind IN (1, 2, 4, 5) AND octet_length(r.body) > 0"
+                "r.chat_id = g.chat_id AND r.seq = g.seq AND r.kind IN (1, 2, 4, 5, 20) AND octet_length(r.body) > 0"
             ),
             " AND octet_length(body) > 0"
         )
