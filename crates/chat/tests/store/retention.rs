@@ -206,9 +206,20 @@ async fn an_entry_goes_after_thirty_days_and_its_readers_skip_it() {
         .await
         .unwrap();
     assert_eq!(targets, 0);
+    // The thread goes on although its first message is gone.
+    let reply = NewEntry {
+        thread_root: Some(Seq(1)),
+        ..new_entry(b, EntryKind::Message, b"late")
+    };
+    two.put(vec![reply], Duration::ZERO).await;
     // The last entry stays, because the list of chats goes by its time.
-    assert_eq!(two.trim(now + DAY * 60).await.forgotten, 1);
-    assert_eq!(two.store.log(id).await, [6]);
+    assert_eq!(two.trim(now + DAY * 60).await.forgotten, 2);
+    assert_eq!(two.store.log(id).await, [7]);
+    let states: i64 = sqlx::query_scalar("SELECT count(*) FROM message_state")
+        .fetch_one(two.pool())
+        .await
+        .unwrap();
+    assert_eq!(states, 0, "not even of what was gone before");
 }
 
 /// A device that was away for long learns what it has to erase.
