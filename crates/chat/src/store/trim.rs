@@ -293,6 +293,9 @@ async fn round(pool: &PgPool, chats: &mut [Kept], now: Timestamp) -> sqlx::Resul
 async fn forget(pool: &PgPool, kept: &mut Kept, now: Timestamp) -> sqlx::Result<u64> {
     let mut forgotten = 0;
     for round in 1..=ROUNDS {
+        if kept.first > kept.forgettable() {
+            break;
+        }
         let found = entries(pool, &[(kept.chat, kept.first.previous(), kept.forgettable())]).await?;
         let old = found.iter().take_while(|entry| kept::is_old(entry.sent_at, now));
         let Some(upto) = old.last() else { break };
@@ -350,7 +353,10 @@ async fn schedule(
     claim: Option<Timestamp>,
 ) -> sqlx::Result<()> {
     let times = times.into_iter().map(|(chat, at)| (chat.0, at.map(|at| at.0)));
-    let (chats, times): (Vec<Uuid>, Vec<Option<i64>>) = times.unzip();
+    let mut times: Vec<(Uuid, Option<i64>)> = times.collect();
+    // `MARK` takes chats in this order too, so that two trimmers wait for each other in one direction only.
+    times.sort_unstable_by_key(|(chat, _)| *chat);
+    let (chats, times): (Vec<Uuid>, Vec<Option<i64>>) = times.into_iter().unzip();
     if chats.is_empty() {
         return Ok(());
     }
