@@ -8,12 +8,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use tern_cluster::drain::Drain;
 use tern_cluster::links::gather;
 use tern_store::Pools;
+use tern_store::error::{is_conflict, is_locked, is_refusal, is_too_slow};
 use tern_types::{Cell, Cells, ChatId, Clock, Slot, Timestamp};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
@@ -41,6 +42,8 @@ const CLAIMED_FOR: Duration = Duration::from_secs(600);
 const WALKED: i64 = 1_000;
 /// The time within which such chats are trimmed, so that not all are due at once.
 const WITHIN: Duration = Duration::from_secs(3_600);
+/// The time from the end of a walk to the next one. That finds the chats whose first hint was lost.
+const WALK_AGAIN: Duration = Duration::from_secs(86_400);
 
 /// The way by which shards give hints to the trimmer. It is cheap to clone.
 #[derive(Debug, Clone)]
@@ -92,7 +95,8 @@ pub async fn run(
             ownership: &ownership,
             default,
             hints,
-            walked: Some(ChatId(Uuid::nil())),
+            walked: ChatId(Uuid::nil()),
+            walk_at: Timestamp::default(),
         };
         trimmer.run()
     });
@@ -109,8 +113,10 @@ struct Trimmer<'a> {
     ownership: &'a Ownership,
     default: Mode,
     hints: mpsc::Receiver<ChatId>,
-    /// The chat after which the walk goes on that gives chats a time to be trimmed; `None` after its end.
-    walked: Option<ChatId>,
+    /// The chat after which the walk goes on that gives chats a time to be trimmed.
+    walked: ChatId,
+    /// The time, by the wall clock, before which the walk does not go on.
+    walk_at: Timestamp,
 }
 
 /// The next work of a trimmer.
@@ -150,7 +156,21 @@ impl Trimmer<'_> {
         self.trim_chats(&Vec::from_iter(chats), None).await
     }
 
+    /// Trims chats together. If that fails, each is trimmed by itself, so that one which fails does not hold the others up.
     async fn trim_chats(&self, chats: &[ChatId], claim: Option<Timestamp>) -> sqlx::Result<()> {
+        let together = self.trim_together(chats, claim).await;
+        if chats.len() < 2 || !together.as_ref().is_err_and(is_of_statement) {
+            return together;
+        }
+        let mut done = Ok(());
+        for chat in chats {
+            let alone = self.trim_together(std::slice::from_ref(chat), claim).await;
+            done = done.and(alone);
+        }
+        done
+    }
+
+    async fn trim_together(&self, chats: &[ChatId], claim: Option<Timestamp>) -> sqlx::Result<()> {
         let pool = self.pools.cell(self.cell);
         let trimmed = trim::chats(pool, chats, self.default, Clock::wall(), claim).await?;
         metrics::trimmed(trimmed.erased, trimmed.forgotten);
@@ -161,44 +181,59 @@ impl Trimmer<'_> {
     async fn look(&mut self) -> sqlx::Result<()> {
         let looks = Slot::new(self.cell.number()).is_some_and(|slot| self.ownership.owns_slot(slot));
         if !looks {
-            self.walked = Some(ChatId(Uuid::nil()));
+            (self.walked, self.walk_at) = (ChatId(Uuid::nil()), Timestamp::default());
             metrics::trim_overdue(self.cell, Duration::ZERO);
             return Ok(());
         }
         let now = Clock::wall();
-        let messages = self.disappear(now).await?;
-        let chats = self.trim_due(now).await?;
-        let since = [messages, chats].into_iter().flatten().min();
+        // What fails does not hold the rest up.
+        let messages = self.disappear(now).await;
+        let chats = self.trim_due(now).await;
+        let walked = self.walk(now).await;
+        let since = [messages?, chats?].into_iter().flatten().min();
         let overdue = since.map_or(Duration::ZERO, |since| now.since(since));
         metrics::trim_overdue(self.cell, overdue);
-        self.walk(now).await
+        walked
     }
 
-    /// Erases messages that disappear. Returns the time at which the first of them was to.
+    /// Erases messages that disappear. Returns the time at which the first of them was to. If that takes the store too
+    /// long, fewer are erased at a time: very much may have been done to them.
     async fn disappear(&self, now: Timestamp) -> sqlx::Result<Option<Timestamp>> {
-        let mut since = None;
+        let (mut since, mut most) = (None, MESSAGES);
         for _ in 0..ROUNDS {
-            let gone = disappear::disappear(self.pools.cell(self.cell), now, MESSAGES).await?;
+            let gone = match disappear::disappear(self.pools.cell(self.cell), now, most).await {
+                Err(error) if is_too_slow(&error) && most > 1 => {
+                    most = (most / 16).max(1);
+                    continue;
+                }
+                gone => gone?,
+            };
             metrics::trimmed(gone.erased, 0);
             since = since.or(gone.since);
-            if (gone.messages as i64) < MESSAGES {
+            if (gone.messages as i64) < most {
                 break;
             }
         }
         Ok(since)
     }
 
-    /// Trims chats that are due. Returns the time at which the first of them was.
+    /// Trims chats that are due, for about as long as it is to the next look. Returns the time at which the first of them
+    /// was. Most have nothing to be erased, and there may be millions of them.
     async fn trim_due(&self, now: Timestamp) -> sqlx::Result<Option<Timestamp>> {
-        let claim = now + CLAIMED_FOR;
-        let pool = self.pools.cell(self.cell);
-        let due = trim::claim(pool, now, claim, CHATS as i64).await?;
-        let Some((_, since)) = due.first().copied() else {
-            return Ok(None);
-        };
-        let chats: Vec<ChatId> = due.into_iter().map(|(chat, _)| chat).collect();
-        self.trim_chats(&chats, Some(claim)).await?;
-        Ok(Some(since))
+        let (began, claim, mut since) = (Instant::now(), now + CLAIMED_FOR, None);
+        while began.elapsed() < LOOK {
+            let pool = self.pools.cell(self.cell);
+            let due = trim::claim(pool, now, claim, CHATS as i64).await?;
+            since = since.or(due.first().map(|(_, since)| *since));
+            let chats: Vec<ChatId> = due.into_iter().map(|(chat, _)| chat).collect();
+            if !chats.is_empty() {
+                self.trim_chats(&chats, Some(claim)).await?;
+            }
+            if chats.len() < CHATS {
+                break;
+            }
+        }
+        Ok(since)
     }
 
     /// Goes on with the walk through all chats of the cell that gives each a time to be trimmed if it has none. It
@@ -208,12 +243,21 @@ impl Trimmer<'_> {
         if self.default.or(Mode::Forever) == Mode::Forever {
             return Ok(());
         }
-        let Some(after) = self.walked else {
+        if now < self.walk_at {
             return Ok(());
-        };
-        self.walked = trim::begin(self.pools.cell(self.cell), after, WALKED, now, WITHIN).await?;
+        }
+        let last = trim::begin(self.pools.cell(self.cell), self.walked, WALKED, now, WITHIN).await?;
+        if last.is_none() {
+            self.walk_at = now + WALK_AGAIN;
+        }
+        self.walked = last.unwrap_or(ChatId(Uuid::nil()));
         Ok(())
     }
+}
+
+/// Returns whether the statement failed because of what it was about: other chats may not be concerned.
+fn is_of_statement(error: &sqlx::Error) -> bool {
+    is_locked(error) || is_too_slow(error) || is_refusal(error) || is_conflict(error)
 }
 
 #[cfg(test)]

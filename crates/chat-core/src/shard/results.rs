@@ -77,6 +77,10 @@ impl ShardState {
             JobDone::Close { chats, closed } => {
                 for (id, upto) in chats {
                     self.close_done(id, upto, closed, now);
+                    // The devices that were missing may have acknowledged everything before this.
+                    if closed {
+                        self.trim_delivered(id, out);
+                    }
                 }
             }
             JobDone::Reads { unwritten } => {

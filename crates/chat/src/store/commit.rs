@@ -89,6 +89,10 @@ pub const COMMIT_WITH_MEDIA: &str = commit!([""] [""] refs!());
 /// of the log, which also ends what they refer to (`release_entry`), and ends that the message is pinned. If there are
 /// more, it leaves an erasure (`erasing.rs`).
 ///
+/// An edit, a reaction or a pin may have been decided before its message disappeared, and come to the store after that.
+/// `late` has the message erased once more, with what came late: the state of a message that has disappeared has no edit
+/// and no pin otherwise.
+///
 /// `gone` names these bodies first, message by message. Rows to be deleted or changed are named by their `ctid`, as
 /// `erasing.rs` says.
 pub const COMMIT_WITH_TARGETS: &str = commit!(
@@ -126,6 +130,15 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
         pinned_seq = CASE WHEN excluded.deleted_seq > 0 AND s.pinned_seq > 0 THEN -excluded.deleted_seq
                           WHEN excluded.pinned_seq = 0 THEN s.pinned_seq ELSE excluded.pinned_seq END,
         replies = s.replies + excluded.replies
+    RETURNING s.chat_id, s.seq, s.disappeared AND (s.edited_seq > 0 OR s.pinned_seq <> 0) AS late
+), late AS (
+    INSERT INTO expiring (chat_id, seq, expires_at)
+    SELECT chat_id, seq, now() FROM states WHERE late
+    UNION ALL
+    SELECT t.chat_id, t.target_seq, now() FROM t CROSS JOIN LATERAL (
+        SELECT FROM message_state s WHERE s.chat_id = t.chat_id AND s.seq = t.target_seq AND s.disappeared LIMIT 1
+    ) s WHERE t.kind = 4
+    ON CONFLICT DO NOTHING
 ), reacted AS (
     INSERT INTO reactions (chat_id, target_seq, user_id, key, seq)
     SELECT chat_id, target_seq, user_id, key, seq FROM t WHERE kind = 4 AND NOT take_back

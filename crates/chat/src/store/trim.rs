@@ -80,7 +80,8 @@ WHERE c.chat_id = n.chat_id AND c.trimmed_seq < n.seq";
 
 /// Deletes the entries of a chat ($1) from its first ($2) up to a seq ($3), with all about them. The next one is the
 /// first then, and $4 is the ordinal before it. It does nothing if another trimmer has been faster. The triggers of
-/// `messages` end what the entries refer to.
+/// `messages` end what the entries refer to. Something may have been done to a message, or been said in the thread that
+/// begins with it, after its row was deleted. What the store notes of that is below the first entry, and goes here too.
 pub const FORGET: &str = "
 WITH raised AS (
     UPDATE chats SET first_seq = $3::int8 + 1, first_ordinal = $4 WHERE chat_id = $1 AND first_seq = $2 RETURNING chat_id
@@ -89,15 +90,15 @@ WITH raised AS (
 ), targets AS (
     DELETE FROM entry_targets WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND EXISTS (SELECT FROM raised)
 ), states AS (
-    DELETE FROM message_state WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND EXISTS (SELECT FROM raised)
+    DELETE FROM message_state WHERE chat_id = $1 AND seq <= $3 AND EXISTS (SELECT FROM raised)
 ), reacted AS (
-    DELETE FROM reactions WHERE chat_id = $1 AND target_seq BETWEEN $2 AND $3 AND EXISTS (SELECT FROM raised)
+    DELETE FROM reactions WHERE chat_id = $1 AND target_seq <= $3 AND EXISTS (SELECT FROM raised)
 ), mentioned AS (
     DELETE FROM mentions WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND EXISTS (SELECT FROM raised)
 ), counted AS (
-    DELETE FROM act_counts WHERE chat_id = $1 AND target_seq BETWEEN $2 AND $3 AND EXISTS (SELECT FROM raised)
+    DELETE FROM act_counts WHERE chat_id = $1 AND target_seq <= $3 AND EXISTS (SELECT FROM raised)
 ), expires AS (
-    DELETE FROM expiring WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND EXISTS (SELECT FROM raised)
+    DELETE FROM expiring WHERE chat_id = $1 AND seq <= $3 AND EXISTS (SELECT FROM raised)
 )
 SELECT count(*) FROM entries";
 
@@ -292,6 +293,9 @@ async fn round(pool: &PgPool, chats: &mut [Kept], now: Timestamp) -> sqlx::Resul
 async fn forget(pool: &PgPool, kept: &mut Kept, now: Timestamp) -> sqlx::Result<u64> {
     let mut forgotten = 0;
     for round in 1..=ROUNDS {
+        if kept.first > kept.forgettable() {
+            break;
+        }
         let found = entries(pool, &[(kept.chat, kept.first.previous(), kept.forgettable())]).await?;
         let old = found.iter().take_while(|entry| kept::is_old(entry.sent_at, now));
         let Some(upto) = old.last() else { break };
@@ -349,7 +353,10 @@ async fn schedule(
     claim: Option<Timestamp>,
 ) -> sqlx::Result<()> {
     let times = times.into_iter().map(|(chat, at)| (chat.0, at.map(|at| at.0)));
-    let (chats, times): (Vec<Uuid>, Vec<Option<i64>>) = times.unzip();
+    let mut times: Vec<(Uuid, Option<i64>)> = times.collect();
+    // `MARK` takes chats in this order too, so that two trimmers wait for each other in one direction only.
+    times.sort_unstable_by_key(|(chat, _)| *chat);
+    let (chats, times): (Vec<Uuid>, Vec<Option<i64>>) = times.into_iter().unzip();
     if chats.is_empty() {
         return Ok(());
     }

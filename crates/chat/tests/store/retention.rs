@@ -151,6 +151,38 @@ async fn a_message_disappears_at_its_time_with_what_was_done_to_it() {
     assert_eq!(disappear(two.pool(), due, 10).await.unwrap(), nothing);
 }
 
+/// The owner may decide while the message is still there, and its commit may wait for the store.
+#[tokio::test]
+async fn what_comes_to_the_store_after_its_message_has_disappeared_goes_too() {
+    let mut two = Two::new().await;
+    let [a, b] = two.people;
+    let short = NewEntry {
+        expires_after_s: 5,
+        ..new_entry(a, EntryKind::Message, b"short")
+    };
+    two.put(vec![short], Duration::ZERO).await;
+    let due = two.now + MINUTE;
+    assert_eq!(disappear(two.pool(), due, 10).await.unwrap().erased, 1);
+    for late in [
+        about(a, EntryKind::Edit, 1, "edited"),
+        about(b, EntryKind::Reaction, 1, "+"),
+        about(b, EntryKind::Pin, 1, ""),
+    ] {
+        let what = late.kind;
+        two.put(vec![late], Duration::ZERO).await;
+        let gone = disappear(two.pool(), due, 10).await.unwrap();
+        assert_eq!((gone.messages, gone.erased), (1, 1), "{what:?}");
+        assert_eq!(two.left().await, [] as [i64; 0], "{what:?}");
+    }
+    let reply = NewEntry {
+        thread_root: Some(Seq(1)),
+        ..new_entry(b, EntryKind::Message, b"reply")
+    };
+    two.put(vec![reply], Duration::ZERO).await;
+    let gone = disappear(two.pool(), due, 10).await.unwrap();
+    assert_eq!(gone.messages, 0, "a reply stays");
+}
+
 #[tokio::test]
 async fn a_message_disappears_whatever_many_people_did_to_it_and_with_two_trimmers() {
     let mut two = Two::new().await;
@@ -206,9 +238,20 @@ async fn an_entry_goes_after_thirty_days_and_its_readers_skip_it() {
         .await
         .unwrap();
     assert_eq!(targets, 0);
+    // The thread goes on although its first message is gone.
+    let reply = NewEntry {
+        thread_root: Some(Seq(1)),
+        ..new_entry(b, EntryKind::Message, b"late")
+    };
+    two.put(vec![reply], Duration::ZERO).await;
     // The last entry stays, because the list of chats goes by its time.
-    assert_eq!(two.trim(now + DAY * 60).await.forgotten, 1);
-    assert_eq!(two.store.log(id).await, [6]);
+    assert_eq!(two.trim(now + DAY * 60).await.forgotten, 2);
+    assert_eq!(two.store.log(id).await, [7]);
+    let states: i64 = sqlx::query_scalar("SELECT count(*) FROM message_state")
+        .fetch_one(two.pool())
+        .await
+        .unwrap();
+    assert_eq!(states, 0, "not even of what was gone before");
 }
 
 /// A device that was away for long learns what it has to erase.

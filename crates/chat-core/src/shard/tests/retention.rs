@@ -195,6 +195,19 @@ fn a_device_that_is_missing_has_nothing_trimmed_until_its_row_moves() {
 }
 
 #[test]
+fn what_a_device_acknowledged_before_the_chat_was_closed_is_trimmed() {
+    let (mut shard, _) = keeping(Mode::Default, DELIVERED, true);
+    shard.send();
+    shard.committed();
+    shard.settled();
+    let effects = [false, true].map(|closed| {
+        let chats = vec![(shard.chat, Seq(1))];
+        trims(&shard.tell(Event::JobDone(JobDone::Close { chats, closed })))
+    });
+    assert_eq!(effects, [0, 1]);
+}
+
+#[test]
 fn a_blocked_person_does_not_change_how_long_the_others_messages_are_kept() {
     let mut shard = Shard::new();
     let (chat, actor, request) = (shard.chat, shard.people[0], RequestId::random());
