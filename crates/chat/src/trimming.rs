@@ -186,6 +186,11 @@ impl Trimmer<'_> {
             return Ok(());
         }
         let now = Clock::wall();
+        let due = trim::first_due(self.pools.cell(self.cell)).await?;
+        if due.is_none_or(|due| due > now) {
+            metrics::trim_overdue(self.cell, Duration::ZERO);
+            return self.walk(now).await;
+        }
         // What fails does not hold the rest up.
         let messages = self.disappear(now).await;
         let chats = self.trim_due(now).await;

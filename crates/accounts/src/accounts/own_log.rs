@@ -93,14 +93,20 @@ impl Accounts {
     }
 
     /// Tells own logs what was noted more than 10 s ago and not told yet. An own log that cannot be told does not hold up
-    /// the others. Returns the first error; the next round continues.
+    /// the others. Returns the first error; the next round continues. Without an error, it goes on until nothing waits.
     pub async fn tell_own_logs(&self) -> Result<(), ApiError> {
-        let users = self.store.take_waiting(TELL_AFTER, TAKEN_AT_ONCE).await?;
-        let mut told = Vec::with_capacity(users.len());
-        for users in users.chunks(TOLD_AT_ONCE) {
-            told.extend(join_all(users.iter().map(|user| self.tell(*user))).await);
+        loop {
+            let users = self.store.take_waiting(TELL_AFTER, TAKEN_AT_ONCE).await?;
+            let mut told = Vec::with_capacity(users.len());
+            for users in users.chunks(TOLD_AT_ONCE) {
+                told.extend(join_all(users.iter().map(|user| self.tell(*user))).await);
+            }
+            let has_more = users.len() as i64 >= TAKEN_AT_ONCE;
+            told.into_iter().collect::<Result<(), ApiError>>()?;
+            if !has_more {
+                return Ok(());
+            }
         }
-        told.into_iter().collect()
     }
 
     /// Tells the user's own log what was noted, in order. So whoever else tells it too cannot change the order.

@@ -117,14 +117,14 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
 ), counted AS (
     INSERT INTO act_counts AS n (chat_id, target_seq, user_id, kind, acts)
     SELECT chat_id, target_seq, user_id, kind, count(*) FROM t WHERE kind IN (2, 4)
-    GROUP BY chat_id, target_seq, user_id, kind
+    GROUP BY chat_id, target_seq, user_id, kind ORDER BY chat_id, target_seq, user_id, kind
     ON CONFLICT (chat_id, target_seq, user_id, kind) DO UPDATE SET acts = n.acts + excluded.acts
 ), states AS (
     INSERT INTO message_state AS s (chat_id, seq, edited_seq, deleted_seq, pinned_seq, replies)
     SELECT chat_id, target_seq, coalesce(max(seq) FILTER (WHERE kind = 2), 0), coalesce(max(seq) FILTER (WHERE kind = 3), 0),
            coalesce(max(CASE WHEN take_back THEN -seq ELSE seq END) FILTER (WHERE kind = 5), 0),
            count(*) FILTER (WHERE kind = 1)
-    FROM t WHERE kind <> 4 GROUP BY chat_id, target_seq
+    FROM t WHERE kind <> 4 GROUP BY chat_id, target_seq ORDER BY chat_id, target_seq
     ON CONFLICT (chat_id, seq) DO UPDATE SET
         edited_seq = greatest(s.edited_seq, excluded.edited_seq), deleted_seq = greatest(s.deleted_seq, excluded.deleted_seq),
         pinned_seq = CASE WHEN excluded.deleted_seq > 0 AND s.pinned_seq > 0 THEN -excluded.deleted_seq

@@ -98,6 +98,12 @@ pub const REVOKE: &str = concat!(
     in_force!("$3")
 );
 
+/// Ends the links that a user ($2) made, at the time $3.
+pub const REVOKE_ALL: &str = concat!(
+    "UPDATE invites SET revoked_at = to_timestamp($3::int8 / 1000.0) WHERE chat_id = $1 AND created_by = $2 AND ",
+    in_force!("$3")
+);
+
 /// Selects what a link offers.
 pub const OFFER: &str = offer!();
 
@@ -300,6 +306,17 @@ pub(super) async fn lock_offer(
     now: Timestamp,
 ) -> sqlx::Result<Option<(UserId, bool)>> {
     select_offer(db, LOCK_OFFER, chat, invite, now).await
+}
+
+/// Ends the links that this user made.
+pub(super) async fn end_of(
+    db: &mut PgConnection,
+    chat: ChatId,
+    maker: UserId,
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    let statement = sqlx::query(REVOKE_ALL).bind(chat.0).bind(maker.0).bind(now.0);
+    statement.execute(db).await.map(drop)
 }
 
 /// Counts that somebody has joined by the link, which is locked.

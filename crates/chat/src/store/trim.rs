@@ -34,6 +34,15 @@ pub const PAGE: i64 = 512;
 /// The most rounds of one call. A chat that has more is looked at again at once, after the others have had their turn.
 const ROUNDS: usize = 16;
 
+/// Selects when the first message is to disappear, or the first chat is to be trimmed, in milliseconds; NULL if there is
+/// neither. A trimmer asks no more of a cell with nothing to do.
+pub const FIRST_DUE: &str = concat!(
+    "SELECT ",
+    millis!(
+        "least((SELECT min(x.expires_at) FROM expiring x), (SELECT min(c.trim_at) FROM chats c WHERE c.trim_at IS NOT NULL))"
+    )
+);
+
 /// Claims the chats whose time to be trimmed came by $1 (milliseconds), the earliest first, at most $2: gives them the
 /// time $3, at which others look at them if this node does not end its work. It waits for no lock.
 pub const CLAIM: &str = concat!(
@@ -133,6 +142,13 @@ struct Found {
     ordinal: i64,
     sent_at: Timestamp,
     has_body: bool,
+}
+
+/// Returns when the first message of the cell is to disappear, or its first chat is to be trimmed; `None` if there is
+/// neither.
+pub async fn first_due(pool: &PgPool) -> sqlx::Result<Option<Timestamp>> {
+    let due: Option<i64> = sqlx::query_scalar(FIRST_DUE).fetch_one(pool).await?;
+    Ok(due.map(Timestamp))
 }
 
 /// Claims chats that are to be trimmed by `now`, by the wall clock, at most `most`, until `until`. Returns them with

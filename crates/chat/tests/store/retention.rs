@@ -314,11 +314,15 @@ async fn an_own_log_is_kept_until_it_is_delivered_whatever_the_operator_chose() 
     let mode = sqlx::query_scalar("SELECT retention_mode FROM chats WHERE chat_id = $1").bind(log.0);
     let mode: i16 = mode.fetch_one(pool).await.unwrap();
     assert_eq!(mode, 3, "UNTIL_DELIVERED");
-    let due = trim::claim(pool, now + 2 * DAY, now + 3 * DAY, 100).await.unwrap();
+    let due = trim::claim(pool, now + 2 * DAY, now + 3 * DAY, 100)
+        .await
+        .unwrap();
     assert_eq!(due.len(), 1, "it is looked at");
     let trimmed = trim::chats(pool, &[log], KEPT_FOR_AN_HOUR, now, Some(now + 3 * DAY)).await;
     assert_eq!(trimmed.unwrap(), Trimmed::default(), "there is nothing in it");
-    let again = trim::claim(pool, now + 2 * DAY, now + 3 * DAY, 100).await.unwrap();
+    let again = trim::claim(pool, now + 2 * DAY, now + 3 * DAY, 100)
+        .await
+        .unwrap();
     assert_eq!(again.len(), 1, "it is looked at each day");
 }
 

@@ -148,8 +148,8 @@ impl Invites {
         }
     }
 
-    /// Tells members who may answer, by their own logs, that the user has asked to join since this time. Fails if one of
-    /// them cannot be told now; the caller then asks again.
+    /// Tells members who may answer, by their own logs, that the user has asked to join since this time. Whoever cannot
+    /// be told now is told when the user asks again, and sees the request in the list meanwhile.
     async fn tell_answerers(&self, chat: ChatId, user: UserId, since: Timestamp) -> Result<(), ApiError> {
         let answerers = join_requests::answerers(&self.pools, chat).await;
         let request = telling(chat, user, since);
@@ -162,10 +162,8 @@ impl Invites {
         });
         let mut told = stream::iter(told).buffer_unordered(TOLD_AT_ONCE);
         while let Some(result) = told.next().await {
-            match result {
-                Err(error) if error.reason == ErrorReason::Unavailable => return Err(error),
-                Err(error) => tracing::warn!(%chat, %error, "an answerer was not told of a request to join"),
-                Ok(_) => {}
+            if let Err(error) = result {
+                tracing::warn!(%chat, %error, "an answerer was not told of a request to join");
             }
         }
         Ok(())

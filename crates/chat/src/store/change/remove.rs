@@ -1,9 +1,10 @@
 //! A member is removed, or leaves.
 
 use sqlx::PgConnection;
-use tern_types::UserId;
+use tern_types::{Clock, UserId};
 
 use super::{At, Statements};
+use crate::store::invites;
 
 /// Ends an interval of membership with the entry that removed the member, which they still get (rule 7).
 pub const REMOVE_MEMBER: &str =
@@ -17,6 +18,11 @@ impl Statements for Remove {
             .bind(at.chat.0)
             .bind(self.0.0)
             .bind(at.seq.to_i64());
-        statement.execute(db).await.map(drop)
+        statement.execute(&mut *db).await?;
+        if at.actor == self.0 {
+            return Ok(());
+        }
+        // Whoever may not be in the group lets nobody in either.
+        invites::end_of(db, at.chat, self.0, Clock::wall()).await
     }
 }

@@ -98,14 +98,6 @@ macro_rules! erase {
                 "r.chat_id = g.chat_id AND r.target_seq = g.seq AND (g.by_seq IS NULL OR r.seq = g.by_seq)"
             ),
             "
-), uncounted AS (
-    DELETE FROM act_counts",
-            belongs!(
-                "act_counts",
-                "(SELECT chat_id, seq FROM e UNION SELECT chat_id, target_seq FROM acts)",
-                "r.chat_id = g.chat_id AND r.target_seq = g.seq"
-            ),
-            "
 )",
             $($states)*,
             "
@@ -134,6 +126,10 @@ pub const DISAPPEARED: &str = erase!(
     ", states AS (
     INSERT INTO message_state (chat_id, seq, disappeared) SELECT chat_id, seq, true FROM e ORDER BY chat_id, seq
     ON CONFLICT (chat_id, seq) DO UPDATE SET disappeared = true, edited_seq = 0, pinned_seq = 0
+), uncounted AS (
+    DELETE FROM act_counts",
+    belongs!("act_counts", "e", "r.chat_id = g.chat_id AND r.target_seq = g.seq"),
+    "
 )"
 );
 
