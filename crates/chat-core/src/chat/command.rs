@@ -40,7 +40,7 @@ pub enum Command {
     /// The caller sends this entry.
     Send(Arc<NewEntry>),
     /// The caller changes the group.
-    Change(Change),
+    Change(Box<Change>),
 }
 
 impl Command {

@@ -33,8 +33,8 @@ pub enum Event {
         origin: Origin,
         /// The group.
         chat: ChatId,
-        /// The change, with the user who makes it.
-        change: Change,
+        /// The change, with the user who makes it. It is in a box because it is large, and messages are not.
+        change: Box<Change>,
     },
     /// A device has stored every entry up to `seq`.
     Ack {

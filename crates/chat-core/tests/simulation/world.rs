@@ -317,7 +317,11 @@ impl World {
                 peer: self.people.into_iter().find(|person| *person != entry.sender),
                 entry,
             },
-            Request::Change(change) => Event::Change { origin, chat, change },
+            Request::Change(change) => Event::Change {
+                origin,
+                chat,
+                change: Box::new(change),
+            },
         };
         self.apply(node, event);
     }

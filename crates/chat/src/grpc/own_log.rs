@@ -52,7 +52,11 @@ impl OwnLog {
 
     async fn try_to_change(&self, user: UserId, change: Change) -> Result<Changed, Status> {
         let chat = ChatId::own(user);
-        let event = |origin| Event::Change { origin, chat, change };
+        let event = |origin| Event::Change {
+            origin,
+            chat,
+            change: Box::new(change),
+        };
         self.writes.call(chat, event, Outcome::changed).await
     }
 

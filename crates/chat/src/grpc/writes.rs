@@ -75,7 +75,11 @@ impl Writes {
     ///
     /// The change was refused, or [`Self::call`] fails.
     pub async fn change(&self, chat: ChatId, change: Change) -> Result<u64, Status> {
-        let event = |origin| Event::Change { origin, chat, change };
+        let event = |origin| Event::Change {
+            origin,
+            chat,
+            change: Box::new(change),
+        };
         let changed = self.call(chat, event, Outcome::changed).await?;
         let place = changed.map_err(|refusal| answer::change_to_error(&refusal))?;
         Ok(place.map_or(0, |place| place.seq.0))

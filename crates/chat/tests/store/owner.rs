@@ -118,7 +118,12 @@ impl<'a> Owner<'a> {
             action,
             sending: Sending::default(),
         };
-        self.ask(|origin| Event::Change { origin, chat, change }).await
+        self.ask(|origin| Event::Change {
+            origin,
+            chat,
+            change: Box::new(change),
+        })
+        .await
     }
 
     async fn ask(&mut self, event: impl FnOnce(Origin) -> Event) -> Outcome {

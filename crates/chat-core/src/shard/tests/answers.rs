@@ -35,7 +35,11 @@ impl Shard {
             sending: Sending::default(),
         };
         let origin = CALL;
-        self.tell(Event::Change { origin, chat, change })
+        self.tell(Event::Change {
+            origin,
+            chat,
+            change: Box::new(change),
+        })
     }
 
     /// Returns the effects of asking for the next commit, which there must not be.

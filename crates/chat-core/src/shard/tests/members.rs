@@ -29,7 +29,7 @@ fn changed_by(shard: &mut Shard, chat: ChatId, actor: UserId, action: Action) ->
     shard.tell(Event::Change {
         origin: Origin::Call(1),
         chat,
-        change,
+        change: Box::new(change),
     });
     assert!(matches!(shard.job(), Some(Job::Change(_))));
     let effects = shard.tell(Event::JobDone(JobDone::Commit(vec![(chat, Committed::Stored)])));

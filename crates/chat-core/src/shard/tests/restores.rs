@@ -181,7 +181,7 @@ fn a_change_that_was_decided_on_the_old_log_is_not_made_after_a_restore() {
     shard.tell(Event::Change {
         origin: CALL,
         chat: group,
-        change,
+        change: Box::new(change),
     });
     // The commit takes the message, and the change waits for the writer.
     assert!(matches!(shard.job(), Some(Job::Commit(_))));

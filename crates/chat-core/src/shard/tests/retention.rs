@@ -221,7 +221,11 @@ fn a_blocked_person_does_not_change_how_long_the_others_messages_are_kept() {
     };
     let origin = Origin::Call(1);
     let blocks = shard.tell(Event::BlocksChanged { origin, chat });
-    shard.tell(Event::Change { origin, chat, change });
+    shard.tell(Event::Change {
+        origin,
+        chat,
+        change: Box::new(change),
+    });
     let snapshot = Snapshot {
         blocked: true,
         looked_up: vec![(actor, request)],

@@ -212,7 +212,11 @@ impl Invites {
 
     /// Has the chat's shard make the change. Returns the seq of its entry, or 0 if nothing was to be changed.
     async fn apply(&self, chat: ChatId, change: Change) -> Result<u64, Status> {
-        let event = |origin| Event::Change { origin, chat, change };
+        let event = |origin| Event::Change {
+            origin,
+            chat,
+            change: Box::new(change),
+        };
         let changed = self.writes.call(chat, event, Outcome::changed).await?;
         let place = changed.map_err(|refusal| answer::change_to_error(&refusal))?;
         Ok(place.map_or(0, |place| place.seq.0))
