@@ -30,24 +30,13 @@ pub async fn left(store: &PgPool, chat: ChatId, seqs: &[u64]) -> (i64, i64, i64)
 /// Makes the entries up to this one older, as if they had been sent earlier, with the times at which they disappear. They
 /// keep their order.
 pub async fn older(store: &PgPool, chat: ChatId, up_to: u64, by: Duration) {
-    sqlx::query(
+    for set_back in [
         "UPDATE messages SET sent_at = sent_at - make_interval(secs => $3) WHERE chat_id = $1 AND seq <= $2",
-    )
-    .bind(chat.0)
-    .bind(up_to.cast_signed())
-    .bind(by.as_secs_f64())
-    .execute(store)
-    .await
-    .unwrap();
-    sqlx::query(
         "UPDATE expiring SET expires_at = expires_at - make_interval(secs => $3) WHERE chat_id = $1 AND seq <= $2",
-    )
-    .bind(chat.0)
-    .bind(up_to.cast_signed())
-    .bind(by.as_secs_f64())
-    .execute(store)
-    .await
-    .unwrap();
+    ] {
+        let query = sqlx::query(set_back).bind(chat.0).bind(up_to.cast_signed());
+        query.bind(by.as_secs_f64()).execute(store).await.unwrap();
+    }
 }
 
 /// Makes it time to look at what the chat has to keep.

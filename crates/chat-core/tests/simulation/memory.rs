@@ -267,14 +267,7 @@ impl Memory {
         match action {
             Action::Add(users) => {
                 for user in users {
-                    let devices = self.active(*user);
-                    self.members.push(Interval {
-                        user: *user,
-                        role: Role::Member,
-                        joined: seq,
-                        left: None,
-                        devices,
-                    });
+                    self.join(*user, seq);
                 }
             }
             Action::Remove(user) => {
@@ -283,16 +276,7 @@ impl Memory {
                     interval.left = Some(seq);
                 }
             }
-            Action::Join { user, .. } => {
-                let devices = self.active(*user);
-                self.members.push(Interval {
-                    user: *user,
-                    role: Role::Member,
-                    joined: seq,
-                    left: None,
-                    devices,
-                });
-            }
+            Action::Join { user, .. } => self.join(*user, seq),
             Action::HandOver { from, to } => {
                 self.set_role(*from, Role::Admin);
                 self.set_role(*to, Role::Owner);
@@ -310,6 +294,18 @@ impl Memory {
             | Action::SetRetention(_)
             | Action::Own(_) => {}
         }
+    }
+
+    /// Begins a membership with the entry at `seq`.
+    fn join(&mut self, user: UserId, seq: Seq) {
+        let devices = self.active(user);
+        self.members.push(Interval {
+            user,
+            role: Role::Member,
+            joined: seq,
+            left: None,
+            devices,
+        });
     }
 
     /// Gives a present member another role.

@@ -96,7 +96,6 @@ impl ChatsService {
             },
             changes: Changes {
                 calls: calls.clone(),
-                writes: writes.clone(),
                 groups,
                 heads: heads.clone(),
                 tickets,

@@ -25,17 +25,13 @@ impl GroupsService {
     pub fn new(writes: Writes, pools: Pools, master: MasterKey, own: OwnLogs) -> Self {
         let calls = Calls {
             callers: Callers::new(pools.people().clone()),
-            writes: writes.clone(),
+            writes,
             pools: pools.clone(),
         };
         Self {
-            running: Running {
-                calls: calls.clone(),
-                writes: writes.clone(),
-            },
+            running: Running { calls: calls.clone() },
             invites: Invites {
                 calls,
-                writes,
                 pools,
                 master,
                 own,

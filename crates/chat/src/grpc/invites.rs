@@ -20,7 +20,6 @@ use super::caller::Caller;
 use super::chats::call::{Call, Calls, Needs, Who};
 use super::parsed::{chat_id, no_chat};
 use super::store_failed;
-use super::writes::Writes;
 use crate::own::OwnLogs;
 use crate::store::doors::{self, Door};
 use crate::store::invites::{self, Invite, Made, NewInvite, Way};
@@ -35,7 +34,6 @@ const MAX_USES: u32 = 100_000;
 /// The handlers of the calls about invite links and requests to join.
 pub struct Invites {
     pub calls: Calls,
-    pub writes: Writes,
     pub pools: Pools,
     pub master: MasterKey,
     /// The own logs of those who are told of requests.
@@ -172,7 +170,7 @@ impl Invites {
     async fn way(&self, door: &Door, chat: ChatId, invite: InviteId, user: UserId) -> Result<Way, ApiError> {
         let way = invites::way(&self.pools, chat, invite, user, Clock::wall()).await;
         let way = way.map_err(store_failed)?;
-        // Where nobody is, nobody would own the group or answer who asks.
+        // A group without members takes nobody in by a link: it would have no owner, and nobody who answers a request.
         let closed = door.frozen || door.member_count == 0;
         Ok(if closed { Way::Closed } else { way })
     }

@@ -227,6 +227,26 @@ impl Calls {
         Ok((call, chat))
     }
 
+    /// Begins a call that changes a chat, which only the chat's owner takes.
+    pub async fn open_change<R: Acting + Changing>(
+        &self,
+        request: Request<R>,
+        who: Who,
+    ) -> Result<(Call<R>, ChatId), Status> {
+        self.open_chat(request, who, Scope::ChatsWrite, Needs::Owner)
+            .await
+    }
+
+    /// Makes the change that the call asks for. Returns the seq of its entry, or 0 if nothing was to be changed.
+    pub async fn change<R: Changing>(
+        &self,
+        call: &Call<R>,
+        chat: ChatId,
+        action: Action,
+    ) -> Result<u64, Status> {
+        self.writes.change(chat, call.change(action)?).await
+    }
+
     /// Checks that this node owns the chat. The error tells the gateway to route the call again.
     pub fn check_owner<R>(&self, call: &Call<R>, chat: ChatId) -> Result<(), Status> {
         self.writes.check_owner(chat, &call.metadata)

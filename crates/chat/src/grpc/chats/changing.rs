@@ -9,21 +9,19 @@ use tern_types::{ChatId, RequestId, UserId};
 use tonic::{Request, Status};
 
 use tern_chat_core::change::Action;
-use tern_chat_core::{Change, Role, content};
+use tern_chat_core::{Role, content};
 
-use super::call::{Acting, Call, Calls, Changing, Needs, Who};
+use super::call::{Calls, Who};
 use super::heads::ChatHeads;
 use super::retention;
 use crate::grpc::caller::Caller;
 use crate::grpc::groups::Groups;
 use crate::grpc::message;
 use crate::grpc::parsed::user_ids;
-use crate::grpc::writes::Writes;
 
 /// The handlers of the calls that make and change groups.
 pub struct Changes {
     pub calls: Calls,
-    pub writes: Writes,
     pub groups: Groups,
     pub heads: ChatHeads,
     /// The keys of media tickets; `None` if this server has no media.
@@ -53,9 +51,9 @@ impl Changes {
         &self,
         request: Request<v1::UpdateChatRequest>,
     ) -> Result<v1::UpdateChatResponse, Status> {
-        let (call, chat) = self.open(request, Who::Anybody).await?;
+        let (call, chat) = self.calls.open_change(request, Who::Anybody).await?;
         let title = parse::name("title", call.request.title.clone(), MAX_NAME_BYTES)?;
-        let seq = self.change(&call, chat, Action::SetTitle(title)).await?;
+        let seq = self.calls.change(&call, chat, Action::SetTitle(title)).await?;
         Ok(v1::UpdateChatResponse { seq })
     }
 
@@ -64,10 +62,13 @@ impl Changes {
         &self,
         request: Request<v1::SetChatPictureRequest>,
     ) -> Result<v1::SetChatPictureResponse, Status> {
-        let (call, chat) = self.open(request, Who::Anybody).await?;
+        let (call, chat) = self.calls.open_change(request, Who::Anybody).await?;
         let (user, picture) = (call.caller.user, call.request.picture.as_ref());
         let picture = message::picture(picture, user, self.tickets.as_ref())?;
-        let seq = self.change(&call, chat, Action::SetPicture(picture)).await?;
+        let seq = self
+            .calls
+            .change(&call, chat, Action::SetPicture(picture))
+            .await?;
         Ok(v1::SetChatPictureResponse { seq })
     }
 
@@ -76,7 +77,7 @@ impl Changes {
         &self,
         request: Request<v1::AddMembersRequest>,
     ) -> Result<v1::AddMembersResponse, Status> {
-        let (call, chat) = self.open(request, Who::Anybody).await?;
+        let (call, chat) = self.calls.open_change(request, Who::Anybody).await?;
         let users = user_ids("user_ids", &call.request.user_ids)?;
         let mut change = call.change(Action::Add(users.clone()))?;
         let addable = self
@@ -84,7 +85,7 @@ impl Changes {
             .addable(call.caller, chat, change.request, &users)
             .await?;
         change.action = Action::Add(addable);
-        let seq = self.apply(chat, change).await?;
+        let seq = self.calls.writes.change(chat, change).await?;
         Ok(v1::AddMembersResponse { seq })
     }
 
@@ -93,9 +94,9 @@ impl Changes {
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<v1::RemoveMemberResponse, Status> {
-        let (call, chat) = self.open(request, Who::Anybody).await?;
+        let (call, chat) = self.calls.open_change(request, Who::Anybody).await?;
         let user = parse::id("user_id", &call.request.user_id)?;
-        let seq = self.change(&call, chat, Action::Remove(user)).await?;
+        let seq = self.calls.change(&call, chat, Action::Remove(user)).await?;
         Ok(v1::RemoveMemberResponse { seq })
     }
 
@@ -104,8 +105,11 @@ impl Changes {
         &self,
         request: Request<v1::LeaveChatRequest>,
     ) -> Result<v1::LeaveChatResponse, Status> {
-        let (call, chat) = self.open(request, Who::Person).await?;
-        let seq = self.change(&call, chat, Action::Remove(call.caller.user)).await?;
+        let (call, chat) = self.calls.open_change(request, Who::Person).await?;
+        let seq = self
+            .calls
+            .change(&call, chat, Action::Remove(call.caller.user))
+            .await?;
         Ok(v1::LeaveChatResponse { seq })
     }
 
@@ -114,7 +118,7 @@ impl Changes {
         &self,
         request: Request<v1::SetRoleRequest>,
     ) -> Result<v1::SetRoleResponse, Status> {
-        let (call, chat) = self.open(request, Who::Anybody).await?;
+        let (call, chat) = self.calls.open_change(request, Who::Anybody).await?;
         let user = parse::id("user_id", &call.request.user_id)?;
         let role = content::role_from_wire(call.request.role())
             .ok_or_else(|| ApiError::invalid("role", "is needed"))?;
@@ -123,7 +127,7 @@ impl Changes {
         } else {
             Action::SetRole(user, role)
         };
-        let seq = self.change(&call, chat, action).await?;
+        let seq = self.calls.change(&call, chat, action).await?;
         Ok(v1::SetRoleResponse { seq })
     }
 
@@ -132,31 +136,13 @@ impl Changes {
         &self,
         request: Request<v1::SetRetentionRequest>,
     ) -> Result<v1::SetRetentionResponse, Status> {
-        let (call, chat) = self.open(request, Who::Anybody).await?;
+        let (call, chat) = self.calls.open_change(request, Who::Anybody).await?;
         let wanted = retention::of_request(call.request.retention.as_ref())?;
-        let seq = self.change(&call, chat, Action::SetRetention(wanted)).await?;
+        let seq = self
+            .calls
+            .change(&call, chat, Action::SetRetention(wanted))
+            .await?;
         Ok(v1::SetRetentionResponse { seq })
-    }
-
-    /// Begins a call that changes a chat.
-    async fn open<R: Acting + Changing>(
-        &self,
-        request: Request<R>,
-        who: Who,
-    ) -> Result<(Call<R>, ChatId), Status> {
-        self.calls
-            .open_chat(request, who, Scope::ChatsWrite, Needs::Owner)
-            .await
-    }
-
-    /// Makes the change that the call asks for. Returns the seq of its entry, or 0 if nothing was to be changed.
-    async fn change<R: Changing>(&self, call: &Call<R>, chat: ChatId, action: Action) -> Result<u64, Status> {
-        self.apply(chat, call.change(action)?).await
-    }
-
-    /// Has the chat's shard make the change. Returns the seq of its entry, or 0 if nothing was to be changed.
-    async fn apply(&self, chat: ChatId, change: Change) -> Result<u64, Status> {
-        self.writes.change(chat, change).await
     }
 }
 

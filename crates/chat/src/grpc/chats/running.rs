@@ -1,22 +1,18 @@
 //! Handles the calls that say how a group is run. Only the chat's owner takes them. Each public method handles the call of
 //! its name.
 
-use tern_identity::principal::Scope;
 use tern_proto::{parse, v1};
-use tern_types::ChatId;
 use tern_types::limits::MAX_DESCRIPTION_BYTES;
 use tonic::{Request, Status};
 
 use tern_chat_core::change::Action;
 
-use super::call::{Acting, Call, Calls, Changing, Needs, Who};
+use super::call::{Calls, Who};
 use crate::grpc::policy::policy;
-use crate::grpc::writes::Writes;
 
 /// The handlers of the calls that say how a group is run.
 pub struct Running {
     pub calls: Calls,
-    pub writes: Writes,
 }
 
 impl Running {
@@ -25,10 +21,13 @@ impl Running {
         &self,
         request: Request<v1::SetDescriptionRequest>,
     ) -> Result<v1::SetDescriptionResponse, Status> {
-        let (call, chat) = self.open(request, Who::Anybody).await?;
+        let (call, chat) = self.calls.open_change(request, Who::Anybody).await?;
         let text = call.request.description.clone();
         let text = parse::paragraphs("description", text, MAX_DESCRIPTION_BYTES)?;
-        let seq = self.change(&call, chat, Action::SetDescription(text)).await?;
+        let seq = self
+            .calls
+            .change(&call, chat, Action::SetDescription(text))
+            .await?;
         Ok(v1::SetDescriptionResponse { seq })
     }
 
@@ -37,34 +36,19 @@ impl Running {
         &self,
         request: Request<v1::SetPolicyRequest>,
     ) -> Result<v1::SetPolicyResponse, Status> {
-        let (call, chat) = self.open(request, Who::Anybody).await?;
+        let (call, chat) = self.calls.open_change(request, Who::Anybody).await?;
         let policy = policy(call.request.policy.as_ref())?;
-        let seq = self.change(&call, chat, Action::SetPolicy(policy)).await?;
+        let seq = self.calls.change(&call, chat, Action::SetPolicy(policy)).await?;
         Ok(v1::SetPolicyResponse { seq })
     }
 
     /// Freezes a chat, or ends that.
     pub async fn freeze(&self, request: Request<v1::FreezeRequest>) -> Result<v1::FreezeResponse, Status> {
-        let (call, chat) = self.open(request, Who::Nobody).await?;
+        let (call, chat) = self.calls.open_change(request, Who::Nobody).await?;
         let seq = self
+            .calls
             .change(&call, chat, Action::Freeze(call.request.frozen))
             .await?;
         Ok(v1::FreezeResponse { seq })
-    }
-
-    /// Begins a call that changes a chat.
-    async fn open<R: Acting + Changing>(
-        &self,
-        request: Request<R>,
-        who: Who,
-    ) -> Result<(Call<R>, ChatId), Status> {
-        self.calls
-            .open_chat(request, who, Scope::ChatsWrite, Needs::Owner)
-            .await
-    }
-
-    /// Makes the change that the call asks for. Returns the seq of its entry, or 0 if nothing was to be changed.
-    async fn change<R: Changing>(&self, call: &Call<R>, chat: ChatId, action: Action) -> Result<u64, Status> {
-        self.writes.change(chat, call.change(action)?).await
     }
 }

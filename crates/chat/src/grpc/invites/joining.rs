@@ -9,13 +9,11 @@ use tern_types::{ChatId, Clock, InviteId, RequestId, Timestamp, UserId};
 use tonic::{Request, Status};
 use uuid::Uuid;
 
+use tern_chat_core::Change;
 use tern_chat_core::change::Action;
 use tern_chat_core::content::fingerprint;
-use tern_chat_core::shard::Event;
-use tern_chat_core::{Change, Outcome};
 
 use super::{Invites, full, invite_not_found, may_change, may_invite, not_a_group};
-use crate::answer;
 use crate::grpc::chats::call::{Call, Needs, Who};
 use crate::grpc::parsed::chat_id;
 use crate::grpc::store_failed;
@@ -90,7 +88,7 @@ impl Invites {
         let change = call.change(Action::Add(vec![user]))?;
         // The shard answers a repetition, even if the caller may not answer requests any more, or is no member any more.
         if accept && self.is_placed(chat, &change).await? {
-            let seq = self.apply(chat, change).await?;
+            let seq = self.calls.writes.change(chat, change).await?;
             return Ok(v1::AnswerJoinRequestResponse { seq });
         }
         self.calls.check_visible(call.caller, chat).await?;
@@ -125,7 +123,7 @@ impl Invites {
 
     /// Makes the caller a member by the change.
     async fn join(&self, chat: ChatId, change: Change) -> Result<v1::JoinByInviteResponse, Status> {
-        let (seq, requested) = (self.apply(chat, change).await?, false);
+        let (seq, requested) = (self.calls.writes.change(chat, change).await?, false);
         Ok(v1::JoinByInviteResponse { seq, requested })
     }
 
@@ -176,7 +174,7 @@ impl Invites {
         if !waits.map_err(store_failed)? {
             return self.is_member_already(chat, user).await;
         }
-        let seq = self.apply(chat, change).await?;
+        let seq = self.calls.writes.change(chat, change).await?;
         if seq == 0 {
             // The version before adds members without ending their requests.
             let ended = join_requests::end(self.pools.of(chat), chat, &[user]).await;
@@ -208,18 +206,6 @@ impl Invites {
     async fn is_placed(&self, chat: ChatId, change: &Change) -> Result<bool, ApiError> {
         let placed = joining::is_placed(self.pools.of(chat), chat, change.actor, change.request).await;
         placed.map_err(store_failed)
-    }
-
-    /// Has the chat's shard make the change. Returns the seq of its entry, or 0 if nothing was to be changed.
-    async fn apply(&self, chat: ChatId, change: Change) -> Result<u64, Status> {
-        let event = |origin| Event::Change {
-            origin,
-            chat,
-            change: Box::new(change),
-        };
-        let changed = self.writes.call(chat, event, Outcome::changed).await?;
-        let place = changed.map_err(|refusal| answer::change_to_error(&refusal))?;
-        Ok(place.map_or(0, |place| place.seq.0))
     }
 }
 
