@@ -1,4 +1,4 @@
-//! Who may do what in a group, and what those who join may read of the time before.
+//! The policy of a group: who may do what in it, and what those who join may read of the time before.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub struct Policy {
 /// The part of a group's history that new members may read, beside what comes after they joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum JoinerHistory {
-    /// Nothing from before they joined.
+    /// New members read nothing from before they joined.
     #[default]
     None,
     /// This number of entries before the one that made them members, 1 to [`MAX_JOINER_ENTRIES`].

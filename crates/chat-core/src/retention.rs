@@ -5,14 +5,15 @@ use tern_proto::v1;
 /// The choice of how long the server keeps the contents of messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// As the operator chose for all chats. As the operator's own choice it stands for [`Self::Forever`].
+    /// The members chose nothing, so the operator's choice for all chats holds. If this is the operator's choice, messages
+    /// are kept for ever.
     #[default]
     Default,
-    /// For ever.
+    /// Messages are kept for ever.
     Forever,
-    /// For this number of seconds ([`tern_types::limits::KEEP_S`]) after the message was sent.
+    /// A message is kept for this number of seconds ([`tern_types::limits::KEEP_S`]) after it was sent.
     ForTime(u32),
-    /// Until every device that is to get the message has acknowledged it.
+    /// A message is kept until every device that is to get it has acknowledged it.
     UntilDelivered,
 }
 

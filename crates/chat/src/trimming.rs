@@ -191,7 +191,7 @@ impl Trimmer<'_> {
             metrics::trim_overdue(self.cell, Duration::ZERO);
             return self.walk(now).await;
         }
-        // What fails does not hold the rest up.
+        // If one of these steps fails, the others are made all the same.
         let messages = self.disappear(now).await;
         let chats = self.trim_due(now).await;
         let walked = self.walk(now).await;

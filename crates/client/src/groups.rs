@@ -16,7 +16,7 @@ type Result<T, E = ClientError> = std::result::Result<T, E>;
 
 /// An invite link of a group. The app makes a link of the chat's id and [`v1::Invite::token`].
 pub type Invite = v1::Invite;
-/// Where an invite link leads.
+/// The group that an invite link leads to, as somebody is shown it who has the link.
 pub type InvitePreview = v1::LookUpInviteResponse;
 /// Somebody who asks to join a group.
 pub type JoinRequest = v1::JoinRequest;

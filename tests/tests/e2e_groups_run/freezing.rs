@@ -61,7 +61,7 @@ async fn in_a_frozen_group_members_read_and_leave_and_do_nothing_else() {
     assert_eq!(text(&now).as_deref(), Some("before"));
     let left = leave(&his.api(), group).await.unwrap();
     hers.has(group, left).await;
-    // What the operator says is taken.
+    // A message of the system is taken although the group is frozen.
     let notice = call(back_end, group, RequestId::random(), &say("we look into it")).await;
     hers.has(group, notice.unwrap().seq).await;
     assert!(hers.texts(group).contains(&"we look into it".to_owned()));

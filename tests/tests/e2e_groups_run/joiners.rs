@@ -106,7 +106,7 @@ async fn who_joins_reads_nothing_the_last_entries_or_all_as_the_policy_says() {
         why(read(&carols.api(), group, old).await),
         ErrorReason::MessageNotFound
     );
-    // What she reads she reacts to, and to nothing else.
+    // She may react to the messages that she may read, and to no others.
     done(&carols, By::Stream, group, &react(first, "+")).await;
     is_refused(&carols, group, &react(old, "+"), TARGET_NOT_FOUND).await;
 
@@ -114,7 +114,7 @@ async fn who_joins_reads_nothing_the_last_entries_or_all_as_the_policy_says() {
     joins(&hers, group, &dave, &daves, |_| 1).await;
     let all: Vec<u64> = said.iter().copied().chain([fresh]).collect();
     assert_eq!(history(&daves.api(), group).await, (all, vec![]));
-    // What was agreed when they joined holds for those who were there.
+    // The policy at the time of joining holds for a member for good: later changes concern only those who join later.
     assert_eq!(history(&his.api(), group).await.0, [fresh]);
     assert_eq!(history(&carols.api(), group).await.0, [first, fresh]);
     world.end().await;

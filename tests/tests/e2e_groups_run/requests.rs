@@ -1,4 +1,4 @@
-//! Who needs approval to join waits for it, and those who may answer are told.
+//! A person who needs approval to join waits for it, and those who may answer are told.
 
 use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::{self, ErrorReason, GroupPolicy, Role};
@@ -129,7 +129,7 @@ async fn who_is_refused_is_told_nothing_and_asks_again_in_vain_on_that_day() {
     assert_eq!(asking(&hers, group).await, [bob.id.to_string()]);
     assert_eq!(answer(&hers.api(), group, bob.id, false).await.unwrap(), 0);
     assert_eq!(asking(&hers, group).await, [] as [String; 0]);
-    // For him it looks as before.
+    // Bob is not told that he was refused: he gets the same answer as before.
     asks(&his, group, &made.token).await;
     assert_eq!(asking(&hers, group).await, [] as [String; 0]);
     assert_eq!(why(view(&his.api(), group).await), ErrorReason::ChatNotFound);
@@ -176,7 +176,7 @@ async fn who_was_removed_needs_approval_by_any_link() {
     his.has(group, removed).await;
     asks(&his, group, &made.token).await;
     is_told(&hers, group, &bob).await;
-    // Whom the policy lets add members may answer too.
+    // A member may answer requests as soon as the policy lets members add others.
     let open = GroupPolicy {
         add_role: Role::Member.into(),
         ..Default::default()

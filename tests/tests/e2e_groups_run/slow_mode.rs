@@ -36,7 +36,7 @@ async fn a_member_waits_and_is_told_how_long_by_any_owner_of_the_group() {
     let first = his.say(group, "the first of the hour").await.seq;
     is_refused(&his, group, &say("one more"), SLOW_MODE).await;
     waits_for_about_an_hour(&his, group).await;
-    // Who runs the group is free, and so are edits, reactions and back ends, in his name too.
+    // Owners and admins do not wait. Edits and reactions do not either, nor does a back end that sends in Bob's name.
     for phone in [&hers, &carols] {
         phone.say(group, "one").await;
         phone.say(group, "two").await;

@@ -82,7 +82,8 @@ async fn after_the_last_owner_comes_the_oldest_admin_then_the_oldest_member() {
     for user in [&carol, &dave, &erin] {
         add(&hers.api(), group, user.id).await.unwrap();
     }
-    // Of the admins, Carol has been a member for longer. Bob has been one for the longest time, and is none.
+    // Carol becomes the owner: she is the admin who has been a member for the longest time. Bob has been a member for
+    // longer still, but he is no admin.
     for user in [&dave, &carol] {
         set_role(&hers.api(), group, user.id, Role::Admin).await.unwrap();
     }
@@ -101,7 +102,7 @@ async fn after_the_last_owner_comes_the_oldest_admin_then_the_oldest_member() {
     let entry = removal(&last, group, left).await;
     assert_eq!(entry, gone(&dave, true, Some(bob.id)));
 
-    // Who is not the last owner has no successor, and neither has the last member.
+    // An owner beside whom there is another has no successor, and neither has a group's last member.
     let seq = set_role(&bobs.api(), group, erin.id, Role::Owner).await.unwrap();
     last.has(group, seq).await;
     let left = leave(&bobs.api(), group).await.unwrap();

@@ -116,7 +116,7 @@ async fn a_device_lists_what_has_changed_since_it_last_looked() {
     let [message, mark, kept, quiet]: [ChatId; 4] = groups.try_into().unwrap();
     let (all, _) = list(&api, since("")).await;
     assert_eq!(all.len(), 4);
-    // What changed within the last minute may be listed once more.
+    // The server may list once more what changed within the last minute, so these messages are made older.
     let store = world.store().await;
     sqlx::query("UPDATE messages SET sent_at = sent_at - interval '10 minutes'")
         .execute(&store)

@@ -56,7 +56,7 @@ async fn a_message_stays_while_one_device_lacks_it_and_goes_when_all_have_it() {
     nothing_left(&store, group, &[message]).await;
     store.close().await;
 
-    // Who comes later gets no history, and devices keep what they have.
+    // A device that is linked later gets no history, and the others keep what they have.
     let new = world.phone(&bob).await;
     disappears(&new.api(), group, message).await;
     let list = v1::ListEntriesRequest {

@@ -100,7 +100,7 @@ async fn who_is_there_reads_it_who_was_away_gets_its_place_and_the_store_has_not
     ] {
         is_refused(&hers, group, &act, TARGET_NOT_FOUND).await;
     }
-    // Who asks again gets the first answer all the same.
+    // A repetition of the send is answered with its first result all the same.
     let again = call(&hers.api(), group, request, &say("this does not")).await;
     assert_eq!(again.unwrap().seq, message);
     world.end().await;

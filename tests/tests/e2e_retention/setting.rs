@@ -1,4 +1,4 @@
-//! Who may say how long a chat is kept, in which ranges, and that all are told.
+//! Tests of who may set how long a chat is kept, of the ranges, and of what others are told.
 
 use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::{self, ErrorReason, GroupPolicy, Retention, RetentionMode, Role};

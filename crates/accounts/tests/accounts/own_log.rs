@@ -58,7 +58,7 @@ async fn each_change_of_an_account_is_an_entry_of_the_users_own_log() {
     let (alice, bob) = (world.user("alice").await, world.user("bob").await);
     let (linked, tablet) = (world.link(alice).await, world.link(alice).await);
     let (phone, him) = (device(&linked), bob.to_string());
-    // What is repeated, and what is so already, changes nothing.
+    // A repeated call, and one that asks for what is so already, changes nothing, so nothing is noted.
     for _ in 0..2 {
         world.block(&phone, "", &him).await.unwrap();
     }

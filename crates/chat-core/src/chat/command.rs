@@ -272,7 +272,8 @@ impl Chat {
     /// another content.
     fn answer_of(&self, known: Known, command: &Command) -> Outcome {
         let same = match known {
-            // What an erased entry said is not known any more, and nobody is told anything by its place.
+            // The content of an erased entry is not known any more, so the request_id alone tells a repetition. Its answer
+            // is a seq and a time, which say nothing of the content.
             Known::Placed(placed) => {
                 placed.erased || placed.fingerprint == FORGOTTEN || self.is_of(placed.fingerprint, command)
             }

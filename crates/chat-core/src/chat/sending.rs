@@ -1,5 +1,5 @@
-//! Who may send by the group's policy, and how soon after their last message (slow mode). What back ends send waits for
-//! nothing, and what the system sends is free of the policy. A message of any origin begins the wait of its sender.
+//! The rules for who may send by the group's policy, and how soon after their last message (slow mode). Back ends do not
+//! wait, and the policy does not hold for the system. A message of any origin begins the wait of its sender.
 
 use std::time::Duration;
 

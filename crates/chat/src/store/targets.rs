@@ -60,7 +60,7 @@ impl TargetRows {
     /// Adds the entry's rows, if it has some. `key` is the chat's data key.
     pub(super) fn push(&mut self, entry: &Entry, key: &ChatKey) {
         let new = &entry.new;
-        // What does not count as unread is no unread mention either.
+        // A message that does not count as unread writes no mentions, because they would count as unread mentions.
         for user in new.mentions.iter().filter(|_| new.counts) {
             self.mentions.chat.push(entry.chat.0);
             self.mentions.user.push(user.0);

@@ -280,8 +280,8 @@ async fn round(pool: &PgPool, chats: &mut [Kept], now: Timestamp) -> sqlx::Resul
             .iter()
             .filter(|entry| entry.has_body && erase::has_content(entry.kind));
         places.extend(with_content.map(|entry| (chat, entry.seq)));
-        // What was done to a message that was kept for its time goes with it, also what was done a moment ago. But what
-        // is kept until it is delivered has to be delivered itself.
+        // Edits and reactions go together with a message whose time is over, even those of a moment ago. In a chat that
+        // keeps messages until they are delivered they stay, because devices may not have them yet.
         if matches!(kept.mode, Mode::ForTime(_)) {
             let message = over
                 .iter()

@@ -200,14 +200,14 @@ async fn those_who_join_read_what_the_policy_says() {
             Content::MembersAdded(content) => assert_eq!(content.history_from_seq, told),
             other => panic!("{other:?}"),
         }
-        // By the stream they get nothing from before they joined.
+        // A new member's stream begins with the entry that made them one, whatever history they may read.
         let (pools, master) = (&store.pools, &store.master);
         let window = entries::window(pools, master, chat, user, Seq(1), 100, 1 << 20).await;
         let items = window.unwrap().items;
         assert_eq!(items[0].seq(), Seq(added - 1));
         assert!(matches!(items[0], Item::Skipped { .. }));
         assert_eq!(items[1].seq(), Seq(added));
-        // What may be read may be reacted to.
+        // A member may react to every message that they may read, also to one from before they joined.
         let reacted = world.send(reaction(user, 4)).await;
         assert_eq!(reacted.is_ok(), first <= 4, "{reacted:?}");
         let found = world.reader(user).message(Seq(4)).await.unwrap();
@@ -297,7 +297,7 @@ async fn a_group_always_has_an_owner() {
         Content::RoleChanged(told) => assert!(told.handed_over && told.user_id == b.to_string()),
         other => panic!("{other:?}"),
     }
-    // Of the two admins, both of whom were there from the first entry on, the one with the lower id follows.
+    // Both admins were there from the first entry on, so the one with the lower id becomes the owner.
     let left = world.change(b, Action::Remove(b)).await;
     let heir = a.min(c);
     let expected = [a, c].map(|user| if user == heir { owner } else { admin });

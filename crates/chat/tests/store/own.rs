@@ -264,7 +264,7 @@ async fn a_user_has_32_pinned_chats_at_most() {
         Outcome::Changed(Err(ChangeRefusal::ListFull { most: MAX_PINNED, .. }))
     );
     assert!(expected, "{full:?}");
-    // What is pinned may be changed, and makes room.
+    // A pinned chat may be pinned anew although the list is full, and one that is unpinned makes room for another.
     for (chat, at) in [(chats[1], 2), (chats[2], 0), (chats[0], 1)] {
         let pinned = owner.keep(&store, user, chat, pinned_at(at)).await;
         assert!(place(&pinned).is_some(), "{pinned:?}");

@@ -22,7 +22,7 @@ impl ChatState {
             Some(Content::RetentionChanged(changed)) => {
                 chat.retention = changed.retention.unwrap_or_default()
             }
-            // Who hands a group over is an admin from then on.
+            // An owner who hands the group over becomes an admin.
             Some(Content::RoleChanged(changed)) if changed.handed_over && entry.sender == Some(me) => {
                 chat.role = Role::Admin;
             }

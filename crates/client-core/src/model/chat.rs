@@ -5,7 +5,7 @@ use tern_types::{ChatId, IdError, Seq, Timestamp, UserId};
 
 use super::optional;
 
-/// Who may do what in a group, and what those who join may read. A field that is not set has its default.
+/// The policy of a group: who may do what, and what those who join may read. A field that is not set has its default.
 pub type GroupPolicy = v1::GroupPolicy;
 /// How long the server keeps what is said in a chat, and after which time messages disappear everywhere.
 pub type Retention = v1::Retention;

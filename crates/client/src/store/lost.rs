@@ -39,7 +39,7 @@ impl Store {
     }
 
     /// Notes that the entries of a chat up to this seq are complete, or that the server does not have more of them.
-    /// Without a seq it is all of the chat's.
+    /// If `to` is `None`, it forgets all of the chat's.
     pub fn forget_lost(&mut self, chat: ChatId, to: Option<Seq>) -> Result<()> {
         let forget = "DELETE FROM lost WHERE chat = ?1 AND seq <= ?2";
         let to = to.map_or(i64::MAX, Seq::to_i64);

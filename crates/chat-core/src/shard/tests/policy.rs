@@ -268,7 +268,8 @@ fn a_message_that_is_loaded_or_committed_begins_the_wait() {
     );
     assert_eq!(sent(&placed(false), message()), Ok(()), "a reaction does not");
 
-    // Of what this owner committed it knows the times itself, also if a back end sent it.
+    // An owner knows the times of the messages that it has committed itself, those of back ends too, and needs no load
+    // for them.
     let mut shard = with(group(user, SLOW, Role::Member, None));
     shard.ask_to_send(entry(EntryKind::Message, user, DeviceId::BACK_END));
     assert!(shard.next_commit().0.is_some());

@@ -22,7 +22,7 @@ impl Statements for Remove {
         if at.actor == self.0 {
             return Ok(());
         }
-        // Whoever may not be in the group lets nobody in either.
+        // The links of a member whom somebody else removed end, so that the member lets nobody in any more.
         invites::end_of(db, at.chat, self.0, Clock::wall()).await
     }
 }

@@ -85,7 +85,7 @@ async fn read_lists(pool: PgPool, own: ChatId, question: Question) -> sqlx::Resu
     };
     let pins: Vec<(Uuid, i64, bool)> = sqlx::query_as(PINS)
         .bind(own.0)
-        // What is pinned from now on is where it would be otherwise on this page too, as on the next ones.
+        // A chat that is pinned after the first page was read keeps its place by time on all pages of this list.
         .bind(question.pinned_by.to_i64().min(head))
         .bind(MAX_PINNED as i64)
         .fetch_all(&pool)

@@ -166,7 +166,7 @@ mod tests {
             let update = desk.update().await.unwrap();
             let is_outbox = matches!(update, Update::Outbox(_));
             desk.apply_update(&update);
-            // What comes twice is there once.
+            // The same update is applied twice, and the message is still shown once.
             desk.apply_update(&update);
             if is_outbox {
                 break;

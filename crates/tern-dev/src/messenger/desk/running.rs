@@ -191,7 +191,7 @@ impl Desk {
                 .names(people.collect::<Vec<UserId>>())
                 .await
                 .unwrap_or_default();
-            // By these names they are accepted and refused.
+            // The person types these names to accept and to refuse those who ask.
             let _ = updates.send(Update::Names(names.clone())).await;
             let now = Clock::wall();
             let lines: Vec<String> = requests

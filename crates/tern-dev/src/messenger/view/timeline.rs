@@ -110,7 +110,7 @@ impl View {
         let messages = self.messages(room);
         let entries = room.entries.values().filter_map(|entry| {
             if let Some(message) = messages.get(entry.seq) {
-                // In a thread, its replies are the lines below.
+                // The view of a thread has the replies below, so it does not count them.
                 let line = || Line {
                     replies: thread.map_or(message.reply_count, |_| 0),
                     ..self.message_line(room, &messages, message)
