@@ -39,7 +39,7 @@ fn of(mut migrator: Migrator) -> Migrator {
 const PEOPLE_SCHEMA: &str = "people";
 
 /// The tables of a cell.
-pub const CELL_TABLES: [&str; 18] = [
+pub const CELL_TABLES: [&str; 19] = [
     "chats",
     "chat_heads",
     "members",
@@ -58,6 +58,7 @@ pub const CELL_TABLES: [&str; 18] = [
     "expiring",
     "chat_settings",
     "hidden_messages",
+    "push_hints",
 ];
 
 /// The tables of a cell that version 0.1 had too. They are the first of [`CELL_TABLES`].
