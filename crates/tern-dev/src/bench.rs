@@ -1,7 +1,7 @@
 //! `tern-dev bench`: loads a platform with clients over real streams, and reports its throughput, latencies and cost.
 //!
-//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`presence`], [`overload`], [`media`]: the kinds of
-//!   load
+//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`presence`], [`overload`], [`media`], [`history`]: the
+//!   kinds of load
 //! - [`target`]: the platform, started for the bench or running already
 //! - [`people`]: creates users and devices
 //! - [`line`]: one device's stream
@@ -11,10 +11,12 @@
 //! - [`processors`]: gives platform and load generator processors of their own
 //! - [`report`]: prints the results as a table or JSON
 //! - [`prefill`]: fills the store until it is larger than its memory; [`page_cache`]: empties the cache of its files
+//! - [`trims`]: old messages that are trimmed beside the load
 
 mod cost;
 mod direct;
 mod group;
+mod history;
 mod idle;
 mod line;
 mod media;
@@ -30,6 +32,7 @@ mod processors;
 pub(crate) mod report;
 mod slim;
 mod target;
+mod trims;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -102,6 +105,10 @@ pub struct Common {
     /// A platform that was started for this is measured twice: cold, with nothing of the store in memory, and warm
     #[arg(long, global = true, default_value_t = 0)]
     prefill: u64,
+    /// Old messages to put into the store before the load, in chats of their own that keep messages for a day. They are
+    /// trimmed while the load runs
+    #[arg(long, global = true, default_value_t = 0)]
+    trims: u64,
     /// Print JSON instead of a table
     #[arg(long, global = true)]
     json: bool,
@@ -117,6 +124,7 @@ enum Load {
     Overload(overload::Args),
     Presence(presence::Args),
     Media(media::Args),
+    History(history::Args),
 }
 
 /// Runs one load and prints its report.
@@ -152,7 +160,11 @@ async fn measured(args: BenchArgs) -> anyhow::Result<()> {
 async fn runs(target: &mut target::Target, common: &Common, load: Load) -> anyhow::Result<()> {
     let mut state = None;
     if common.prefill > 0 {
-        prefill::fill(target, common.prefill, common.body).await?;
+        let kept = prefill::Kind {
+            age_s: 0.0,
+            keep_s: 0,
+        };
+        prefill::fill(target, common.prefill, common.body, kept).await?;
         if target.chill().await? {
             let cold = Common {
                 warm_up: Duration::ZERO,
@@ -162,7 +174,13 @@ async fn runs(target: &mut target::Target, common: &Common, load: Load) -> anyho
             state = Some("warm");
         }
     }
-    finish(run_once(target, common, load).await?, state, common)
+    if common.trims == 0 {
+        return finish(run_once(target, common, load).await?, state, common);
+    }
+    let trims = trims::Trims::begin(target, common).await?;
+    let mut report = run_once(target, common, load).await?;
+    trims.end(&mut report).await?;
+    finish(report, state, common)
 }
 
 async fn run_once(target: &target::Target, common: &Common, load: Load) -> anyhow::Result<Report> {
@@ -175,6 +193,7 @@ async fn run_once(target: &target::Target, common: &Common, load: Load) -> anyho
         Load::Overload(args) => overload::run(target, common, args).await,
         Load::Presence(args) => presence::run(target, common, args).await,
         Load::Media(args) => media::run(target, common, args).await,
+        Load::History(args) => history::run(target, common, args).await,
     }
 }
 

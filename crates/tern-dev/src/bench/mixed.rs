@@ -302,7 +302,7 @@ impl Device {
     async fn online(&mut self, mut line: Line, began: Instant, mut next: Instant) -> anyhow::Result<Instant> {
         let scene = self.scene.clone();
         let leaves = Instant::now() + about(ONLINE);
-        let (mut heard, mut burst, mut caught_up) = (Vec::new(), 0, false);
+        let (mut heard, mut burst, mut caught_up) = (Vec::new(), 0, None);
         loop {
             // A device leaves only after its sends have results, and not after the end of the load.
             let may_leave = self.sends.unanswered() == 0 && !scene.meter.is_stopped();
@@ -372,7 +372,7 @@ impl Device {
         }));
     }
 
-    fn take(&mut self, heard: &mut Vec<Heard>, began: Instant, caught_up: &mut bool) {
+    fn take(&mut self, heard: &mut Vec<Heard>, began: Instant, caught_up: &mut Option<Instant>) {
         let (scene, meter) = (&self.scene, &self.scene.meter);
         for heard in heard.drain(..) {
             match heard {
@@ -386,8 +386,9 @@ impl Device {
                         self.known[*place].heard(seq);
                     }
                     // The age of a message that waited while the device was away says nothing about the platform.
+                    let online = caught_up.map_or(Duration::ZERO, |since| since.elapsed());
                     let age = meter.clock.age_of(&delivered.body);
-                    if let Some(age) = age.filter(|age| *caught_up && *age < began.elapsed()) {
+                    if let Some(age) = age.filter(|age| *age < online) {
                         meter.time(&meter.to_delivered, age);
                     }
                 }
@@ -409,7 +410,8 @@ impl Device {
                 }
                 Heard::CaughtUp => {
                     // It comes again on an open stream, which is no reconnect.
-                    if !std::mem::replace(caught_up, true) {
+                    if caught_up.is_none() {
+                        *caught_up = Some(Instant::now());
                         meter.time(&meter.to_last, began.elapsed());
                     }
                 }
