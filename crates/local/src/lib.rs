@@ -45,7 +45,7 @@ pub use cable::Cable;
 pub use citus::Citus;
 pub use etcd::Etcd;
 pub use platform::{Builder, NodeProcess, Platform, Role};
-pub use postgres::Postgres;
+pub use postgres::{Postgres, dump_schema};
 pub use process::Process;
 pub use s3::S3;
 pub use selective_proxy::SelectiveProxy;

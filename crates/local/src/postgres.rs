@@ -6,6 +6,7 @@
 //! user can reach: below the given directory if possible, otherwise below /var/tmp.
 
 mod account;
+mod dump;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -19,6 +20,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::process::Command;
 
 use self::account::Account;
+pub use self::dump::dump_schema;
 use crate::{Process, ports, secrets, until};
 
 /// The time limit from the start to the first connection, which takes 1 s on an idle machine and more after a crash.

@@ -26,6 +26,7 @@ pub struct Store {
     pub pools: Pools,
     pub args: PostgresArgs,
     pub master: MasterKey,
+    url: String,
     shared: Shared,
 }
 
@@ -93,8 +94,19 @@ impl Store {
             pools,
             args,
             master,
+            url,
             shared,
         }
+    }
+
+    /// Returns the URL of the database.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Returns whether the database is on Citus.
+    pub fn is_citus(&self) -> bool {
+        self.shared.is_citus()
     }
 
     /// Opens a connection with the settings of the shard of the first cell.
