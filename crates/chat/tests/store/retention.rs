@@ -1,5 +1,6 @@
 //! Tests of what the store keeps of a chat, and of what it keeps no longer.
 
+mod slow;
 mod two;
 
 use std::time::Duration;
