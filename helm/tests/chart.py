@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 CHART = ROOT / "helm" / "tern"
 HELM = ROOT / ".tern" / "tools" / "helm" / "helm"
 TERN = ROOT / "target" / "debug" / "tern"
-ROLES = ["gateway", "chat", "presence", "accounts", "media"]
+ROLES = ["gateway", "chat", "presence", "accounts", "media", "push"]
 WORKLOADS = ["Deployment", "StatefulSet", "Job", "Pod"]
 
 # Values that switch on everything that is off by default, and take the other one of two choices.
@@ -40,17 +40,19 @@ media:
   tickets: {existingSecret: tickets, key: keys}
   objectStore: {endpoint: "http://minio:9000", publicEndpoint: "https://media.example.com", pathStyle: true, existingSecret: s3}
   cdn: {url: "https://cdn.example.com/media", existingSecret: cdn}
+push: {enabled: true, autoscaling: {enabled: true}, existingSecret: push, key: push-apps.json}
 canary: {enabled: true, existingSecret: canary, url: "https://chat.example.com:8443", caSecret: ca, interval: 0.5}
 networkPolicy:
   clients: [{ipBlock: {cidr: 0.0.0.0/0}}]
   postgres: [{ipBlock: {cidr: 10.1.0.0/16}}]
   etcd: [{podSelector: {matchLabels: {app: etcd}}}]
   objectStore: [{podSelector: {matchLabels: {app: minio}}}]
+  push: []
   frontDoor: [{ipBlock: {cidr: 0.0.0.0/0}}]
 monitoring: {podMonitor: {enabled: true}, prometheusRule: {enabled: true, runbook: "https://wiki/runbook"}, dashboards: {enabled: true}}
 """ % ("0" * 64)
 
-# The fewest values that an installation needs.
+# The fewest values that an installation with every role needs.
 LEAST = """
 etcd: {endpoints: ["http://etcd:2379"]}
 database: {existingSecret: db}
@@ -59,6 +61,7 @@ masterKey: {existingSecret: master}
 internalTls: {plaintext: true}
 gateway: {tls: {existingSecret: tls}}
 media: {tickets: {existingSecret: tickets}, objectStore: {existingSecret: s3}}
+push: {enabled: true, existingSecret: push}
 """
 
 VALUES = {

@@ -90,7 +90,7 @@ class Pods(unittest.TestCase):
     def test_roles_that_own_slots_keep_their_names(self):
         documents = rendered(VALUES["least"])
         kind = {component(w): w["kind"] for w in kinds(documents, *WORKLOADS)}
-        self.assertEqual([kind[role] for role in ROLES], ["Deployment", "StatefulSet", "StatefulSet", "Deployment", "Deployment"])
+        self.assertEqual([kind[role] for role in ROLES], ["Deployment", "StatefulSet", "StatefulSet", *["Deployment"] * 3])
         for role in ROLES:
             self.assertEqual(find(documents, "PodDisruptionBudget", f"tern-{role}")["spec"]["maxUnavailable"], 1)
             service = f"tern-{role}" + ("-internal" if role == "gateway" else "")
@@ -186,7 +186,7 @@ class Secrets(unittest.TestCase):
         for values in ["production", "everything", "least"]:
             self.assertEqual(kinds(rendered(VALUES[values]), "Secret"), [])
         for value in ["database.existingSecret", "tokens.existingSecret", "masterKey.existingSecret",
-                      "gateway.tls.existingSecret", "media.tickets.existingSecret", "media.objectStore.existingSecret"]:
+                      "gateway.tls.existingSecret", "media.tickets.existingSecret", "media.objectStore.existingSecret", "push.existingSecret"]:
             self.assertIn(value, refusal(VALUES["least"], "--set", f"{value}="))
         self.assertIn("etcd.endpoints", refusal(VALUES["least"], "--set", "etcd.endpoints=null"))
         self.assertIn("canary.existingSecret", refusal(VALUES["least"], "--set", "canary.enabled=true,canary.url=http://x"))
@@ -198,7 +198,7 @@ class Secrets(unittest.TestCase):
                  for w, volumes in of.items()}
         self.assertEqual(items, {"gateway": ["old.pem", "new.pem"], "accounts": ["token-key.pem"]})
         users = {component(w) for w in kinds(documents, *WORKLOADS) if "TERN_DATABASE_URL" in str(w)}
-        self.assertEqual(users, {"chat", "accounts", "presence", "media"})
+        self.assertEqual(users, {"chat", "accounts", "presence", "media", "push"})
         buckets = {component(w) for w in kinds(documents, *WORKLOADS) if "TERN_MEDIA_S3_SECRET_ACCESS_KEY" in str(w)}
         self.assertEqual(buckets, {"media"})
         tickets = {component(w) for w in kinds(documents, *WORKLOADS) if "--media-ticket-key-file" in str(w)}
@@ -263,7 +263,7 @@ class Network(unittest.TestCase):
             self.assertEqual(out, everybody)
             self.assertEqual(into, everybody)
             stores = {role for role in policies if self.arrows(policies[role], "egress", "to", 5432)}
-            self.assertEqual(stores - {"migrate"}, {"chat", "accounts", "presence", "media"})
+            self.assertEqual(stores - {"migrate"}, {"chat", "accounts", "presence", "media", "push"})
             maps = {role for role in policies if self.arrows(policies[role], "egress", "to", 2379)}
             self.assertEqual(maps, set(ROLES))
             clients = {role for role in ROLES if self.arrows(policies[role], "ingress", "from", 7443)}
@@ -274,7 +274,7 @@ class Network(unittest.TestCase):
     def test_a_role_may_be_let_out_further(self):
         policies = {component(p): p for p in kinds(rendered(VALUES["everything"]), "NetworkPolicy")}
         let_out = {role for role in ROLES if self.arrows(policies[role], "egress", "to", 443)}
-        self.assertEqual(let_out, {"accounts"})
+        self.assertEqual(let_out, {"accounts", "push"})
 
     def test_media_nodes_alone_reach_the_object_store_wherever_it_listens(self):
         ports = {"eval": 8333, "production": 443, "everything": 9000, "least": 443}
@@ -288,6 +288,31 @@ class Network(unittest.TestCase):
         self.assertNotIn("media", {component(w) for w in kinds(documents, *WORKLOADS, "NetworkPolicy")})
         self.assertNotIn("--media-ticket-key-file", str(chart.args(find(documents, "StatefulSet", "tern-chat"))))
 
+    def test_push_nodes_alone_reach_the_internet_and_by_default_nothing_private(self):
+        for values in ["eval", "production", "least"]:
+            policies = {component(p): p for p in kinds(rendered(VALUES[values]), "NetworkPolicy")}
+            blocks = {role: [peer["ipBlock"] for rule in policies[role]["spec"]["egress"] for peer in rule.get("to", [])
+                             if "ipBlock" in peer] for role in ROLES}
+            self.assertEqual({role for role in ROLES if blocks[role]}, {"push"}, values)
+            self.assertEqual([block["cidr"] for block in blocks["push"]], ["0.0.0.0/0", "::/0"])
+            for private in ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]:
+                self.assertIn(private, blocks["push"][0]["except"])
+            ports = {p["port"] for rule in policies["push"]["spec"]["egress"] for p in rule["ports"]
+                     if any("ipBlock" in peer for peer in rule.get("to", []))}
+            self.assertEqual(ports, {443})
+
+    def test_push_nodes_have_their_whole_secret_and_no_other_pod_has_it(self):
+        documents = rendered(VALUES["everything"])
+        having = {component(w): v["secret"] for w in kinds(documents, *WORKLOADS)
+                  for v in pod(w)["spec"].get("volumes", []) if v.get("secret", {}).get("secretName") == "push"}
+        self.assertEqual(list(having), ["push"])
+        self.assertNotIn("items", having["push"], "the file names keys beside it")
+        self.assertIn("--push-apps=/etc/tern/push/push-apps.json", chart.args(find(documents, "Deployment", "tern-push")))
+
+    def test_without_push_nothing_of_it_is_there(self):
+        documents = rendered(VALUES["least"], "--set", "push.enabled=false,push.existingSecret=")
+        self.assertNotIn("push", {component(w) for w in kinds(documents, *WORKLOADS, "NetworkPolicy")})
+
     def test_every_pod_has_a_policy(self):
         for values in VALUES:
             documents = rendered(VALUES[values])
@@ -296,7 +321,7 @@ class Network(unittest.TestCase):
 
     def test_the_evaluations_servers_are_reached_by_who_needs_them_only(self):
         policies = {component(p): p for p in kinds(rendered(VALUES["eval"]), "NetworkPolicy")}
-        stores = {"chat", "presence", "accounts", "media", "migrate"}
+        stores = {"chat", "presence", "accounts", "media", "push", "migrate"}
         self.assertEqual(self.arrows(policies["eval-postgres"], "ingress", "from", 5432), stores)
         self.assertEqual(self.arrows(policies["eval-objects"], "ingress", "from", 8333), {"media"})
         self.assertEqual(self.arrows(policies["eval-etcd"], "ingress", "from", 2379), set(ROLES))
@@ -368,6 +393,15 @@ class Watching(unittest.TestCase):
         gone = next(rule for rule in rules if rule["alert"] == "TernRoleGone")
         self.assertIn("accounts", gone["expr"])
         self.assertNotIn("media", gone["expr"])
+
+    def test_a_platform_without_push_misses_no_push_nodes(self):
+        for media in ["true", "false"]:
+            off = ["--set", f"push.enabled=false,media.enabled={media}"]
+            rule = find(rendered(VALUES["everything"], *off), "PrometheusRule", "tern")
+            rules = [rule for group in rule["spec"]["groups"] for rule in group["rules"]]
+            gone = next(rule for rule in rules if rule["alert"] == "TernRoleGone")
+            self.assertIn("accounts", gone["expr"])
+            self.assertNotIn("push", gone["expr"])
 
     def test_each_alert_has_its_section_and_each_section_its_alert(self):
         rules = [rule for group in self.alerts()["groups"] for rule in group["rules"]]

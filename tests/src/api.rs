@@ -13,6 +13,7 @@ use tern_proto::v1::devices_client::DevicesClient;
 use tern_proto::v1::groups_client::GroupsClient;
 use tern_proto::v1::inbox_client::InboxClient;
 use tern_proto::v1::media_client::MediaClient;
+use tern_proto::v1::push_client::PushClient;
 use tern_proto::v1::users_client::UsersClient;
 use tokio::time::{Instant, sleep};
 use tonic::body::Body;
@@ -146,6 +147,10 @@ impl Api {
 
     pub fn media(&self) -> MediaClient<Caller> {
         MediaClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+    }
+
+    pub fn push(&self) -> PushClient<Caller> {
+        PushClient::with_interceptor(self.channel.clone(), self.bearer.clone())
     }
 
     pub fn auth(&self) -> AuthClient<Caller> {

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use tern_local::authority::Authority;
+use tern_local::push::PushServers;
 use tern_local::{secrets, until};
 use tern_tests::{Phone, World};
 use tern_types::ChatId;
@@ -47,7 +48,9 @@ async fn restart(world: &mut World, node: &str) {
 
 #[tokio::test]
 async fn an_authority_is_replaced_under_a_conversation_that_loses_nothing() {
-    let mut world = World::with(|builder| builder.internal_tls().media(1)).await;
+    let dir = tempfile::tempdir().unwrap();
+    let servers = PushServers::start(dir.path()).await.unwrap();
+    let mut world = World::with(|builder| builder.internal_tls().media(1).push(&servers)).await;
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
     let chat = ChatId::direct(alice.id, bob.id);

@@ -7,14 +7,18 @@ use std::path::Path;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tern_local::push::PushServers;
+use tern_local::until;
 use tern_proto::v1;
+use tern_tests::world::BOUND;
 use tern_tests::{Api, Device, Phone, World};
 use tern_types::{ChatId, RequestId};
 
 const BODY: &str = "what-they-said-to-each-other";
 const TITLE: &str = "the-name-of-their-group";
+const PUSH_TOKEN: &str = "where-his-phone-is-reached";
 /// The log filter: the platform at level debug, and the libraries that could log the platform's requests.
-const LOG: &str = "info,tern=debug,tern_accounts=debug,tern_chat=debug,tern_client=debug,tern_gateway=debug,tern_media=debug,\
+const LOG: &str = "info,tern=debug,tern_accounts=debug,tern_chat=debug,tern_client=debug,tern_gateway=debug,tern_media=debug,tern_push=debug,\
                    tern_cluster=debug,tern_store=debug,tern_transport=debug,tern_presence=debug,sqlx=debug,tonic=debug,tower=debug,aws_sdk_s3=debug";
 
 fn logs(dir: &Path) -> Vec<(String, String)> {
@@ -27,7 +31,7 @@ fn logs(dir: &Path) -> Vec<(String, String)> {
             (name, std::fs::read_to_string(path).unwrap())
         })
         .filter(|(name, _)| {
-            ["gateway", "chat", "presence", "accounts", "media"]
+            ["gateway", "chat", "presence", "accounts", "media", "push"]
                 .iter()
                 .any(|role| name.starts_with(role))
         })
@@ -84,9 +88,12 @@ async fn picture(api: &Api, chat: ChatId) -> Vec<String> {
 
 #[tokio::test]
 async fn logs_hold_no_message_no_token_no_key_and_no_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let servers = PushServers::start(dir.path()).await.unwrap();
     let world = World::with(|builder| {
         builder
             .media(1)
+            .push(&servers)
             .env("TERN_LOG", LOG)
             .env("TERN_LOG_FORMAT", "json")
     })
@@ -109,6 +116,7 @@ async fn logs_hold_no_message_no_token_no_key_and_no_password() {
     };
     api.chats().create_group(group).await.unwrap();
     let mut secrets = picture(&api, chat).await;
+    is_pushed(&world, &servers, &phone, (&his, &other)).await;
     let refresh = v1::RefreshTokenRequest {
         refresh_token: his.refresh_token.clone(),
     };
@@ -120,7 +128,7 @@ async fn logs_hold_no_message_no_token_no_key_and_no_password() {
     revoke_as(&world, &his, name).await;
 
     secrets.extend(secrets_of(&world));
-    secrets.extend([BODY, TITLE, &forged].map(str::to_owned));
+    secrets.extend([BODY, TITLE, PUSH_TOKEN, &forged].map(str::to_owned));
     secrets.extend([&hers, &his].map(|device| device.access_token.clone()));
     secrets.extend([&hers, &his].map(|device| device.refresh_token.clone()));
     let renewed = renewed.tokens.unwrap();
@@ -130,7 +138,7 @@ async fn logs_hold_no_message_no_token_no_key_and_no_password() {
     let logs = logs(world.dir());
     assert_eq!(
         logs.len(),
-        7,
+        8,
         "two gateways, two chat nodes and one of each other role"
     );
     let mut lines = 0;
@@ -148,6 +156,28 @@ async fn logs_hold_no_message_no_token_no_key_and_no_password() {
         .unwrap();
     assert!(revoked.contains(name), "{revoked}");
     world.end().await;
+}
+
+/// Sends him a message while he is away, and waits for the push.
+async fn is_pushed(world: &World, servers: &PushServers, sender: &Phone, (device, phone): (&Device, &Phone)) {
+    let token = v1::FcmToken {
+        token: PUSH_TOKEN.to_owned(),
+        app: "com.example.chat".to_owned(),
+    };
+    let token = v1::PushToken {
+        provider: Some(v1::push_token::Provider::Fcm(token)),
+        ..Default::default()
+    };
+    let set = v1::SetPushTokenRequest { token: Some(token) };
+    let api = Api::new(world.channel(0), &device.access_token);
+    api.devices().set_push_token(set).await.unwrap();
+    phone.disconnect().await;
+    sender.say(device.user, BODY).await;
+    until::holds("the push arrives", BOUND, || async {
+        Ok(!servers.fcm.received().is_empty())
+    })
+    .await
+    .unwrap();
 }
 
 /// Makes calls with an access token and a refresh token that are refused.

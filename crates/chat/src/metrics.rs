@@ -45,6 +45,7 @@ const LINK_UP: &str = "tern_chat_link_up";
 const NOTICES_IN: &str = "tern_chat_notices_in_total";
 const TRIMMED: &str = "tern_chat_trimmed_total";
 const TRIM_FAILURES: &str = "tern_chat_trim_failures_total";
+const TRIM_GIVEN_UP: &str = "tern_chat_trim_given_up_total";
 const TRIM_HINTS_LOST: &str = "tern_chat_trim_hints_lost_total";
 const TRIM_OVERDUE: &str = "tern_chat_trim_overdue_seconds";
 
@@ -197,6 +198,11 @@ const DESCRIBED: &[Described] = &[
     ),
     (
         Kind::Counter,
+        TRIM_GIVEN_UP,
+        "Times that a chat was not trimmed because the store takes too long for a single entry of it",
+    ),
+    (
+        Kind::Counter,
         TRIM_HINTS_LOST,
         "Hints to the trimmer for which there was no room; what they said is found within the hour",
     ),
@@ -222,6 +228,7 @@ pub fn describe() {
         WINDOW_ENTRIES,
         ERASED,
         TRIM_FAILURES,
+        TRIM_GIVEN_UP,
         TRIM_HINTS_LOST,
     ] {
         counter!(name).absolute(0);
@@ -386,6 +393,11 @@ pub(crate) fn trimmed(bodies: u64, entries: u64) {
 /// Counts work of the trimmer that the store did not carry out. It is done again.
 pub(crate) fn trim_failed() {
     counter!(TRIM_FAILURES).increment(1);
+}
+
+/// Counts a chat that was not trimmed because the store takes too long for a single entry of it.
+pub(crate) fn trim_given_up() {
+    counter!(TRIM_GIVEN_UP).increment(1);
 }
 
 /// Counts a hint to the trimmer for which there was no room.

@@ -24,6 +24,7 @@ use tern_chat_core::retention::Mode;
 
 use crate::metrics;
 use crate::ownership::Ownership;
+use crate::store::trim::slow::{self, Pages};
 use crate::store::trim::{self, disappear};
 
 /// The time between two looks at a cell: messages disappear from the store so much later than from devices.
@@ -38,6 +39,9 @@ const MESSAGES: i64 = 200;
 const ROUNDS: usize = 32;
 /// The time for which a node claims chats. If it ends meanwhile, the next look after that trims them.
 const CLAIMED_FOR: Duration = Duration::from_secs(600);
+/// The longest time for which chats are trimmed one by one before the others have their turn. Those that are left are
+/// trimmed when the claim ends.
+const ALONE_FOR: Duration = Duration::from_secs(60);
 /// The chats of one look that get a time to be trimmed, because the operator chose for how long chats keep messages.
 const WALKED: i64 = 1_000;
 /// The time within which such chats are trimmed, so that not all are due at once.
@@ -95,6 +99,7 @@ pub async fn run(
             ownership: &ownership,
             default,
             hints,
+            pages: Pages::default(),
             walked: ChatId(Uuid::nil()),
             walk_at: Timestamp::default(),
         };
@@ -113,6 +118,8 @@ struct Trimmer<'a> {
     ownership: &'a Ownership,
     default: Mode,
     hints: mpsc::Receiver<ChatId>,
+    /// The chats of which a page takes the store too long.
+    pages: Pages,
     /// The chat after which the walk goes on that gives chats a time to be trimmed.
     walked: ChatId,
     /// The time, by the wall clock, before which the walk does not go on.
@@ -150,24 +157,51 @@ impl Trimmer<'_> {
         }
     }
 
-    /// Trims chats of which there are hints, each once.
-    async fn trim(&self, hinted: Vec<ChatId>) -> sqlx::Result<()> {
-        let chats: BTreeSet<ChatId> = hinted.into_iter().collect();
+    /// Trims chats of which there are hints, each once. A chat that was given up waits for its next look.
+    async fn trim(&mut self, hinted: Vec<ChatId>) -> sqlx::Result<()> {
+        let hinted = hinted.into_iter().filter(|chat| !self.pages.is_given_up(*chat));
+        let chats: BTreeSet<ChatId> = hinted.collect();
         self.trim_chats(&Vec::from_iter(chats), None).await
     }
 
-    /// Trims chats together. If that fails, each is trimmed by itself, so that one which fails does not hold the others up.
-    async fn trim_chats(&self, chats: &[ChatId], claim: Option<Timestamp>) -> sqlx::Result<()> {
-        let together = self.trim_together(chats, claim).await;
-        if chats.len() < 2 || !together.as_ref().is_err_and(is_of_statement) {
-            return together;
-        }
+    /// Trims chats together, but those that are known to be slow each by itself. If the others fail together, they are
+    /// trimmed one by one too, so that one which fails does not hold the others up.
+    async fn trim_chats(&mut self, chats: &[ChatId], claim: Option<Timestamp>) -> sqlx::Result<()> {
+        let (mut alone, others): (Vec<ChatId>, Vec<ChatId>) =
+            chats.iter().copied().partition(|chat| self.pages.is_slow(*chat));
         let mut done = Ok(());
-        for chat in chats {
-            let alone = self.trim_together(std::slice::from_ref(chat), claim).await;
-            done = done.and(alone);
+        if others.len() < 2 {
+            alone.extend(others);
+        } else {
+            let together = self.trim_together(&others, claim).await;
+            if together.as_ref().is_err_and(is_of_statement) {
+                alone.extend(others);
+            } else {
+                done = together;
+            }
+        }
+        let began = Instant::now();
+        for chat in alone {
+            if began.elapsed() > ALONE_FOR {
+                break;
+            }
+            let trimmed = self.trim_alone(chat, claim).await;
+            done = done.and(trimmed);
         }
         done
+    }
+
+    /// Trims a chat by pages that the store can do in time.
+    async fn trim_alone(&mut self, chat: ChatId, claim: Option<Timestamp>) -> sqlx::Result<()> {
+        let pool = self.pools.cell(self.cell);
+        let trimmed = slow::trim(pool, chat, self.default, Clock::wall(), claim, &mut self.pages).await?;
+        if let Some(trimmed) = trimmed {
+            metrics::trimmed(trimmed.erased, trimmed.forgotten);
+        } else {
+            tracing::warn!(cell = %self.cell, %chat, "gave up a chat: the store takes too long to trim one entry");
+            metrics::trim_given_up();
+        }
+        Ok(())
     }
 
     async fn trim_together(&self, chats: &[ChatId], claim: Option<Timestamp>) -> sqlx::Result<()> {
@@ -224,7 +258,7 @@ impl Trimmer<'_> {
 
     /// Trims chats that are due, for about as long as it is to the next look. Returns the time at which the first of them
     /// was. Most have nothing to be erased, and there may be millions of them.
-    async fn trim_due(&self, now: Timestamp) -> sqlx::Result<Option<Timestamp>> {
+    async fn trim_due(&mut self, now: Timestamp) -> sqlx::Result<Option<Timestamp>> {
         let (began, claim, mut since) = (Instant::now(), now + CLAIMED_FOR, None);
         while began.elapsed() < LOOK {
             let pool = self.pools.cell(self.cell);

@@ -25,16 +25,19 @@ pub enum Role {
     Accounts,
     /// Signs uploads and downloads of media.
     Media,
+    /// Sends push notifications to devices without a stream.
+    Push,
 }
 
 impl Role {
     /// All roles, in the order in which they are listed.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Gateway,
         Self::Chat,
         Self::Presence,
         Self::Accounts,
         Self::Media,
+        Self::Push,
     ];
 
     /// Returns the role's name in flags, in etcd and in metrics.
@@ -45,6 +48,7 @@ impl Role {
             Self::Presence => "presence",
             Self::Accounts => "accounts",
             Self::Media => "media",
+            Self::Push => "push",
         }
     }
 
@@ -62,7 +66,7 @@ impl fmt::Display for Role {
 
 /// The error for a word that is not the name of a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no such role: {0} (gateway, chat, presence, accounts, media)")]
+#[error("no such role: {0} (gateway, chat, presence, accounts, media, push)")]
 pub struct UnknownRole(String);
 
 impl FromStr for Role {

@@ -23,7 +23,7 @@ pub(crate) fn partner(role: Role) -> Option<Role> {
     match role {
         Role::Chat | Role::Presence => Some(Role::Gateway),
         Role::Gateway => Some(Role::Chat),
-        Role::Accounts | Role::Media => None,
+        Role::Accounts | Role::Media | Role::Push => None,
     }
 }
 
@@ -71,7 +71,7 @@ impl Reached {
 
     /// Returns what this process reaches in `role` at present.
     pub fn of(&self, role: Role) -> Reach {
-        let needs_store = matches!(role, Role::Chat | Role::Accounts | Role::Media);
+        let needs_store = matches!(role, Role::Chat | Role::Accounts | Role::Media | Role::Push);
         Reach {
             store: !needs_store || *self.0.store.borrow(),
             links: self.lock().get(&role).map_or(0, |count| count()),

@@ -1,7 +1,7 @@
 //! `tern admin`: the commands of operators. Results go to standard output, remarks to standard error.
 //!
 //! - [`keys`], [`epoch`]: work on the database itself
-//! - [`users`], [`chat`], [`trace`], [`cluster`]: call the service `tern.v1.Admin` through a gateway
+//! - [`users`], [`chat`], [`trace`], [`push`], [`cluster`]: call the service `tern.v1.Admin` through a gateway
 //! - [`state`]: the state of a node; [`remote`]: the flags that name the platform; [`output`]: prints results as tables
 //!   or JSON
 
@@ -10,6 +10,7 @@ mod cluster;
 mod epoch;
 mod keys;
 pub(crate) mod output;
+mod push;
 pub(crate) mod remote;
 pub(crate) mod state;
 mod trace;
@@ -24,6 +25,7 @@ pub use chat::ChatArgs;
 pub use cluster::{ClusterArgs, MapArgs};
 pub use epoch::EpochCommand;
 pub use keys::KeysCommand;
+pub use push::PushCommand;
 pub use trace::TraceArgs;
 pub use users::{OneArgs, UsersCommand};
 
@@ -44,6 +46,8 @@ pub enum AdminCommand {
     /// Print a chat with its members, head and owner
     Chat(Box<ChatArgs>),
     Trace(Box<TraceArgs>),
+    #[command(subcommand)]
+    Push(Box<PushCommand>),
     /// Print who owns how many slots, and which version of the map each node follows
     Map(Box<MapArgs>),
     /// Print every node with its version, addresses and level of load shedding
@@ -64,6 +68,7 @@ pub async fn run(command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::Sessions(args) => users::sessions(*args).await,
         AdminCommand::Chat(args) => chat::run(*args).await,
         AdminCommand::Trace(args) => trace::run(*args).await,
+        AdminCommand::Push(command) => push::run(*command).await,
         AdminCommand::Map(args) => cluster::map(*args).await,
         AdminCommand::Nodes(args) => cluster::nodes(*args).await,
         AdminCommand::Queues(args) => cluster::queues(*args).await,

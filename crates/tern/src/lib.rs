@@ -3,12 +3,14 @@
 //!
 //! - [`serve`]: a node with one or several roles
 //! - [`canary`]: two synthetic users that exchange messages all the time and measure how that goes
+//! - [`push`]: the relay, which forwards the pushes of other companies' platforms
 //! - [`migrate`]: brings the database's schema up to date
 //! - [`admin`]: the commands of operators; [`top`]: the state of the cluster on a screen
 
 mod admin;
 mod canary;
 mod migrate;
+mod push;
 mod serve;
 mod top;
 
@@ -26,6 +28,8 @@ pub struct Cli {
 pub enum Command {
     Serve(Box<serve::ServeArgs>),
     Canary(Box<canary::CanaryArgs>),
+    #[command(subcommand)]
+    Push(push::PushCommand),
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
@@ -38,6 +42,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => Box::pin(serve::run(*args)).await,
             Command::Canary(args) => Box::pin(canary::run(*args)).await,
+            Command::Push(command) => push::run(command).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
             Command::Top(args) => Box::pin(top::run(*args)).await,

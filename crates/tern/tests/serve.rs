@@ -159,10 +159,13 @@ async fn one_process_may_have_several_roles() {
     };
     tern_store::schema::migrate(&args, wanted).await.unwrap();
     let secrets = Secrets::in_dir(place.logs.path()).unwrap();
+    // No provider is set up in it.
+    let apps = place.logs.path().join("apps.json");
+    std::fs::write(&apps, "{}").unwrap();
     let cluster = place.cluster().await;
     let mut map = cluster.map();
     let (process, admin) = place.serve(
-        "gateway,chat,presence,accounts,media",
+        "gateway,chat,presence,accounts,media,push",
         &[
             ("TERN_DATABASE_URL", &database),
             ("TERN_GATEWAY_LISTEN", "127.0.0.1:0"),
@@ -172,6 +175,7 @@ async fn one_process_may_have_several_roles() {
             ("TERN_MEDIA_TICKET_KEY_FILE", secrets.ticket_key.to_str().unwrap()),
             // Nodes start even when the object store is away.
             ("TERN_MEDIA_S3_ENDPOINT", "http://127.0.0.1:1"),
+            ("TERN_PUSH_APPS", apps.to_str().unwrap()),
         ],
     );
     ready(admin).await;

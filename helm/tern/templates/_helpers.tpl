@@ -53,6 +53,7 @@ node-name internal-listen internal-advertise internal-tls-cert internal-tls-key 
 database-pool-size token-key-file token-verify-files chat-master-key-file gateway-listen gateway-tls-cert
 gateway-tls-key gateway-plaintext media-ticket-key-file media-s3-endpoint media-s3-public-endpoint media-s3-region
 media-s3-bucket media-s3-path-style media-s3-access-key-id media-s3-secret-access-key media-cdn-url media-cdn-key-file
+push-apps
 {{- end -}}
 
 {{/* The arguments for a dict of flags. */}}

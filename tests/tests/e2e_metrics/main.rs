@@ -10,7 +10,9 @@ mod page;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tern_local::push::PushServers;
 use tern_local::{Process, http, ports, until};
+use tern_proto::v1;
 use tern_tests::socket::Socket;
 use tern_tests::{Phone, World, world};
 use tern_types::ChatId;
@@ -25,7 +27,7 @@ const DOCS: &str = "docs/metrics.md";
 /// The line after which the list begins in [`DOCS`].
 const BEGIN: &str = "<!-- written by the test e2e_metrics -->\n";
 /// The number of roles.
-const EVERY_NODE: usize = 5;
+const EVERY_NODE: usize = 6;
 /// The labels that Prometheus adds when it scrapes a pod.
 const OF_THE_SCRAPE: [&str; 3] = ["namespace", "pod", "component"];
 
@@ -37,9 +39,9 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// Makes everything happen that happens on an ordinary day: conversations, a person who was away, a web page, a
-/// revoked device.
-async fn day(world: &World) {
+/// Makes everything happen that happens on an ordinary day: conversations, a person who was away and got a push, a web
+/// page, a revoked device.
+async fn day(world: &World, push: &PushServers) {
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let laptop = world.device(&bob).await;
     let (hers, his) = (world.phone(&alice).await, Phone::new(world, &laptop));
@@ -50,14 +52,34 @@ async fn day(world: &World) {
     his.read(chat, first.seq).await;
     hers.receipt(chat, bob.id, first.seq, first.seq).await;
     hers.create_group(&[&bob]).await;
+    push_to(&his).await;
     his.disconnect().await;
     let second = hers.say(chat, "are you there?").await;
     world.settled().await;
+    until::holds("the push arrives", PATIENCE, || async {
+        Ok(!push.fcm.received().is_empty())
+    })
+    .await
+    .expect("a push");
     his.connect().await;
     his.has(chat, second.seq).await;
     let page = world.device(&bob).await;
     drop(Socket::open(world, 0, &page).await);
     world.revoke(&page).await;
+}
+
+/// Says where the phone gets its pushes.
+async fn push_to(phone: &Phone) {
+    let token = v1::FcmToken {
+        token: "his phone".to_owned(),
+        app: "com.example.chat".to_owned(),
+    };
+    let token = v1::PushToken {
+        provider: Some(v1::push_token::Provider::Fcm(token)),
+        ..Default::default()
+    };
+    let set = v1::SetPushTokenRequest { token: Some(token) };
+    phone.api().devices().set_push_token(set).await.expect("a token");
 }
 
 /// Starts the canary beside the platform. Returns it and the address of its metrics.
@@ -139,9 +161,12 @@ fn files_with_queries() -> Vec<String> {
 
 #[tokio::test]
 async fn what_is_watched_is_exported_and_what_is_exported_is_written_down() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let push = PushServers::start(dir.path()).await.expect("push services");
     let world = World::with(|builder| {
         builder
             .media(1)
+            .push(&push)
             .env("TERN_GATEWAY_ALLOWED_ORIGINS", "*")
             // A node that does not shed exports no metric about it. One gateway does not, so that every device is let
             // in.
@@ -149,9 +174,8 @@ async fn what_is_watched_is_exported_and_what_is_exported_is_written_down() {
             .node_env("gateway-0", "TERN_SHEDDING", "off")
     })
     .await;
-    let dir = tempfile::tempdir().expect("a directory");
     let (canary, admin) = canary(&world, dir.path());
-    day(&world).await;
+    day(&world, &push).await;
     let documented = read(DOCS).split_once(BEGIN).map(|(_, table)| table.to_owned());
     let same = until::holds("the metrics are those of docs/metrics.md", PATIENCE, || async {
         let seen = table(&scrape(&world, admin).await?);

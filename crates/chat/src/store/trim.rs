@@ -4,6 +4,7 @@
 //! - this file: erases what chats have kept for long enough, and deletes the entries that nobody needs any more
 //! - `kept`: the rules for what is erased and deleted, and when
 //! - [`erase`]: erases contents, with what the store has about them
+//! - [`slow`]: trims a chat of which the store has too much for one statement
 //!
 //! None of this locks the head of a chat, and none of it writes `inbox`. Whatever a device has not acknowledged is at
 //! or above the lowest seq of the chat's inbox rows and unsettled rows. One statement reads both, so that an entry that
@@ -13,6 +14,7 @@
 pub mod disappear;
 pub mod erase;
 mod kept;
+pub mod slow;
 
 use std::time::Duration;
 
@@ -176,10 +178,23 @@ pub async fn chats(
     now: Timestamp,
     claim: Option<Timestamp>,
 ) -> sqlx::Result<Trimmed> {
+    by_pages(pool, ids, default, now, claim, PAGE).await
+}
+
+/// Trims chats as [`chats`] does, with at most `page` entries in a round. What the rounds before one that fails have done
+/// stays done.
+async fn by_pages(
+    pool: &PgPool,
+    ids: &[ChatId],
+    default: Mode,
+    now: Timestamp,
+    claim: Option<Timestamp>,
+    page: i64,
+) -> sqlx::Result<Trimmed> {
     let mut trimmed = Trimmed::default();
     let (mut open, mut done) = (states(pool, ids, default).await?, Vec::new());
     for _ in 0..ROUNDS {
-        trimmed.erased += round(pool, &mut open, now).await?;
+        trimmed.erased += round(pool, &mut open, now, page).await?;
         let (more, ended): (Vec<Kept>, Vec<Kept>) = open.into_iter().partition(|kept| kept.unfinished);
         open = more;
         done.extend(ended);
@@ -189,7 +204,7 @@ pub async fn chats(
     }
     if claim.is_some() {
         for kept in &mut done {
-            trimmed.forgotten += forget(pool, kept, now).await?;
+            trimmed.forgotten += forget(pool, kept, now, page).await?;
         }
     }
     let next = done
@@ -253,13 +268,13 @@ fn state(row: &PgRow, default: Mode) -> sqlx::Result<Option<Kept>> {
     }))
 }
 
-/// Erases at most [`PAGE`] entries of the chats, and notes how far they are trimmed. Returns the number of bodies.
-async fn round(pool: &PgPool, chats: &mut [Kept], now: Timestamp) -> sqlx::Result<u64> {
+/// Erases at most `page` entries of the chats, and notes how far they are trimmed. Returns the number of bodies.
+async fn round(pool: &PgPool, chats: &mut [Kept], now: Timestamp, page: i64) -> sqlx::Result<u64> {
     let ranges = chats.iter().map(|kept| (kept.chat, kept.trimmed, kept.upto()));
-    let found = entries(pool, &ranges.collect::<Vec<_>>()).await?;
+    let found = entries(pool, &ranges.collect::<Vec<_>>(), page).await?;
     // A full page may have been cut within the chat of its last entry, and says nothing of the chats after that.
     let cut = found.last().map(|last| last.place);
-    let cut = cut.filter(|_| found.len() as i64 >= PAGE);
+    let cut = cut.filter(|_| found.len() as i64 >= page);
     for (place, kept) in chats.iter_mut().enumerate() {
         kept.unfinished = cut.is_some_and(|cut| place > cut);
     }
@@ -306,13 +321,14 @@ async fn round(pool: &PgPool, chats: &mut [Kept], now: Timestamp) -> sqlx::Resul
 }
 
 /// Deletes the entries of a chat that nobody needs any more. Returns their number.
-async fn forget(pool: &PgPool, kept: &mut Kept, now: Timestamp) -> sqlx::Result<u64> {
+async fn forget(pool: &PgPool, kept: &mut Kept, now: Timestamp, page: i64) -> sqlx::Result<u64> {
     let mut forgotten = 0;
     for round in 1..=ROUNDS {
         if kept.first > kept.forgettable() {
             break;
         }
-        let found = entries(pool, &[(kept.chat, kept.first.previous(), kept.forgettable())]).await?;
+        let range = (kept.chat, kept.first.previous(), kept.forgettable());
+        let found = entries(pool, &[range], page).await?;
         let old = found.iter().take_while(|entry| kept::is_old(entry.sent_at, now));
         let Some(upto) = old.last() else { break };
         let deleted: i64 = sqlx::query_scalar(FORGET)
@@ -329,8 +345,8 @@ async fn forget(pool: &PgPool, kept: &mut Kept, now: Timestamp) -> sqlx::Result<
     Ok(forgotten)
 }
 
-/// Reads at most [`PAGE`] entries of chats, each chat with the seq above which they are and the seq up to which.
-async fn entries(pool: &PgPool, ranges: &[(ChatId, Seq, Seq)]) -> sqlx::Result<Vec<Found>> {
+/// Reads at most `page` entries of chats, each chat with the seq above which they are and the seq up to which.
+async fn entries(pool: &PgPool, ranges: &[(ChatId, Seq, Seq)], page: i64) -> sqlx::Result<Vec<Found>> {
     let rows = sqlx::query(ENTRIES)
         .bind(ranges.iter().map(|(chat, ..)| chat.0).collect::<Vec<Uuid>>())
         .bind(
@@ -345,7 +361,7 @@ async fn entries(pool: &PgPool, ranges: &[(ChatId, Seq, Seq)]) -> sqlx::Result<V
                 .map(|(.., upto)| upto.to_i64())
                 .collect::<Vec<i64>>(),
         )
-        .bind(PAGE)
+        .bind(page)
         .fetch_all(pool)
         .await?;
     let found = rows.iter().map(|row| {

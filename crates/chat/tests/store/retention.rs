@@ -1,6 +1,7 @@
 //! Tests of what the store keeps of a chat, and of what it keeps no longer.
 
 mod dump;
+mod slow;
 mod two;
 
 use std::time::Duration;

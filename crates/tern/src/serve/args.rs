@@ -30,7 +30,7 @@ impl Args for ServeArgs {
             .required(true)
             .value_delimiter(',')
             .value_parser(clap::value_parser!(Role))
-            .help("What the node does, comma separated: gateway, chat, presence, accounts, media");
+            .help("What the node does, comma separated: gateway, chat, presence, accounts, media, push");
         let command = command.about("Run a node with one or several roles").arg(roles);
         let command = add::<NodeArgs>(command, "Node", true);
         Roles::augment(add::<PostgresArgs>(command, "Postgres", true))

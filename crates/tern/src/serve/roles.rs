@@ -13,6 +13,7 @@ pub struct Roles {
     chat: Option<tern_chat::Config>,
     accounts: Option<tern_accounts::Config>,
     media: Option<tern_media::Config>,
+    push: Option<tern_push::Config>,
     gateway: Option<tern_gateway::Config>,
 }
 
@@ -23,6 +24,7 @@ impl Roles {
         let command = add::<tern_chat::Config>(command, "Chat", false);
         let command = add::<tern_accounts::Config>(command, "Accounts", false);
         let command = add::<tern_media::Config>(command, "Media", false);
+        let command = add::<tern_push::Config>(command, "Push", false);
         add::<tern_gateway::Config>(command, "Gateway", false)
     }
 
@@ -33,6 +35,7 @@ impl Roles {
             chat: config(Role::Chat, names, matches)?,
             accounts: config(Role::Accounts, names, matches)?,
             media: config(Role::Media, names, matches)?,
+            push: config(Role::Push, names, matches)?,
             gateway: config(Role::Gateway, names, matches)?,
         })
     }
@@ -44,6 +47,7 @@ impl Roles {
             (Role::Chat, self.chat.is_some()),
             (Role::Accounts, self.accounts.is_some()),
             (Role::Media, self.media.is_some()),
+            (Role::Push, self.push.is_some()),
             (Role::Gateway, self.gateway.is_some()),
         ];
         roles
@@ -55,7 +59,7 @@ impl Roles {
 
     /// Returns whether the node has a role that cannot work without Postgres. A presence node can.
     pub fn need_postgres(&self) -> bool {
-        self.chat.is_some() || self.accounts.is_some() || self.media.is_some()
+        self.chat.is_some() || self.accounts.is_some() || self.media.is_some() || self.push.is_some()
     }
 
     /// Starts the roles, servers before their clients: the gateway comes last because it calls all the others. Fails
@@ -77,6 +81,9 @@ impl Roles {
         }
         if let Some(config) = self.media {
             running.push(tern_media::server::start(config, ctx.clone(), routes).await?);
+        }
+        if let Some(config) = self.push {
+            running.push(tern_push::server::start(config, ctx.clone(), routes).await?);
         }
         if let Some(config) = self.gateway {
             running.push(tern_gateway::server::start(config, ctx.clone(), routes).await?);

@@ -14,6 +14,9 @@ use crate::admin::state::State;
 /// or while nobody can say who is online.
 pub const UNSETTLED_LATE_MS: i64 = 12_000;
 
+/// The roles without which a platform may run.
+const OPTIONAL: [Role; 2] = [Role::Media, Role::Push];
+
 /// Returns the alarms of one node.
 pub fn of_node(node: &v1::ClusterNode, map_version: i64, figures: &Figures) -> Vec<Cell> {
     let name = &node.name;
@@ -54,12 +57,11 @@ pub fn is_behind(node: &v1::ClusterNode, map_version: i64) -> bool {
     answer.is_some_and(|answer| answer.map_version != map_version)
 }
 
-/// Returns an alarm for each role, except media, for which there are no nodes or only draining ones, and for each node
-/// that has left the map since the moment before.
+/// Returns an alarm for each role, except those in [`OPTIONAL`], for which there are no nodes or only draining ones, and
+/// for each node that has left the map since the moment before.
 pub fn of_map(before: &Moment, map: &v1::GetClusterMapResponse) -> Vec<Cell> {
     let mut alarms = Vec::new();
-    // A platform may run without media nodes.
-    let needed = Role::ALL.into_iter().filter(|role| *role != Role::Media);
+    let needed = Role::ALL.into_iter().filter(|role| !OPTIONAL.contains(role));
     for role in needed.map(Role::as_str) {
         if !map.nodes.iter().any(|node| node.role == role && !node.draining) {
             alarms.push(bad(format!("there is no {role} node")));
