@@ -4,8 +4,8 @@
 //! Besides the reasons that it names, every call fails with the reason of [`crate::domain::access`] if the caller may
 //! not make it, and with UNAVAILABLE if the store, or another node that it has to ask, cannot be reached.
 //!
-//! - [`users`], [`devices`], [`tokens`], [`push_tokens`], [`privacy`], [`notifications`], [`watching`] and [`admin`] have
-//!   the calls; checks of API keys are in this file; [`own_log`] tells users' devices what the calls have changed
+//! - [`users`], [`devices`], [`tokens`], [`push_tokens`], [`privacy`], [`notifications`], [`watching`] and [`admin`]
+//!   have the calls; checks of API keys are in this file; [`own_log`] tells users' devices what the calls have changed
 
 mod admin;
 mod devices;

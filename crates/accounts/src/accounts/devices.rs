@@ -127,8 +127,8 @@ impl Accounts {
     }
 
     /// Marks the device as revoked. This takes effect at once: its refresh tokens are no longer exchanged, it cannot
-    /// open a stream any more, and it gets no more pushes. Returns `Err` with DEVICE_NOT_FOUND if there is no such device, or it is not a
-    /// device of the user `of`.
+    /// open a stream any more, and it gets no more pushes. Returns `Err` with DEVICE_NOT_FOUND if there is no such
+    /// device, or it is not a device of the user `of`.
     pub(super) async fn begin_revocation(
         &self,
         device: DeviceId,

@@ -1,5 +1,5 @@
-//! The calls about when a user is notified. Push nodes read the settings when a push is due, so nobody is told of a change
-//! but the user's own devices.
+//! The calls about when a user is notified. Push nodes read the settings when a push is due, so only the user's own
+//! devices are told of a change.
 
 use tern_identity::principal::Principal;
 use tern_proto::ApiError;

@@ -11,7 +11,8 @@ use crate::domain::push_tokens::PushToken;
 
 impl Accounts {
     /// Stores where the calling device gets its pushes; `None`: it gets none. A token that another device has named
-    /// becomes this one's. If two devices swap their tokens at the same moment, one of the calls fails with UNAVAILABLE.
+    /// becomes this one's. If two devices swap their tokens at the same moment, one of the calls fails with
+    /// UNAVAILABLE.
     pub async fn set_push_token(
         &self,
         principal: &Principal,

@@ -1,4 +1,4 @@
-//! Stores where devices get their pushes. Push nodes read it, and end tokens that their provider or nobody knows any more.
+//! Stores where devices get their pushes. Push nodes read it, and end tokens that their providers do not know any more.
 //!
 //! The row of the device is locked while its token is set, as it is by a revocation. So a device that is revoked has no
 //! token.
