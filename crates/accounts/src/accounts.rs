@@ -4,13 +4,15 @@
 //! Besides the reasons that it names, every call fails with the reason of [`crate::domain::access`] if the caller may
 //! not make it, and with UNAVAILABLE if the store, or another node that it has to ask, cannot be reached.
 //!
-//! - [`users`], [`devices`], [`tokens`], [`privacy`], [`watching`] and [`admin`] have the calls; checks of API keys are
-//!   in this file; [`own_log`] tells users' devices what the calls have changed
+//! - [`users`], [`devices`], [`tokens`], [`push_tokens`], [`privacy`], [`notifications`], [`watching`] and [`admin`]
+//!   have the calls; checks of API keys are in this file; [`own_log`] tells users' devices what the calls have changed
 
 mod admin;
 mod devices;
+mod notifications;
 mod own_log;
 mod privacy;
+mod push_tokens;
 mod tokens;
 mod users;
 mod watching;

@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status};
 
 use crate::accounts::{Accounts, NewDevice, Pair};
 use crate::domain::linking::Asked;
+use crate::domain::push_tokens::PushToken;
 use crate::store::devices::Device;
 
 /// The most people in one MayWatch or MaySee, which is as many as one stream may watch.
@@ -104,6 +105,21 @@ impl Devices for Service {
                 .revoke_device(&principal, device, Clock::wall())
                 .await?;
             Ok(v1::RevokeDeviceResponse {})
+        })
+        .await
+    }
+
+    async fn set_push_token(
+        &self,
+        request: Request<v1::SetPushTokenRequest>,
+    ) -> Result<Response<v1::SetPushTokenResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let token = request.token.map(PushToken::read).transpose()?;
+            self.accounts
+                .set_push_token(&principal, token.as_ref(), Clock::wall())
+                .await?;
+            Ok(v1::SetPushTokenResponse {})
         })
         .await
     }

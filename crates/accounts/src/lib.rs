@@ -10,10 +10,10 @@
 //!
 //! An accounts node keeps nothing in memory, so any node can answer any call.
 //!
-//! - [`domain`]: pure rules: who may do what, when a device is linked, what a refresh token stands for, and who sees
-//!   whom
+//! - [`domain`]: pure rules: who may do what, when a device is linked, what a refresh token stands for, who sees whom,
+//!   and which push tokens and settings are well formed
 //! - [`secrets`]: the form of API keys and refresh tokens, and what is stored of them
-//! - [`store`]: users, devices, keys, blocks, contacts in Postgres
+//! - [`store`]: users, devices, their push tokens, keys, blocks, contacts and settings in Postgres
 //! - [`peers`]: calls to chat nodes and gateways
 //! - [`accounts`]: each call from beginning to end, with the help of these four
 //! - [`keys`]: API keys, for the operator's tool

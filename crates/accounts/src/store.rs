@@ -5,16 +5,18 @@
 //! them are given this node's time. (The creation of users and all times of API keys have the database's clock; no rule
 //! compares them.)
 //!
-//! - [`users`], [`devices`], [`tokens`], [`keys`], [`blocks`], [`contacts`], [`privacy`], [`own_log`], [`admin`]: the
-//!   statements
+//! - [`users`], [`devices`], [`tokens`], [`keys`], [`blocks`], [`contacts`], [`privacy`], [`notifications`],
+//!   [`push_tokens`], [`own_log`], [`admin`]: the statements
 
 pub mod admin;
 pub mod blocks;
 pub mod contacts;
 pub mod devices;
 pub mod keys;
+pub mod notifications;
 pub mod own_log;
 pub mod privacy;
+pub mod push_tokens;
 pub mod tokens;
 pub mod users;
 

@@ -162,9 +162,15 @@ calls! {
     users_client::UsersClient.list_contacts(ListContactsRequest) -> ListContactsResponse;
     users_client::UsersClient.get_privacy(GetPrivacyRequest) -> GetPrivacyResponse;
     users_client::UsersClient.set_privacy(SetPrivacyRequest) -> SetPrivacyResponse;
+    users_client::UsersClient.get_notification_settings(GetNotificationSettingsRequest)
+        -> GetNotificationSettingsResponse;
+    users_client::UsersClient.set_notification_settings(SetNotificationSettingsRequest)
+        -> SetNotificationSettingsResponse;
     devices_client::DevicesClient.link_device(LinkDeviceRequest) -> LinkDeviceResponse;
     devices_client::DevicesClient.list_devices(ListDevicesRequest) -> ListDevicesResponse;
     devices_client::DevicesClient.revoke_device(RevokeDeviceRequest) -> RevokeDeviceResponse;
+    devices_client::DevicesClient.set_push_token(SetPushTokenRequest) -> SetPushTokenResponse;
+    push_client::PushClient.get_web_push_key(GetWebPushKeyRequest) -> GetWebPushKeyResponse;
     /// Returns one page of users.
     admin_client::AdminClient.list_users(ListUsersRequest) -> ListUsersResponse;
     admin_client::AdminClient.get_user(GetUserRequest) -> GetUserResponse;
@@ -176,6 +182,7 @@ calls! {
     admin_client::AdminClient.trace_message(TraceMessageRequest) -> TraceMessageResponse;
     admin_client::AdminClient.get_queues(GetQueuesRequest) -> GetQueuesResponse;
     admin_client::AdminClient.get_cluster_map(GetClusterMapRequest) -> GetClusterMapResponse;
+    admin_client::AdminClient.test_push(TestPushRequest) -> TestPushResponse;
     auth_client::AuthClient.refresh_token(RefreshTokenRequest) -> RefreshTokenResponse;
 }
 

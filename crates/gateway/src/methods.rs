@@ -19,6 +19,8 @@ pub enum Target {
     OwnLog,
     /// Any media node.
     Media,
+    /// Any push node.
+    Push,
     /// Any chat node: the request is not about one chat, or any node can answer it.
     AnyChat,
     /// The presence node that owns the user in field 1, or any presence node if the request names no user.
@@ -56,6 +58,8 @@ const ADMIN: &str = "Admin";
 const ACCOUNTS_ADMIN: [&str; 4] = ["ListUsers", "GetUser", "SuspendUser", "ResumeUser"];
 /// The methods of Admin that any chat node answers.
 const ANY_CHAT_ADMIN: [&str; 2] = ["GetQueues", "GetClusterMap"];
+/// The method of Admin that any push node answers.
+const PUSH_ADMIN: &str = "TestPush";
 
 /// Returns all methods of the protos by path. `Err` if the descriptors do not decode.
 pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
@@ -90,7 +94,7 @@ pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
 }
 
 /// The names of the services whose methods clients may call.
-pub const SERVICES: [&str; 9] = [
+pub const SERVICES: [&str; 10] = [
     "tern.v1.Users",
     "tern.v1.Devices",
     "tern.v1.Auth",
@@ -99,6 +103,7 @@ pub const SERVICES: [&str; 9] = [
     "tern.v1.Inbox",
     "tern.v1.PresenceQuery",
     "tern.v1.Media",
+    "tern.v1.Push",
     "tern.v1.Admin",
 ];
 
@@ -107,11 +112,13 @@ fn target(service: &str, method: &str) -> Option<Target> {
     match service {
         "Users" | "Devices" | "Auth" => Some(Target::Accounts),
         "Media" => Some(Target::Media),
+        "Push" => Some(Target::Push),
         "Chats" if WITHOUT_CHAT.contains(&method) => Some(Target::AnyChat),
         "Chats" if OF_OWN_LOG.contains(&method) => Some(Target::OwnLog),
         "Chats" | "Groups" | "Inbox" => Some(Target::Chat),
         ADMIN if ACCOUNTS_ADMIN.contains(&method) => Some(Target::Accounts),
         ADMIN if ANY_CHAT_ADMIN.contains(&method) => Some(Target::AnyChat),
+        ADMIN if method == PUSH_ADMIN => Some(Target::Push),
         ADMIN if method == "ListSessions" => Some(Target::PresenceOwner),
         ADMIN => Some(Target::Chat),
         "PresenceQuery" => Some(Target::Presence),
@@ -123,8 +130,10 @@ fn target(service: &str, method: &str) -> Option<Target> {
 fn admin_part(target: Target) -> &'static str {
     match target {
         Target::Accounts => "AccountsAdmin",
-        Target::Chat | Target::AnyChat => "ChatAdmin",
-        _ => "PresenceAdmin",
+        Target::Chat | Target::OwnLog | Target::AnyChat => "ChatAdmin",
+        Target::Push => "PushAdmin",
+        // No method of Admin has the target Media.
+        Target::PresenceOwner | Target::Presence | Target::Media => "PresenceAdmin",
     }
 }
 
@@ -161,6 +170,12 @@ mod tests {
         );
         assert_eq!(target("/tern.v1.Inbox/Fetch"), Some((Target::Chat, true)));
         assert_eq!(target("/tern.v1.Media/GetDownload"), Some((Target::Media, true)));
+        assert_eq!(target("/tern.v1.Push/GetWebPushKey"), Some((Target::Push, true)));
+        assert_eq!(
+            target("/tern.v1.Devices/SetPushToken"),
+            Some((Target::Accounts, true))
+        );
+        assert_eq!(target("/tern.v1.PushRelay/Forward"), None, "relays serve it");
         assert_eq!(target("/tern.v1.Messaging/Stream"), None);
         assert_eq!(target("/tern.internal.v1.AccountsNode/AuthenticateKey"), None);
         assert!(methods.len() > 20);
@@ -187,6 +202,7 @@ mod tests {
             onward("ListSessions"),
             "/tern.internal.v1.PresenceAdmin/ListSessions"
         );
+        assert_eq!(onward("TestPush"), "/tern.internal.v1.PushAdmin/TestPush");
         for path in methods.keys() {
             assert!(
                 SERVICES

@@ -147,6 +147,7 @@ impl Proxy {
             (Target::Accounts, _) => map.any(Role::Accounts),
             (Target::Presence, _) => map.any(Role::Presence),
             (Target::Media, _) => map.any(Role::Media),
+            (Target::Push, _) => map.any(Role::Push),
             (Target::Chat | Target::OwnLog | Target::AnyChat, Some(chat)) => {
                 map.owner(Role::Chat, Slot::of_chat(chat))
             }
@@ -198,7 +199,12 @@ fn chat_of(target: Target, caller: Option<&Principal>, message: &[u8]) -> Option
             Some(Principal::Device { user, .. }) => Some(ChatId::own(*user)),
             Some(Principal::Key { .. }) | None => peek::user_id(message).map(ChatId::own),
         },
-        Target::Accounts | Target::Media | Target::AnyChat | Target::PresenceOwner | Target::Presence => None,
+        Target::Accounts
+        | Target::Media
+        | Target::Push
+        | Target::AnyChat
+        | Target::PresenceOwner
+        | Target::Presence => None,
     }
 }
 

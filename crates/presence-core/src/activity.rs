@@ -120,9 +120,7 @@ impl Activity {
         let (mut last, mut until) = (Timestamp(0), Timestamp(0));
         for sign in signs.filter(|sign| sign.at > Timestamp(0)) {
             last = last.max(sign.at);
-            if sign.active {
-                until = until.max(sign.heard + self.threshold);
-            }
+            until = until.max(self.active_until(sign));
         }
         if last == Timestamp(0) && !self.people.contains_key(&user) {
             return false;
@@ -141,6 +139,21 @@ impl Activity {
         }
         person.take_place(user, &mut self.expiries);
         person.presence() != before
+    }
+
+    /// Returns whether the sign says that the person is at the device, and still counts.
+    pub fn counts(&self, sign: Sign, now: Timestamp) -> bool {
+        self.active_until(sign) > now
+    }
+
+    /// Returns the monotonic time until which the sign says that the person is at the device. Zero if it does not say
+    /// so.
+    fn active_until(&self, sign: Sign) -> Timestamp {
+        if sign.active && sign.at > Timestamp(0) {
+            sign.heard + self.threshold
+        } else {
+            Timestamp(0)
+        }
     }
 
     /// Takes the last seen that the store has of a person. `at` is `None` if the store has none or cannot be asked.

@@ -17,7 +17,7 @@ use tern_types::{Slot, Timestamp, UserId};
 
 use crate::activity::{Activity, Presence};
 use crate::follows::{Ended, FollowLink, Follows};
-use crate::registry::{Effect, Event, NotOwner, Registry, SlotSet};
+use crate::registry::{Effect, Event, NotOwner, Registry, Session, SlotSet};
 use crate::watches::{WatchLink, Watches};
 
 /// The sessions, states and watchers of the people in this node's slots.
@@ -313,6 +313,17 @@ impl People {
             return Err(NotOwner);
         }
         Ok(users.iter().map(|user| self.activity.presence(*user)).collect())
+    }
+
+    /// Returns all live sessions of the users, each with whether the person is at it. `Err` if any of the users belongs
+    /// to another node.
+    pub fn active_sessions<'a>(
+        &'a self,
+        users: &'a [UserId],
+        now: Timestamp,
+    ) -> Result<impl Iterator<Item = (&'a Session, bool)>, NotOwner> {
+        let sessions = self.registry.look_up(users)?;
+        Ok(sessions.map(move |session| (session, self.activity.counts(session.sign, now))))
     }
 
     /// Returns how long the states of these users may still be wrong, because their slots have just come.

@@ -3,6 +3,7 @@
 //! Each stream is one task that waits in one place. Announcements and look-ups that have already arrived are
 //! taken together and answered in one frame; nothing waits for more frames to come.
 
+mod sessions;
 mod watching;
 
 use std::num::NonZeroU64;
@@ -15,9 +16,9 @@ use tern_cluster::links;
 use tern_cluster::standing::Standing;
 use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
-    Activity, AnnounceReplies, AnnounceReply, Announcements, GetStatesRequest, GetStatesResponse,
-    LiveSession, LookupReplies, LookupReply, LookupRequest, LookupRequests, OpenedStream, PresenceChanges,
-    WatchRequests,
+    Activity, AnnounceReplies, AnnounceReply, Announcements, GetSessionsRequest, GetSessionsResponse,
+    GetStatesRequest, GetStatesResponse, LiveSession, LookupReplies, LookupReply, LookupRequest,
+    LookupRequests, OpenedStream, PresenceChanges, WatchRequests,
 };
 use tern_types::{Clock, DeviceId, IdError, SessionId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
@@ -62,7 +63,7 @@ impl PresenceService {
         }
     }
 
-    /// Makes the service say in its look-up replies when the node's place in the map is not certain.
+    /// Makes the service say in its answers about sessions when the node's place in the map is not certain.
     #[must_use]
     pub fn standing(self, standing: Standing) -> Self {
         Self { standing, ..self }
@@ -115,6 +116,14 @@ impl Presence for PresenceService {
         request: Request<GetStatesRequest>,
     ) -> Result<Response<GetStatesResponse>, Status> {
         let response = watching::states(&self.hub, &self.last_seen, request.into_inner()).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn get_sessions(
+        &self,
+        request: Request<GetSessionsRequest>,
+    ) -> Result<Response<GetSessionsResponse>, Status> {
+        let response = sessions::sessions(&self.hub, &self.standing, request.into_inner()).await?;
         Ok(Response::new(response))
     }
 }

@@ -228,6 +228,20 @@ impl Hub {
         self.lock().sessions(&[user], found)
     }
 
+    /// Calls `found` for every live session of the users, and says of each whether the person is at it. Returns whether
+    /// it is sure that these are all. Returns `Err`, without any call, if one of the users belongs to another node. It
+    /// is for push nodes, and not counted as a look-up.
+    pub fn active_sessions(
+        &self,
+        users: &[UserId],
+        mut found: impl FnMut(&Session, bool),
+    ) -> Result<bool, NotOwner> {
+        let state = self.lock();
+        let sessions = state.people.active_sessions(users, Clock::monotonic())?;
+        sessions.for_each(|(session, active)| found(session, active));
+        Ok(state.people.registry().is_sure(users))
+    }
+
     /// Waits until this node follows the sender's map, if that is newer and if, by this node's own map, one of the
     /// users belongs to another node. It waits at most `map_wait`, and after a wait in vain not again for the same
     /// version of its own map.

@@ -126,9 +126,9 @@ impl Accounts {
         self.spread_revocation(device, revoked, now).await
     }
 
-    /// Marks the device as revoked. This takes effect at once: its refresh tokens are no longer exchanged, and it
-    /// cannot open a stream any more. Returns `Err` with DEVICE_NOT_FOUND if there is no such device, or it is not a
-    /// device of the user `of`.
+    /// Marks the device as revoked. This takes effect at once: its refresh tokens are no longer exchanged, it cannot
+    /// open a stream any more, and it gets no more pushes. Returns `Err` with DEVICE_NOT_FOUND if there is no such
+    /// device, or it is not a device of the user `of`.
     pub(super) async fn begin_revocation(
         &self,
         device: DeviceId,
@@ -142,6 +142,7 @@ impl Accounts {
             .revoke(&mut tx, device, of, now)
             .await?
             .ok_or_else(no_such_device)?;
+        self.store.forget_push_token(&mut tx, device).await?;
         if revoked.now {
             let changed = Changed::DeviceRevoked(device);
             self.note(&mut tx, revoked.user, changed).await?;

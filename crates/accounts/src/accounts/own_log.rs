@@ -38,8 +38,10 @@ pub(super) enum Changed {
     Unblocked(UserId),
     /// The contacts have changed.
     Contacts,
-    /// The settings have changed.
+    /// The settings of who sees what have changed.
     Privacy,
+    /// The settings of when the user is notified have changed.
+    Notifications,
 }
 
 impl Changed {
@@ -51,6 +53,7 @@ impl Changed {
             Self::Unblocked(user) => (AccountChange::Unblocked, user.to_string()),
             Self::Contacts => (AccountChange::Contacts, String::new()),
             Self::Privacy => (AccountChange::Privacy, String::new()),
+            Self::Notifications => (AccountChange::Notifications, String::new()),
         };
         let changed = AccountChanged {
             change: change.into(),
@@ -67,7 +70,9 @@ impl Changed {
     fn most_waiting(self) -> i64 {
         match self {
             Self::DeviceRevoked(_) => i64::MAX,
-            Self::Blocked(_) | Self::Unblocked(_) | Self::Contacts | Self::Privacy => MAX_WAITING,
+            Self::Blocked(_) | Self::Unblocked(_) | Self::Contacts | Self::Privacy | Self::Notifications => {
+                MAX_WAITING
+            }
         }
     }
 }
@@ -149,6 +154,7 @@ mod tests {
             (Changed::Unblocked(user), MAX_WAITING),
             (Changed::Contacts, MAX_WAITING),
             (Changed::Privacy, MAX_WAITING),
+            (Changed::Notifications, MAX_WAITING),
         ] {
             assert_eq!(changed.most_waiting(), most, "{changed:?}");
         }

@@ -185,6 +185,6 @@ fn unknown() -> ApiError {
     )
 }
 
-fn revoked() -> ApiError {
+pub(super) fn revoked() -> ApiError {
     ApiError::new(ErrorReason::DeviceRevoked, "the device was revoked")
 }

@@ -4,7 +4,7 @@
 use tern_identity::principal::{Principal, Scope};
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
-use tern_types::UserId;
+use tern_types::{DeviceId, UserId};
 
 /// Checks that the caller may make and change users. Only a back end with the scope `users:write` may.
 pub(crate) fn write_users(principal: &Principal) -> Result<(), ApiError> {
@@ -81,10 +81,13 @@ pub(crate) fn revoke_devices(principal: &Principal) -> Result<Option<UserId>, Ap
     })
 }
 
+/// Returns the calling device, which says where it gets its pushes. Nobody says it for a device.
+pub(crate) fn set_push_token(principal: &Principal) -> Result<(UserId, DeviceId), ApiError> {
+    principal.device()
+}
+
 #[cfg(test)]
 mod tests {
-    use tern_types::DeviceId;
-
     use super::*;
 
     fn device(user: UserId) -> Principal {
@@ -151,6 +154,11 @@ mod tests {
         }
         assert_eq!(revoke_devices(&device).ok(), Some(Some(own)));
         assert!(!sees_external_ids(&device));
+        assert_eq!(
+            set_push_token(&device).ok().map(|(user, _)| user),
+            Some(own),
+            "for itself"
+        );
     }
 
     #[test]
@@ -160,5 +168,7 @@ mod tests {
         assert_eq!(reason(read_privacy(&key, None)), Some(ErrorReason::InvalidField));
         assert_eq!(revoke_devices(&key).ok(), Some(None));
         assert!(sees_external_ids(&key));
+        let admin = self::key(&[Scope::Admin]);
+        assert_eq!(reason(set_push_token(&admin)), Some(ErrorReason::DevicesOnly));
     }
 }

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Service, open};
 use crate::accounts::ContactChange;
+use crate::domain::notifications::Notifications;
 use crate::domain::privacy::{Audience, Privacy};
 use crate::store::blocks::Place;
 use crate::store::users::User;
@@ -202,6 +203,39 @@ impl Users for Service {
             self.accounts.set_privacy(&principal, user, privacy).await?;
             Ok(v1::SetPrivacyResponse {
                 privacy: Some(settings(privacy)),
+            })
+        })
+        .await
+    }
+
+    async fn get_notification_settings(
+        &self,
+        request: Request<v1::GetNotificationSettingsRequest>,
+    ) -> Result<Response<v1::GetNotificationSettingsResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let user = parse::optional_id("user_id", &request.user_id)?;
+            let settings = self.accounts.notifications(&principal, user).await?;
+            Ok(v1::GetNotificationSettingsResponse {
+                settings: Some(settings.message()),
+            })
+        })
+        .await
+    }
+
+    async fn set_notification_settings(
+        &self,
+        request: Request<v1::SetNotificationSettingsRequest>,
+    ) -> Result<Response<v1::SetNotificationSettingsResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let user = parse::optional_id("user_id", &request.user_id)?;
+            let settings = Notifications::read(request.settings.unwrap_or_default())?;
+            self.accounts
+                .set_notifications(&principal, user, &settings)
+                .await?;
+            Ok(v1::SetNotificationSettingsResponse {
+                settings: Some(settings.message()),
             })
         })
         .await

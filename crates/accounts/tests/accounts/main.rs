@@ -5,9 +5,11 @@
 mod chat;
 mod linking;
 mod node;
+mod notifications;
 mod own_log;
 mod plans;
 mod privacy;
+mod push_tokens;
 mod refreshing;
 mod requests;
 mod revoking;

@@ -5,6 +5,9 @@ use std::time::Duration;
 use sqlx::postgres::PgPoolOptions;
 use tern_accounts::accounts::{ContactChange, NewDevice};
 use tern_accounts::domain::linking::Asked;
+use tern_accounts::domain::notifications::{Notifications, QuietHours};
+use tern_accounts::domain::push_tokens::PushToken;
+use tern_identity::principal::Principal;
 use tern_proto::v1;
 use tern_proto::v1::ErrorReason;
 use tern_proto::v1::users_client::UsersClient;
@@ -13,6 +16,7 @@ use tern_types::{Clock, RequestId, UserId};
 use tonic::service::RoutesBuilder;
 
 use crate::HOUR;
+use crate::push_tokens::fcm;
 use crate::world::{self, World, admin, by};
 
 #[tokio::test]
@@ -58,6 +62,23 @@ async fn no_call_needs_two_connections_at_a_time() {
         },
     };
     let (device, first) = accounts.link_device(&who, new, now).await.unwrap();
+    let itself = Principal::Device {
+        user: alice,
+        device: device.id,
+    };
+    let token = PushToken::read(fcm("t1")).unwrap();
+    accounts.set_push_token(&itself, Some(&token), now).await.unwrap();
+    let quiet_hours = Some(QuietHours {
+        from: 0,
+        to: 1,
+        time_zone: "UTC".into(),
+    });
+    let settings = Notifications { quiet_hours };
+    accounts
+        .set_notifications(&who, Some(alice), &settings)
+        .await
+        .unwrap();
+    assert_eq!(accounts.notifications(&who, Some(alice)).await.unwrap(), settings);
     let second = accounts.refresh(&first.refresh, now).await.unwrap();
     accounts.refresh(&second.refresh, now).await.unwrap();
     let copied = accounts.refresh(&first.refresh, now).await.map(drop).unwrap_err();

@@ -3,7 +3,9 @@
 //! sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
-use tern_accounts::store::{admin, blocks, contacts, devices, keys, own_log, privacy, tokens, users};
+use tern_accounts::store::{
+    admin, blocks, contacts, devices, keys, notifications, own_log, privacy, push_tokens, tokens, users,
+};
 
 use crate::world::World;
 
@@ -41,6 +43,13 @@ const HOT: &[(&str, &str)] = &[
     ("new settings", privacy::UPDATE),
     ("who sees whom", privacy::RELATIONS),
     ("who is seen by whom", privacy::OBSERVERS),
+    ("settings of notifications", notifications::SELECT),
+    ("new settings of notifications", notifications::SET),
+    ("default settings of notifications", notifications::CLEAR),
+    ("lock device", push_tokens::LOCK),
+    ("another push token", push_tokens::FORGET_OTHER),
+    ("push token", push_tokens::SET),
+    ("no push token", push_tokens::FORGET),
     ("strangers of before", privacy::FORGET_STRANGERS),
     ("strangers", privacy::STRANGERS),
     ("new strangers", privacy::ADD_STRANGERS),
@@ -55,8 +64,8 @@ const HOT: &[(&str, &str)] = &[
     ("told note", own_log::TOLD),
 ];
 
-/// Fills the tables with users, each with three devices (one in fifty of them revoked), one API key and a few
-/// relations.
+/// Fills the tables with users, each with three devices (one in fifty of them revoked), a push token of each, settings,
+/// one API key and a few relations.
 const FILL: &str = "
 INSERT INTO users (user_id, external_id, display_name)
 SELECT gen_random_uuid(), 'e-' || n, 'somebody' FROM generate_series(1, 3000) n;
@@ -64,6 +73,10 @@ INSERT INTO devices (device_id, user_id, request_id, display_name, platform, act
 SELECT gen_random_uuid(), user_id, gen_random_uuid(), 'a phone', 'test', NOT gone,
        CASE WHEN gone THEN now() END, CASE WHEN gone AND random() < 0.9 THEN now() END
   FROM users, generate_series(1, 3), LATERAL (SELECT random() < 0.02 AS gone WHERE user_id IS NOT NULL) dice;
+INSERT INTO push_tokens (device_id, user_id, provider, app, token, registered_at, named_at)
+SELECT device_id, user_id, 1, 'com.example', uuid_send(device_id), now(), now() FROM devices;
+INSERT INTO notification_settings (user_id, quiet_from, quiet_to, time_zone)
+SELECT user_id, 1320, 420, 'Europe/Berlin' FROM users;
 INSERT INTO api_keys (key_id, name, secret_hash, scopes)
 SELECT gen_random_uuid(), 'key', '\\x00', '{admin}' FROM generate_series(1, 3000);
 INSERT INTO blocks (user_id, blocked_id)
@@ -72,7 +85,7 @@ INSERT INTO contacts (user_id, contact_id)
 SELECT a.user_id, b.user_id FROM users a, LATERAL (SELECT user_id FROM users WHERE user_id > a.user_id ORDER BY user_id LIMIT 5) b;
 INSERT INTO watched_strangers (user_id, watched_id)
 SELECT a.user_id, b.user_id FROM users a, LATERAL (SELECT user_id FROM users WHERE user_id > a.user_id ORDER BY user_id LIMIT 5) b;
-ANALYZE users, devices, api_keys, blocks, contacts, watched_strangers";
+ANALYZE users, devices, push_tokens, notification_settings, api_keys, blocks, contacts, watched_strangers";
 
 #[tokio::test]
 async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
@@ -100,7 +113,7 @@ async fn assert_plans(db: &mut PgConnection, tables: &str) {
 }
 
 async fn plan(db: &mut PgConnection, name: &str, sql: &str) -> Vec<String> {
-    let arguments = (1..=9)
+    let arguments = (1..=11)
         .rev()
         .find(|n| sql.contains(&format!("${n}")))
         .unwrap_or(0);

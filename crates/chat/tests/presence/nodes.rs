@@ -8,8 +8,9 @@ use futures::{Stream, StreamExt};
 use tern_cluster::Node;
 use tern_proto::internal::presence_server::{Presence, PresenceServer};
 use tern_proto::internal::{
-    AnnounceReplies, Announcements, GetStatesRequest, GetStatesResponse, LiveSession, LookupReplies,
-    LookupReply, LookupRequest, LookupRequests, PresenceChanges, WatchRequests,
+    AnnounceReplies, Announcements, GetSessionsRequest, GetSessionsResponse, GetStatesRequest,
+    GetStatesResponse, LiveSession, LookupReplies, LookupReply, LookupRequest, LookupRequests,
+    PresenceChanges, WatchRequests,
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -154,6 +155,13 @@ impl Presence for Moody {
 
     async fn get_states(&self, _: Request<GetStatesRequest>) -> Result<Response<GetStatesResponse>, Status> {
         Err(Status::unimplemented("nobody watches here"))
+    }
+
+    async fn get_sessions(
+        &self,
+        _: Request<GetSessionsRequest>,
+    ) -> Result<Response<GetSessionsResponse>, Status> {
+        Err(Status::unimplemented("nobody pushes here"))
     }
 }
 

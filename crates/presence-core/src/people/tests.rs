@@ -93,6 +93,25 @@ fn a_watcher_gets_the_state_and_each_change() {
 }
 
 #[test]
+fn a_person_is_at_a_device_while_its_newest_sign_counts() {
+    let (mut node, users) = (Node::new(), [UserId::random()]);
+    let active = |node: &Node, now: u64| -> Option<Vec<bool>> {
+        let sessions = node.0.active_sessions(&users, at(now)).ok()?;
+        Some(sessions.map(|(_, active)| active).collect())
+    };
+    assert_eq!(active(&node, 9), Some(Vec::new()));
+    node.announce(users[0], true, 10);
+    for (now, expected) in [(10, true), (39, true), (40, false)] {
+        assert_eq!(active(&node, now), Some(vec![expected]), "at {now}");
+    }
+    node.announce(users[0], true, 50);
+    node.announce(users[0], false, 51);
+    assert_eq!(active(&node, 52), Some(vec![false]), "the person has left it");
+    node.map(SlotSet::empty(), 53);
+    assert_eq!(active(&node, 54), None, "another node knows");
+}
+
+#[test]
 fn whoever_has_just_got_a_slot_calls_nobody_offline_before_the_gateways_had_their_say() {
     let (mut node, comes, gone) = (Node::new(), UserId::random(), UserId::random());
     node.watch(comes);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod following;
+mod sessions;
 mod standing;
 
 use std::sync::Arc;
@@ -36,6 +37,8 @@ use tonic::{Request, Streaming};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The time that a frame waits for the node's map to catch up, if it waits in vain.
 const MAP_WAIT: Duration = Duration::from_millis(300);
+/// The time for which a sign counts. No test takes nearly as long.
+const THRESHOLD: Duration = Duration::from_secs(600);
 
 fn node(name: &str) -> Node {
     Node {
@@ -84,7 +87,7 @@ impl Presence {
             // Nobody is watched here, so the store is not asked.
             postgres: PostgresArgs::from_url("postgres://nobody@127.0.0.1:1/none").unwrap(),
             presence_map_wait,
-            online_threshold: Duration::from_secs(30),
+            online_threshold: THRESHOLD,
             presence_hold_offline: Duration::from_secs(2),
         };
         let running = tern_presence::server::start(config, ctx.clone(), &mut routes)

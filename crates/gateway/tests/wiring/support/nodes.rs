@@ -10,11 +10,12 @@ use tern_proto::internal::chat_node_server::ChatNode;
 use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
     AnnounceReplies, AnnounceReply, Announcement, Announcements, AppendOwnRequest, AppendOwnResponse,
-    BlocksChangedRequest, BlocksChangedResponse, ControlDown, ControlUp, DeviceInbox, GetStatesRequest,
-    GetStatesResponse, HaveWrittenRequest, HaveWrittenResponse, InboxRow, LinkDeviceRequest,
-    LinkDeviceResponse, ListBarredResponse, LiveDown, LiveRequest, LookupReplies, LookupRequests,
-    OpenedStream, PresenceChanges, ReadInboxRequest, ReadInboxResponse, UnlinkDeviceRequest,
-    UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies, WindowRequest, WindowRequests,
+    BlocksChangedRequest, BlocksChangedResponse, ControlDown, ControlUp, DeviceInbox, GetSessionsRequest,
+    GetSessionsResponse, GetStatesRequest, GetStatesResponse, HaveWrittenRequest, HaveWrittenResponse,
+    InboxRow, LinkDeviceRequest, LinkDeviceResponse, ListBarredResponse, LiveDown, LiveRequest,
+    LookupReplies, LookupRequests, OpenedStream, PresenceChanges, ReadInboxRequest, ReadInboxResponse,
+    UnlinkDeviceRequest, UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies, WindowRequest,
+    WindowRequests,
 };
 use tern_types::UserId;
 use tokio::sync::{mpsc, watch};
@@ -302,5 +303,12 @@ impl Presence for FakeChat {
 
     async fn get_states(&self, _: Request<GetStatesRequest>) -> Result<Response<GetStatesResponse>, Status> {
         Err(Status::unimplemented("nobody watches here"))
+    }
+
+    async fn get_sessions(
+        &self,
+        _: Request<GetSessionsRequest>,
+    ) -> Result<Response<GetSessionsResponse>, Status> {
+        Err(Status::unimplemented("nobody pushes here"))
     }
 }

@@ -37,7 +37,10 @@ impl Desk {
             | AccountChange::Unblocked
             | AccountChange::Contacts
             | AccountChange::Privacy => self.watch_again(),
-            AccountChange::DeviceLinked | AccountChange::DeviceRevoked | AccountChange::Unspecified => {}
+            AccountChange::DeviceLinked
+            | AccountChange::DeviceRevoked
+            | AccountChange::Notifications
+            | AccountChange::Unspecified => {}
         }
     }
 }
