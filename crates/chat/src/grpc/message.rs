@@ -8,6 +8,7 @@ use tern_types::limits::{DISAPPEAR_S, MAX_ATTACHMENTS, MAX_MENTIONS, MAX_REACTIO
 use tern_types::{DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use tern_chat_core::content::fingerprint;
+use tern_chat_core::hint::PushHint;
 use tern_chat_core::target::About;
 use tern_chat_core::{EntryKind, MediaRef, NewEntry, Refusal, Sending};
 
@@ -72,6 +73,7 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
         },
         sending,
         expires_after_s,
+        hint: PushHint::of_envelope(kind, read.push_hint),
         ..NewEntry::message(
             message.sender,
             message.device,

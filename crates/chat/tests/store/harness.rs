@@ -240,6 +240,7 @@ impl Store {
                 chat,
                 upto,
                 acks,
+                read: Vec::new(),
                 trace: None,
             }],
             Heads::Wait,
