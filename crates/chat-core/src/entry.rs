@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
-pub use crate::hint::PushHint;
+use crate::hint::PushHint;
 
 /// A hash of a request's content: the first 16 bytes of a SHA-256. It tells a repetition of a request from another
 /// request with the same request_id (rule 5).
@@ -166,10 +166,15 @@ impl NewEntry {
         content: Bytes,
     ) -> Self {
         debug_assert!(!kind.is_message(), "the kind is that of a change");
+        let hint = if kind == EntryKind::Own {
+            PushHint::of_own(&content)
+        } else {
+            PushHint::Usual
+        };
         Self {
             kind,
             counts: false,
-            hint: PushHint::of_change(kind, &content),
+            hint,
             ..Self::message(actor, device, request, fingerprint, content)
         }
     }

@@ -5,8 +5,6 @@ use prost::Message as _;
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 
-use crate::entry::EntryKind;
-
 /// How an entry is announced. The numbers are those of `tern.v1.PushHint`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PushHint {
@@ -32,12 +30,9 @@ impl PushHint {
         }
     }
 
-    /// Returns the hint of an envelope of this kind. Messages alone have a choice. A hint that this version does not know
-    /// counts as the usual one.
-    pub fn of_envelope(kind: EntryKind, hint: i32) -> Self {
-        if kind != EntryKind::Message {
-            return Self::Usual;
-        }
+    /// Returns the hint of a message whose envelope has this number. A hint that this version does not know counts as the
+    /// usual one.
+    pub fn of_envelope(hint: i32) -> Self {
         match v1::PushHint::try_from(hint) {
             Ok(v1::PushHint::Silent) => Self::Silent,
             Ok(v1::PushHint::None) => Self::Nothing,
@@ -45,13 +40,10 @@ impl PushHint {
         }
     }
 
-    /// Returns the hint of a change of this kind, whose content is an encoded `tern.v1.EntryContent`. Of an own log, what
-    /// the person should see at once is announced: that a device was linked, which may not be theirs, and that somebody
-    /// asks to join a group.
-    pub(crate) fn of_change(kind: EntryKind, content: &Bytes) -> Self {
-        if kind != EntryKind::Own {
-            return Self::Usual;
-        }
+    /// Returns the hint of an entry of an own log with this content, an encoded `tern.v1.EntryContent`. What the person
+    /// should see at once is announced: that a device was linked, which may not be theirs, and that somebody asks to join
+    /// a group.
+    pub(crate) fn of_own(content: &Bytes) -> Self {
         let content = v1::EntryContent::decode(content.clone()).ok();
         match content.and_then(|content| content.content) {
             Some(Content::JoinRequested(_)) => Self::Alert,
@@ -66,30 +58,30 @@ impl PushHint {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::encode;
 
     #[test]
-    fn a_message_has_the_hint_of_its_envelope_and_nothing_else_has() {
+    fn a_message_has_the_hint_of_its_envelope() {
         let cases = [
-            (EntryKind::Message, v1::PushHint::Unspecified as i32, None),
-            (EntryKind::Message, v1::PushHint::Alert as i32, None),
-            (EntryKind::Message, v1::PushHint::Silent as i32, Some(2)),
-            (EntryKind::Message, v1::PushHint::None as i32, Some(3)),
-            (EntryKind::Message, 77, None),
-            (EntryKind::Reaction, v1::PushHint::None as i32, None),
-            (EntryKind::Edit, v1::PushHint::Silent as i32, None),
+            (v1::PushHint::Unspecified as i32, None),
+            (v1::PushHint::Alert as i32, None),
+            (v1::PushHint::Silent as i32, Some(2)),
+            (v1::PushHint::None as i32, Some(3)),
+            (77, None),
         ];
-        for (kind, hint, stored) in cases {
-            assert_eq!(
-                PushHint::of_envelope(kind, hint).stored(),
-                stored,
-                "{kind:?} {hint}"
-            );
+        for (hint, stored) in cases {
+            assert_eq!(PushHint::of_envelope(hint).stored(), stored, "{hint}");
         }
     }
 
     #[test]
     fn of_an_own_log_linked_devices_and_requests_to_join_are_announced() {
+        let encode = |content| {
+            let content = v1::EntryContent {
+                content: Some(content),
+                ..v1::EntryContent::default()
+            };
+            content.encoded()
+        };
         let account = |change: v1::AccountChange| {
             encode(Content::AccountChanged(v1::AccountChanged {
                 change: change.into(),
@@ -99,28 +91,15 @@ mod tests {
         let asked = encode(Content::JoinRequested(v1::JoinRequested::default()));
         let settings = encode(Content::ChatSettingsChanged(v1::ChatSettingsChanged::default()));
         let cases = [
-            (
-                EntryKind::Own,
-                account(v1::AccountChange::DeviceLinked),
-                PushHint::Alert,
-            ),
-            (
-                EntryKind::Own,
-                account(v1::AccountChange::DeviceRevoked),
-                PushHint::Usual,
-            ),
-            (
-                EntryKind::Own,
-                account(v1::AccountChange::Privacy),
-                PushHint::Usual,
-            ),
-            (EntryKind::Own, asked.clone(), PushHint::Alert),
-            (EntryKind::Own, settings, PushHint::Usual),
-            (EntryKind::Own, Bytes::from_static(b"\xff"), PushHint::Usual),
-            (EntryKind::ChatUpdated, asked, PushHint::Usual),
+            (account(v1::AccountChange::DeviceLinked), PushHint::Alert),
+            (account(v1::AccountChange::DeviceRevoked), PushHint::Usual),
+            (account(v1::AccountChange::Privacy), PushHint::Usual),
+            (asked, PushHint::Alert),
+            (settings, PushHint::Usual),
+            (Bytes::from_static(b"\xff"), PushHint::Usual),
         ];
-        for (kind, content, hint) in cases {
-            assert_eq!(PushHint::of_change(kind, &content), hint, "{kind:?} {content:?}");
+        for (content, hint) in cases {
+            assert_eq!(PushHint::of_own(&content), hint, "{content:?}");
         }
     }
 }

@@ -19,7 +19,7 @@ use tern_types::{ChatId, Clock, DeviceId, RequestId, Seq, UserId};
 use crate::harness::{Known, Store, direct, new_entry};
 use crate::owner::run_job;
 
-/// What the store has of the push of a row. The times are in seconds since 1970.
+/// The push of a row as the store has it. The times are in seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Push {
     at: Option<f64>,
