@@ -5,6 +5,7 @@
 //! - [`batch`]: the way of commands from the queue into a commit, and the result of the commit
 //! - [`authors`]: the senders of the newest entries
 //! - [`acts`]: how much one person has done to a message
+//! - `behind`: the devices that lack entries
 //! - `expiry`: the time after which a message disappears
 //! - [`typists`]: the people who are typing
 //! - [`unread`]: the read mark that a send moves, and the sender's own messages after it
@@ -13,6 +14,7 @@
 pub mod acts;
 pub mod authors;
 pub mod batch;
+mod behind;
 pub mod command;
 mod expiry;
 mod sending;
@@ -35,6 +37,7 @@ use super::{Making, Origin, Outcome};
 
 use acts::ActCounts;
 use authors::Authors;
+use behind::Behind;
 use typists::Typists;
 
 pub use acts::Acts;
@@ -128,6 +131,8 @@ pub struct Chat {
     pub settling: Option<Seq>,
     /// The highest acknowledgement of each device that acknowledged unsettled entries, and the device's user.
     acks: IdMap<DeviceId, (UserId, Seq)>,
+    /// The devices that lack entries.
+    pub(crate) behind: Behind,
     /// The trace context of the first traced entry that waits for its settle.
     pub settle_trace: Option<TraceContext>,
     /// The newest traced entries, so that an operator who asks where a message is can be shown its trace.
@@ -175,6 +180,7 @@ impl Chat {
             settle_tries: 0,
             settling: None,
             acks: IdMap::default(),
+            behind: Behind::default(),
             settle_trace: None,
             traced: VecDeque::new(),
             last_used: now,
@@ -344,6 +350,8 @@ impl Chat {
         self.stage = Stage::Ready;
         self.loads.clear();
         self.create = None;
+        // Another owner may have settled what this one does not know of.
+        self.behind.forget();
         self.blocked = snapshot.blocked;
         self.group.kind = snapshot.kind;
         self.group.title = snapshot.title;

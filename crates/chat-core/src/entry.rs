@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
+use crate::hint::PushHint;
+
 /// A hash of a request's content: the first 16 bytes of a SHA-256. It tells a repetition of a request from another
 /// request with the same request_id (rule 5).
 pub type Fingerprint = [u8; 16];
@@ -105,6 +107,8 @@ pub struct NewEntry {
     /// The seconds from its sending on after which the message disappears; 0: it stays. Before the entry has a seq,
     /// this is what its sender asked for. Afterwards it is what holds, and the content says it too.
     pub expires_after_s: u32,
+    /// How the entry is announced by push notifications.
+    pub hint: PushHint,
 }
 
 /// The facts about the sending of a message that the owner needs beside the entry itself.
@@ -147,6 +151,7 @@ impl NewEntry {
             mentions: Vec::new(),
             sending: Sending::default(),
             expires_after_s: 0,
+            hint: PushHint::Usual,
         }
     }
 
@@ -161,9 +166,15 @@ impl NewEntry {
         content: Bytes,
     ) -> Self {
         debug_assert!(!kind.is_message(), "the kind is that of a change");
+        let hint = if kind == EntryKind::Own {
+            PushHint::of_own(&content)
+        } else {
+            PushHint::Usual
+        };
         Self {
             kind,
             counts: false,
+            hint,
             ..Self::message(actor, device, request, fingerprint, content)
         }
     }

@@ -2,6 +2,7 @@
 //! and the work to be done goes out as [`Effect`]s and [`Job`]s.
 //!
 //! - [`entry`]: an entry of a log, before and after it has a seq
+//! - [`hint`]: how an entry is announced by push notifications
 //! - `shown`: an entry as its readers are shown it
 //! - [`target`]: the rules for what may be done to a message that is in the log already
 //! - [`chat`]: one chat: its members, head, waiting commands and unsettled entries
@@ -33,6 +34,7 @@ pub mod chat;
 pub mod content;
 pub mod entry;
 mod group;
+pub mod hint;
 mod outcome;
 pub mod policy;
 pub mod receipts;

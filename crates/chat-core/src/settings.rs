@@ -1,5 +1,5 @@
-//! The settings by which a user keeps one of their chats: muted, archived, pinned, marked as unread, with a draft. The
-//! user's own log has them, and other people are not told.
+//! The settings by which a user keeps one of their chats: muted, archived, pinned, marked as unread, with a draft, with
+//! notifications of mentions only. The user's own log has them, and other people are not told.
 
 use bytes::Bytes;
 use tern_proto::v1;
@@ -18,6 +18,8 @@ pub struct Settings {
     pub marked_unread: bool,
     /// The text that the person has begun to write, as the app encodes it; empty if there is none.
     pub draft: Bytes,
+    /// True if only messages that mention the user are announced.
+    pub mentions_only: bool,
 }
 
 /// The settings that a caller wants to change. `None` leaves a setting as it is.
@@ -33,6 +35,8 @@ pub struct Wanted {
     pub marked_unread: Option<bool>,
     /// The new draft; empty for none.
     pub draft: Option<Bytes>,
+    /// True has only messages announced that mention the user.
+    pub mentions_only: Option<bool>,
 }
 
 impl Settings {
@@ -50,6 +54,7 @@ impl Settings {
             pinned_at,
             marked_unread: wanted.marked_unread.unwrap_or(self.marked_unread),
             draft: wanted.draft.clone().unwrap_or_else(|| self.draft.clone()),
+            mentions_only: wanted.mentions_only.unwrap_or(self.mentions_only),
         }
     }
 
@@ -66,6 +71,7 @@ impl Settings {
             pinned_at_ms: self.pinned_at.0,
             marked_unread: self.marked_unread,
             draft: self.draft.clone(),
+            mentions_only: self.mentions_only,
         }
     }
 }
@@ -111,11 +117,13 @@ mod tests {
                 Wanted {
                     muted_until: Some(Timestamp(0)),
                     archived: Some(true),
+                    mentions_only: Some(true),
                     ..wanted()
                 },
                 Settings {
                     muted_until: Timestamp(0),
                     archived: true,
+                    mentions_only: true,
                     ..before.clone()
                 },
             ),

@@ -17,6 +17,7 @@
 //! - [`erasing`]: erases what was done to deleted messages, beside the shards
 //! - [`epoch`]: forgets all chats when the store has become another one
 //! - [`trimming`]: erases what chats need not keep any more
+//! - [`bell`]: wakes the push workers when a push is due
 //! - [`backlog`]: measures all inboxes, for metrics
 //! - [`gateways`]: holds the gateways' links; [`grpc`], [`answer`]: convert from and to the wire
 //! - [`invite_token`]: makes and checks the tokens of invite links
@@ -28,6 +29,7 @@
 
 mod answer;
 mod backlog;
+pub mod bell;
 mod config;
 mod epoch;
 mod erasing;

@@ -43,6 +43,7 @@ const ERASURES_OLDEST: &str = "tern_chat_erasures_oldest_seconds";
 const ERASED: &str = "tern_chat_erased_entries_total";
 const LINK_UP: &str = "tern_chat_link_up";
 const NOTICES_IN: &str = "tern_chat_notices_in_total";
+const RINGS_LOST: &str = "tern_chat_push_rings_lost_total";
 const TRIMMED: &str = "tern_chat_trimmed_total";
 const TRIM_FAILURES: &str = "tern_chat_trim_failures_total";
 const TRIM_GIVEN_UP: &str = "tern_chat_trim_given_up_total";
@@ -188,6 +189,11 @@ const DESCRIBED: &[Described] = &[
     ),
     (
         Kind::Counter,
+        RINGS_LOST,
+        "Times that the store did not take the news of a push that is due; the push workers find it within a second",
+    ),
+    (
+        Kind::Counter,
         TRIMMED,
         "What was taken out of logs since it need not be kept, by what: body, entry",
     ),
@@ -227,6 +233,7 @@ pub fn describe() {
         DEFERRED,
         WINDOW_ENTRIES,
         ERASED,
+        RINGS_LOST,
         TRIM_FAILURES,
         TRIM_GIVEN_UP,
         TRIM_HINTS_LOST,
@@ -382,6 +389,11 @@ pub fn slots(slots: usize, version: i64) {
 /// Counts the entries of a window that was read for a device that catches up.
 pub fn window(entries: usize) {
     counter!(WINDOW_ENTRIES).increment(entries as u64);
+}
+
+/// Counts a ring for the push workers that the store did not take.
+pub(crate) fn ring_lost() {
+    counter!(RINGS_LOST).increment(1);
 }
 
 /// Counts bodies that were erased because they need not be kept, and entries that were deleted.

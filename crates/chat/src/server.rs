@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use sqlx::PgPool;
 use tern_chat_core::target::Windows;
 use tern_cluster::context::NodeContext;
 use tern_cluster::links::MAX_LINK_MESSAGE_BYTES;
@@ -24,6 +25,7 @@ use tokio::sync::mpsc;
 use tonic::service::RoutesBuilder;
 use tracing::Instrument;
 
+use crate::bell::{self, Bell};
 use crate::config::Config;
 use crate::epoch::StoreEpoch;
 use crate::fanout::Fanout;
@@ -92,6 +94,8 @@ struct ChatNode {
     new_strangers: usize,
     windows: Windows,
     trims: Trims,
+    /// The pool of the bell that wakes the push workers.
+    bell_pool: PgPool,
     /// The hints to the trimmer by cell, until it is started.
     hints: Vec<mpsc::Receiver<ChatId>>,
 }
@@ -106,7 +110,8 @@ impl ChatNode {
         let new_strangers = config.chat_new_strangers_a_day as usize;
         let loader = Loader::new(pools.clone(), master.clone(), new_strangers);
         let (trims, hints) = Trims::new(pools.count(), config.chat_retention);
-        let effects = effects(&ctx, loader, ownership.clone(), trims.clone());
+        let bell = Bell::new(pools.count());
+        let effects = effects(&ctx, loader, ownership.clone(), trims.clone(), bell);
         let connect = |cell| -> Connect {
             let postgres = config.postgres.clone();
             Arc::new(move || cell_connect_options(&postgres, cell))
@@ -124,6 +129,7 @@ impl ChatNode {
             new_strangers,
             windows: config.windows(),
             trims,
+            bell_pool: bell::pool(&config.postgres),
             hints,
         })
     }
@@ -161,6 +167,12 @@ impl ChatNode {
             std::mem::take(&mut self.hints),
         );
         tokio::spawn(trimming.instrument(tracing::info_span!("trimming")));
+        let ringing = bell::run(
+            self.effects.bell.clone(),
+            self.bell_pool.clone(),
+            self.ctx.drain.clone(),
+        );
+        tokio::spawn(ringing.instrument(tracing::info_span!("bell")));
     }
 
     fn add_services(&self, routes: &mut RoutesBuilder) {
@@ -246,7 +258,7 @@ impl ChatNode {
 
 /// Builds the parts with which the shards perform effects. It also registers with `ctx.reached` how the gateways that
 /// are linked to this node are counted.
-fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership, trims: Trims) -> Effects {
+fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership, trims: Trims, bell: Bell) -> Effects {
     let gateways = Gateways::default();
     let linked = gateways.clone();
     ctx.reached.links(Role::Chat, move || {
@@ -260,6 +272,7 @@ fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership, trims: Trims
         ownership,
         shedding: ctx.shedding.clone(),
         trims,
+        bell,
     }
 }
 

@@ -279,10 +279,12 @@ impl Shard {
         let shedding = effects.shedding.clone();
         let (queue_time, commit_time) = (shedding.meter("shard_queue"), shedding.meter("commit"));
         let kept_by_default = effects.trims.default_mode();
+        let rope = effects.bell.rope(number);
         let effects = effects.for_shard(results.clone());
         let writer = |lane| {
             let times = metrics::JobTimes::new(number);
-            writer::spawn(connect.clone(), lane, commit_time.clone(), times, results.clone())
+            let (commit_time, rope) = (commit_time.clone(), rope.clone());
+            writer::spawn(connect.clone(), lane, commit_time, times, rope, results.clone())
         };
         Self {
             state: ShardState::new(windows).keeping(kept_by_default),
@@ -406,6 +408,7 @@ mod tests {
     use tern_store::Pools;
 
     use super::*;
+    use crate::bell::Bell;
     use crate::fanout::Fanout;
     use crate::gateways::Gateways;
     use crate::lookup::{Lookup, Patience};
@@ -428,6 +431,7 @@ mod tests {
             ownership: Ownership::new(ctx),
             shedding: Shedding::off(),
             trims: Trims::new(Cells::DEFAULT, Mode::Default).0,
+            bell: Bell::new(Cells::DEFAULT),
         }
     }
 

@@ -11,7 +11,7 @@
 //!   changes
 //! - [`heads`]: locks the heads of chats; [`by_chat`]: does work on many chats, and can leave out locked ones
 //! - [`acts`]: reads how much people have done to messages; [`erasing`]: erases what was done to those that are deleted
-//! - [`settle`], [`ack`]: write the inbox
+//! - [`settle`], [`ack`], [`withdraw`]: write the inbox
 //! - [`load`]: loads a chat in one snapshot; [`last_messages`]: reads what slow mode depends on
 //! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: decides who may be added to a group, and adds
 //!   them; [`strangers`]: limits how many new strangers a person may meet
@@ -61,6 +61,7 @@ pub mod strangers;
 mod targets;
 pub mod timeline;
 pub mod trim;
+pub mod withdraw;
 pub mod written;
 
 use tern_store::StoreError;

@@ -30,6 +30,8 @@ pub struct ChatSettingsChange {
     pub marked_unread: Option<bool>,
     /// The text that the person has begun to write, as the app encodes it, at most 8,192 bytes. Empty: nothing.
     pub draft: Option<Vec<u8>>,
+    /// True if only messages that mention the person are announced.
+    pub mentions_only: Option<bool>,
 }
 
 impl Client {
@@ -50,6 +52,7 @@ impl Client {
             pinned: change.pinned,
             marked_unread: change.marked_unread,
             draft: change.draft.map(Bytes::from),
+            mentions_only: change.mentions_only,
         };
         let answer = self.api().set_chat_settings(request).await?;
         let (settings, seq) = (answer.settings.unwrap_or_default(), Seq(answer.own_seq));

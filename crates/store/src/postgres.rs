@@ -44,7 +44,7 @@ pub struct PostgresArgs {
     )]
     pub database_url: DatabaseUrl,
     /// Connections of a role's pool. A chat or media role has as many again for reading the cells of the store, but at
-    /// least two for each cell, and a chat role two more a cell for writing
+    /// least two for each cell, and a chat role two more a cell for writing, and one that wakes push workers
     #[arg(long, env = "TERN_DATABASE_POOL_SIZE", default_value_t = 8)]
     pub database_pool_size: u32,
 }

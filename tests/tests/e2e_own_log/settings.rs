@@ -37,6 +37,7 @@ async fn what_one_device_sets_the_others_have_also_one_that_was_away_and_a_new_o
         archived: Some(true),
         pinned: Some(true),
         draft: Some("Dear Bob".into()),
+        mentions_only: Some(true),
         ..settings(group)
     };
     let done = keep(&hers.api(), change.clone()).await.unwrap();
@@ -48,6 +49,7 @@ async fn what_one_device_sets_the_others_have_also_one_that_was_away_and_a_new_o
         pinned_at_ms: now.pinned_at_ms,
         marked_unread: false,
         draft: "Dear Bob".into(),
+        mentions_only: true,
     };
     assert_eq!(now, expected);
     for phone in [&hers, &tablet] {

@@ -177,13 +177,15 @@ impl ShardState {
         else {
             return self.keep_until_loaded(chat, Event::Read { chat, user, seq, off }, now, out);
         };
+        let before = known.receipts.mark(user).read;
         if !room || known.member(user).is_none() || !known.receipts.read(user, seq.min(known.head()), off) {
             return;
         }
+        let rose = known.receipts.mark(user).read > before;
         known.last_used = now;
         known.recount_own_unread(user);
         self.rose(chat, Rose::Read, now);
-        self.write_mark_of(chat, user, now);
+        self.write_mark_of(chat, user, rose, now);
     }
 
     /// Raises the read mark of a sender whose message is committed at `seq`. A send reads the entries before it that
@@ -196,18 +198,20 @@ impl ShardState {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
+        let mut withdraws = false;
         if let Some(read) = chat.read_by_sending(entry, seq) {
+            withdraws = read.passes_others && read.upto > chat.receipts.mark(user).read;
             let news = chat.receipts.sent(user, read.upto, off, read.passes_others);
             chat.recount_own_unread(user);
             if news {
                 self.rose(id, Rose::Read, now);
             }
         }
-        self.write_mark_of(id, user, now);
+        self.write_mark_of(id, user, withdraws, now);
     }
 
-    /// Notes that the user's read mark is to be written.
-    fn write_mark_of(&mut self, id: ChatId, user: UserId, now: Timestamp) {
+    /// Notes that the user's read mark is to be written. It `withdraws` if it has passed entries of others.
+    fn write_mark_of(&mut self, id: ChatId, user: UserId, withdraws: bool, now: Timestamp) {
         let Some(chat) = self.chats.get(&id) else {
             return;
         };
@@ -218,6 +222,7 @@ impl ShardState {
             seq: mark.read,
             off: mark.read_receipts_off,
             own_unread: chat.own_unread(user),
+            withdraws,
         };
         self.write_read(mark, now);
     }
@@ -259,14 +264,17 @@ impl ShardState {
         self.reads.len() < MAX_WAITING_READS || self.reads.contains_key(&(chat, user))
     }
 
-    /// Notes a read mark that is to be written, in place of an older one of the same user and chat.
-    pub(super) fn write_read(&mut self, mark: ReadMark, now: Timestamp) {
+    /// Notes a read mark that is to be written, in place of an older one of the same user and chat. What the older one
+    /// withdraws, the newer one does.
+    pub(super) fn write_read(&mut self, mut mark: ReadMark, now: Timestamp) {
         debug_assert_eq!(
             self.reads.is_empty(),
             self.reads_due.is_none(),
             "read marks that wait have a time at which they are written"
         );
-        self.reads.insert((mark.chat, mark.user), mark);
+        let waiting = self.reads.entry((mark.chat, mark.user)).or_insert(mark);
+        mark.withdraws |= waiting.withdraws;
+        *waiting = mark;
         self.reads_due.get_or_insert(now + READ_MARKS_AFTER);
     }
 }

@@ -320,6 +320,9 @@ pub struct ReadMark {
     /// The number of messages after the mark that the user sent themselves and that count as unread. They are not
     /// unread to the user.
     pub own_unread: u32,
+    /// True if the mark passes entries of others, and another device of the user may show notifications of these. They
+    /// are withdrawn.
+    pub withdraws: bool,
 }
 
 /// An acknowledgement to be written.
@@ -355,6 +358,9 @@ pub struct SettleChat {
     pub upto: Seq,
     /// The highest acknowledgement of each device that acknowledged unsettled entries.
     pub acks: Vec<(DeviceId, Seq)>,
+    /// The users whose read mark covers every entry up to `upto` and is not written yet. No push is due to their other
+    /// devices.
+    pub read: Vec<UserId>,
     /// The trace context of a traced entry that waits for this settle.
     pub trace: Option<TraceContext>,
 }

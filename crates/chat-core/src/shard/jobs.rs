@@ -1,12 +1,12 @@
 //! The next job of each writer. A commit takes whatever waits, in batches of several chats. The upkeep writes
 //! acknowledgements first, then deletes unsettled rows, settles, and writes read marks.
 
-use tern_types::Timestamp;
+use tern_types::{ChatId, IdMap, Seq, Timestamp, UserId};
 
 use super::event::{Effect, Job, Lane, ReadMark, SettleChat};
 use super::loads::begin_load;
 use super::{SETTLE_AFTER, SETTLE_AT_LEISURE, ShardState, schedule};
-use crate::chat::Stage;
+use crate::chat::{Chat, Stage};
 
 /// The number of entries at which a commit takes no further batch; the last batch may exceed it. A larger statement
 /// costs no less for each entry.
@@ -101,11 +101,22 @@ impl ShardState {
         self.take_reads(now).map(Job::Reads)
     }
 
-    /// Takes read marks if they are due. Those that are left stay due.
+    /// Takes read marks if they are due. Those that are left stay due. A mark withdraws nothing if no device of its user
+    /// is behind.
     fn take_reads(&mut self, now: Timestamp) -> Option<Vec<ReadMark>> {
         self.reads_due.filter(|due| *due <= now)?;
         let first: Vec<_> = self.reads.keys().copied().take(MAX_READS).collect();
-        let taken = first.iter().filter_map(|key| self.reads.remove(key)).collect();
+        let chats = &self.chats;
+        let may_withdraw = |mark: &ReadMark| {
+            let chat = chats.get(&mark.chat);
+            mark.withdraws && chat.is_none_or(|chat| chat.behind.may_have(mark.user))
+        };
+        let taken = first.iter().filter_map(|key| self.reads.remove(key));
+        let taken = taken.map(|mark| ReadMark {
+            withdraws: may_withdraw(&mark),
+            ..mark
+        });
+        let taken = taken.collect();
         if self.reads.is_empty() {
             self.reads_due = None;
         }
@@ -146,11 +157,22 @@ impl ShardState {
                 chat: id,
                 upto,
                 acks: chat.acks().collect(),
+                read: readers(&self.reads, chat, upto),
                 trace: chat.settle_trace.take(),
             });
         }
         settle
     }
+}
+
+/// Returns the members whose read mark covers every entry up to `upto` and is among those to be written.
+fn readers(reads: &IdMap<(ChatId, UserId), ReadMark>, chat: &Chat, upto: Seq) -> Vec<UserId> {
+    if reads.is_empty() {
+        return Vec::new();
+    }
+    let marks = chat.members().filter_map(|(user, _)| reads.get(&(chat.id, user)));
+    let covering = marks.filter(|mark| mark.seq >= upto);
+    covering.map(|mark| mark.user).collect()
 }
 
 /// Takes at most `most` items from the front, and leaves the others.

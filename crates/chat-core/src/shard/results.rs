@@ -71,6 +71,9 @@ impl ShardState {
             } => {
                 self.settled(chats, missing, now, out);
                 for (id, upto) in failed {
+                    if let Some(chat) = self.chats.get_mut(&id) {
+                        chat.behind.forget();
+                    }
                     self.close_done(id, upto, false, now);
                 }
             }
@@ -85,8 +88,9 @@ impl ShardState {
             }
             JobDone::Reads { unwritten } => {
                 for mark in unwritten {
-                    if !self.reads.contains_key(&(mark.chat, mark.user)) {
-                        self.write_read(mark, now);
+                    match self.reads.get_mut(&(mark.chat, mark.user)) {
+                        Some(newer) => newer.withdraws |= mark.withdraws,
+                        None => self.write_read(mark, now),
                     }
                 }
             }
@@ -204,11 +208,14 @@ impl ShardState {
             origin: ack.origin,
             outcome: Outcome::Acked(Ok(written)),
         });
-        if self
-            .chats
-            .get(&ack.chat)
-            .is_some_and(|chat| chat.stage == Stage::Ready)
-        {
+        let mut is_ready = false;
+        if let Some(chat) = self.chats.get_mut(&ack.chat) {
+            if row.and_then(|row| row.now).is_none() {
+                chat.behind.caught_up(ack.user, ack.device);
+            }
+            is_ready = chat.stage == Stage::Ready;
+        }
+        if is_ready {
             let id = ack.chat;
             self.ack(ack, false, now, out);
             if row.is_some() {
@@ -229,7 +236,11 @@ impl ShardState {
         out: &mut Vec<Effect>,
     ) {
         for (id, upto) in chats {
-            match missing.remove(&id).filter(|missing| !missing.is_empty()) {
+            let missing = missing.remove(&id).filter(|missing| !missing.is_empty());
+            if let Some(chat) = self.chats.get_mut(&id) {
+                chat.behind.settled(missing.as_deref().unwrap_or_default());
+            }
+            match missing {
                 Some(missing) => out.push(Effect::Wake {
                     chat: id,
                     log: self.log,

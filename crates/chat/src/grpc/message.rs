@@ -8,6 +8,7 @@ use tern_types::limits::{DISAPPEAR_S, MAX_ATTACHMENTS, MAX_MENTIONS, MAX_REACTIO
 use tern_types::{DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use tern_chat_core::content::fingerprint;
+use tern_chat_core::hint::PushHint;
 use tern_chat_core::target::About;
 use tern_chat_core::{EntryKind, MediaRef, NewEntry, Refusal, Sending};
 
@@ -72,6 +73,11 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
         },
         sending,
         expires_after_s,
+        hint: if kind == EntryKind::Message {
+            PushHint::of_envelope(read.push_hint)
+        } else {
+            PushHint::Usual
+        },
         ..NewEntry::message(
             message.sender,
             message.device,
@@ -378,6 +384,23 @@ mod tests {
             too_long,
             Err(Refusal::Invalid("envelope.time_to_live_s", _))
         ));
+    }
+
+    #[test]
+    fn a_message_alone_has_a_choice_how_it_is_announced() {
+        for (kind, hint) in [
+            (v1::MessageKind::Message, PushHint::Nothing),
+            (v1::MessageKind::Reaction, PushHint::Usual),
+        ] {
+            let envelope = v1::Envelope {
+                kind: kind.into(),
+                target_seq: 7,
+                push_hint: v1::PushHint::None.into(),
+                ..Default::default()
+            };
+            let envelope = envelope.encode_to_vec().into();
+            assert_eq!(entry(&message(&envelope), None).unwrap().hint, hint, "{kind:?}");
+        }
     }
 
     /// The bytes of what waits are counted by the contents alone, so an entry must not hold on to anything larger.

@@ -16,6 +16,7 @@ use tern_chat_core::receipts::Watermark;
 use tern_chat_core::shard::{Effect, Event, Pushed, WakesDone};
 use tern_chat_core::{Entry, Making, Origin, Outcome, Shown};
 
+use crate::bell::Bell;
 use crate::fanout::{Fanout, Outgoing, Pushes};
 use crate::gateways::Gateways;
 use crate::gateways::Kind;
@@ -100,6 +101,8 @@ pub struct Effects {
     pub shedding: Shedding,
     /// The way of hints to the trimmer.
     pub trims: Trims,
+    /// The bell that wakes the push workers.
+    pub bell: Bell,
 }
 
 /// The parts with which one shard performs effects.

@@ -12,22 +12,24 @@ use std::time::{Duration, Instant};
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 use tern_cluster::shedding::Meter;
-use tern_types::{ChatId, IdMap};
+use tern_types::{ChatId, DeviceId, IdMap};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use tern_chat_core::Refusal;
 use tern_chat_core::chat::Batch;
-use tern_chat_core::shard::{Committed, Event, Job, JobDone, Lane, SettleChat};
+use tern_chat_core::shard::{Committed, Event, Job, JobDone, Lane, ReadMark, SettleChat};
 
 use tern_store::error::{is_conflict, is_locked, is_refusal, is_too_slow};
 use tern_store::postgres::connect_hot;
 
+use crate::bell::Rope;
 use crate::metrics::{self, JobTimes};
 use crate::shard_loop::commit_turns::Turn;
 use crate::shard_loop::traces;
 use crate::store::by_chat::ByChat;
 use crate::store::heads::Heads;
+use crate::store::withdraw::Withdrawal;
 use crate::store::{change, settle};
 
 /// Returns the settings of the next connection, from `tern_store::postgres::cell_connect_options`. Each may be at another
@@ -83,12 +85,14 @@ impl From<Job> for Given {
     }
 }
 
-/// Starts the writer of a lane and returns the queue of its jobs. Each job's result goes to `results`.
+/// Starts the writer of a lane and returns the queue of its jobs. Each job's result goes to `results`. The writer pulls
+/// the `rope` when it has made a push due.
 pub fn spawn(
     connect: Connect,
     lane: Lane,
     commit_time: Arc<Meter>,
     times: JobTimes,
+    rope: Rope,
     results: mpsc::Sender<Event>,
 ) -> mpsc::Sender<Given> {
     let (jobs, mut queue) = mpsc::channel(1);
@@ -104,6 +108,7 @@ pub fn spawn(
             db: None,
             commit_time,
             times,
+            rope,
             wary_until: None,
         };
         while let Some(Given { job, turn }) = queue.recv().await {
@@ -149,6 +154,8 @@ struct Writer {
     connect: Connect,
     commit_time: Arc<Meter>,
     times: JobTimes,
+    /// The rope of the bell that wakes the push workers of the cell.
+    rope: Rope,
     /// The connection; `None` before the first job, and after the store was away.
     db: Option<PgConnection>,
     /// The time until which the connection waits for no head, after it met a lock.
@@ -205,11 +212,7 @@ impl Writer {
                 let closed = attempt!(self, |db| settle::close(db, &chats)).is_ok();
                 JobDone::Close { chats, closed }
             }
-            Job::Reads(mut reads) => {
-                let ((), failed) = self.each(&mut reads).await;
-                reads.retain(|mark| failed.contains_key(&mark.chat));
-                JobDone::Reads { unwritten: reads }
-            }
+            Job::Reads(reads) => self.mark_read(reads).await,
         }
     }
 
@@ -228,6 +231,11 @@ impl Writer {
         let spans = traces::settling(&chats);
         let (missing, failures) = self.each(&mut chats).await;
         traces::settled(spans, &missing, |chat| failures.contains_key(&chat));
+        let mut devices = missing.values().flatten();
+        // A user without a device has the reserved one, which gets no pushes.
+        if devices.any(|missing| missing.device != DeviceId::reserved(missing.user)) {
+            self.rope.ring();
+        }
         let chats = chats.into_iter().map(|settle| (settle.chat, settle.upto));
         let (failed, chats) = chats.partition(|(chat, _)| failures.contains_key(chat));
         JobDone::Settle {
@@ -235,6 +243,24 @@ impl Writer {
             missing,
             failed,
         }
+    }
+
+    /// Writes read marks, and then makes due what they withdraw: whoever sends that must find the mark. A mark of which it
+    /// is not known whether both are done counts as not written.
+    async fn mark_read(&mut self, mut reads: Vec<ReadMark>) -> JobDone {
+        let ((), mut failed) = self.each(&mut reads).await;
+        let written = reads.iter().filter(|mark| !failed.contains_key(&mark.chat));
+        let withdrawals = written.filter(|mark| mark.withdraws).map(Withdrawal::from);
+        let mut withdrawals: Vec<Withdrawal> = withdrawals.collect();
+        if !withdrawals.is_empty() {
+            let (due, not_withdrawn) = self.each(&mut withdrawals).await;
+            if due > 0 {
+                self.rope.ring();
+            }
+            failed.extend(not_withdrawn);
+        }
+        reads.retain(|mark| failed.contains_key(&mark.chat));
+        JobDone::Reads { unwritten: reads }
     }
 
     /// Does the work of many chats, all at once as long as no lock is in the way. Returns the result, and the chats

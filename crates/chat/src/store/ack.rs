@@ -12,7 +12,8 @@ use super::heads::{Heads, lock_heads};
 
 /// Writes acknowledgements (rule 4, fine print 2). A device's row is deleted when the device has acknowledged
 /// everything that it may have: up to the head or, for a member who left, up to the entry that removed them.
-/// Otherwise the row moves up to the entry after the acknowledged one. An earlier statement has locked the heads, so
+/// Otherwise the row moves up to the entry after the acknowledged one, and no push of it is due until a settle finds the
+/// device missing again: it was connected, and shows what it has. An earlier statement has locked the heads, so
 /// that head and left_seq are read together and cannot change. An acknowledgement above the head is dropped.
 pub const ACK: &str = "
 WITH a AS (
@@ -30,7 +31,9 @@ WITH a AS (
     DELETE FROM inbox i USING x
     WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq >= x.last
 ), advanced AS (
-    UPDATE inbox i SET from_seq = x.seq + 1 FROM x
+    UPDATE inbox i SET from_seq = x.seq + 1, push_at = NULL, push_since = NULL, push_tries = 0, notified_at = NULL,
+        pushed_at = NULL
+    FROM x
     WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq < x.last
 )
 SELECT i.chat_id, i.device_id, i.from_seq AS was,

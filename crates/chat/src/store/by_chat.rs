@@ -12,6 +12,7 @@ use tern_chat_core::shard::{AckWrite, ReadMark, SettleChat};
 
 use super::ack::{self, Rows};
 use super::heads::Heads;
+use super::withdraw::{self, Withdrawal};
 use super::{commit, settle};
 
 /// A part of work on many chats. Each part belongs to one chat.
@@ -86,4 +87,21 @@ impl ByChat for ReadMark {
     }
 
     fn join((): &mut (), (): ()) {}
+}
+
+impl ByChat for Withdrawal {
+    /// The number of devices whose push is due now.
+    type Found = u64;
+
+    fn chat(&self) -> ChatId {
+        self.chat
+    }
+
+    async fn run(db: &mut PgConnection, parts: &[Self], heads: Heads) -> sqlx::Result<(u64, IdSet<ChatId>)> {
+        withdraw::withdraw(db, parts, heads).await
+    }
+
+    fn join(found: &mut u64, more: u64) {
+        *found += more;
+    }
 }

@@ -81,8 +81,8 @@ pub const COMMIT: &str = commit!([""] [""] "");
 pub const COMMIT_WITH_MEDIA: &str = commit!([""] [""] refs!());
 
 /// Commits batches as [`COMMIT_WITH_MEDIA`] does, with what their entries do to earlier messages, and whom they
-/// mention. Of a message that disappears it notes when. Batches without such entries use the other statements. A chat is
-/// also left out if one of the entries is an edit or a reaction of somebody who has done that to the message $29 times:
+/// mention. Of a message that disappears it notes when, and of an entry with a push hint of its own the hint. Batches
+/// without such entries use the other statements. A chat is also left out if one of the entries is an edit or a reaction of somebody who has done that to the message $29 times:
 /// `crowded`.
 ///
 /// A deletion takes the bodies of the message, and of the first $30 of its edits and then of the reactions to it, out
@@ -189,6 +189,10 @@ pub const COMMIT_WITH_TARGETS: &str = commit!(
     INSERT INTO expiring (chat_id, seq, expires_at)
     SELECT x.chat_id, x.seq, to_timestamp(x.expires_ms / 1000.0)
     FROM unnest($31::uuid[], $32::int8[], $33::int8[]) AS x(chat_id, seq, expires_ms)
+    WHERE (x.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
+), hinted AS (
+    INSERT INTO push_hints (chat_id, seq, hint)
+    SELECT x.chat_id, x.seq, x.hint FROM unnest($34::uuid[], $35::int8[], $36::int2[]) AS x(chat_id, seq, hint)
     WHERE (x.chat_id IN (SELECT chat_id FROM stored)) IS TRUE
 )"
 );

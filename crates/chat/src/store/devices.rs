@@ -41,7 +41,7 @@ UNION SELECT chat_id FROM inbox WHERE device_id IN ($1, $2)";
 /// locked now. If entries are unsettled, it starts at the first of them instead, and gets an inbox row. Without that
 /// row a settle that has listed its devices already would delete the unsettled rows and leave this device out, although
 /// its `resume_seq` may have told it to wait for those entries. The rows have a step of their own because Citus gets an
-/// INSERT wrong that joins another change with a table.
+/// INSERT wrong that joins another change with a table. No push is due for the row: whoever links a device is at it.
 pub const JOIN: &str = "
 WITH joined AS (
     UPDATE members SET devices = array_append(devices, $2)
@@ -56,7 +56,8 @@ SELECT chat_id, $2, $1, from_seq FROM due
 ON CONFLICT (chat_id, device_id) DO UPDATE SET from_seq = least(inbox.from_seq, excluded.from_seq)";
 
 /// Copies the inbox rows of a device ($1) to another ($2): from the reserved device to a device that is linked, or from
-/// a user's last device back.
+/// a user's last device back. What is due of them, and was pushed, is not copied: whoever links a device is at it, and
+/// the reserved device gets no pushes.
 pub const TAKE_OVER: &str = "
 INSERT INTO inbox (chat_id, device_id, user_id, from_seq, since)
 SELECT chat_id, $2, user_id, from_seq, since FROM inbox WHERE device_id = $1

@@ -1,5 +1,6 @@
 //! Settles commits: each device that has not acknowledged gets an inbox row. If no device is missing, the commits are
-//! closed, which means that their unsettled rows are deleted.
+//! closed, which means that their unsettled rows are deleted. A row that stays is a push that is due, so the same
+//! statement says when (docs/decisions/97-an-inbox-row-that-stays-is-a-push.md).
 
 use std::collections::HashMap;
 
@@ -21,6 +22,13 @@ use super::heads::{Heads, lock_heads};
 /// else would delete that row or move it up, so this statement does, by the rule of a written acknowledgement
 /// (fine print 2, `ack.rs`). The newest interval comes from an aggregate over the user's intervals, of which
 /// there are few.
+///
+/// A push is due for a row that is written, and for a row that is there already if none is due of it: at once, or a
+/// minute after the last one (`again`). `again` finds its rows by probes and takes them by their places, so that it
+/// neither locks nor writes the others, nor those that `rows` has just written, which the statement does not see.
+/// Acknowledgements of a part (`had`) move a row, and it is `advanced` that says what is due of such a row. No push
+/// is due for the reserved device, and for people ($8, $9) who have read everything up to the chat's seq: their read
+/// marks are not in the store yet.
 pub const SETTLE: &str = "
 WITH s AS (
     SELECT * FROM unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
@@ -38,17 +46,32 @@ WITH s AS (
 ), part AS (
     SELECT * FROM unnest($5::uuid[], $6::uuid[], $7::int8[]) AS part(chat_id, device_id, seq)
 ), missing AS (
-    SELECT o.chat_id, o.user_id, o.device_id, min(greatest(o.from_seq, coalesce(part.seq, 0) + 1)) AS from_seq
+    SELECT o.chat_id, o.user_id, o.device_id, min(greatest(o.from_seq, coalesce(part.seq, 0) + 1)) AS from_seq,
+           coalesce(max(part.seq), 0) AS had,
+           o.device_id <> o.user_id
+               AND ((o.chat_id, o.user_id) IN (SELECT * FROM unnest($8::uuid[], $9::uuid[]))) IS NOT TRUE AS due
     FROM owed o LEFT JOIN part ON part.chat_id = o.chat_id AND part.device_id = o.device_id
     WHERE ((o.chat_id, o.device_id) IN (SELECT * FROM unnest($3::uuid[], $4::uuid[]))) IS NOT TRUE
         AND coalesce(part.seq, 0) < o.to_seq
     GROUP BY o.chat_id, o.user_id, o.device_id
 ), rows AS (
-    INSERT INTO inbox (chat_id, device_id, user_id, from_seq)
-    SELECT chat_id, device_id, user_id, from_seq FROM missing
+    INSERT INTO inbox (chat_id, device_id, user_id, from_seq, push_at, push_since)
+    SELECT chat_id, device_id, user_id, from_seq, CASE WHEN due THEN now() END, CASE WHEN due THEN now() END
+    FROM missing
     ON CONFLICT (chat_id, device_id) DO NOTHING
+), again AS (
+    UPDATE inbox i SET push_since = now(), push_tries = 0,
+        push_at = greatest(now(), CASE WHEN i.pushed_at <= now() THEN i.pushed_at + interval '1 minute' END)
+    WHERE i.ctid = ANY (ARRAY(
+        SELECT o.ctid FROM missing m CROSS JOIN LATERAL (
+            SELECT o.ctid FROM inbox o
+            WHERE o.chat_id = m.chat_id AND o.device_id = m.device_id AND o.push_at IS NULL AND o.from_seq > m.had
+            LIMIT 1
+        ) o WHERE m.due
+    ))
 ), acked AS (
     SELECT i.chat_id, i.device_id, coalesce(part.seq, s.upto) AS seq,
+           ((i.chat_id, i.device_id) IN (SELECT chat_id, device_id FROM missing WHERE due)) IS TRUE AS due,
            least(h.head_seq, (SELECT (array_agg(m.left_seq ORDER BY m.joined_seq DESC))[1] FROM members m
                               WHERE m.chat_id = i.chat_id AND m.user_id = i.user_id)) AS last
     FROM s JOIN chat_heads h ON h.chat_id = s.chat_id JOIN inbox i ON i.chat_id = s.chat_id AND i.from_seq <= s.upto
@@ -59,7 +82,9 @@ WITH s AS (
     DELETE FROM inbox i USING acked a
     WHERE i.chat_id = a.chat_id AND i.device_id = a.device_id AND i.from_seq <= a.seq AND a.seq >= a.last
 ), advanced AS (
-    UPDATE inbox i SET from_seq = a.seq + 1 FROM acked a
+    UPDATE inbox i SET from_seq = a.seq + 1, push_tries = 0, notified_at = NULL, pushed_at = NULL,
+        push_at = CASE WHEN a.due THEN now() END, push_since = CASE WHEN a.due THEN now() END
+    FROM acked a
     WHERE i.chat_id = a.chat_id AND i.device_id = a.device_id AND i.from_seq <= a.seq AND a.seq < a.last
 ), closed AS (
     DELETE FROM unsettled u USING s
@@ -97,7 +122,10 @@ pub async fn settle(
         .filter(|settle| !locked.contains(&settle.chat))
         .collect();
     let (mut full, mut part) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new(), Vec::new()));
+    let mut read: (Vec<Uuid>, Vec<Uuid>) = (Vec::new(), Vec::new());
     for settle in &chats {
+        read.0.extend(settle.read.iter().map(|_| settle.chat.0));
+        read.1.extend(settle.read.iter().map(|user| user.0));
         for (device, seq) in &settle.acks {
             if *seq >= settle.upto {
                 full.0.push(settle.chat.0);
@@ -122,6 +150,8 @@ pub async fn settle(
         .bind(part.0)
         .bind(part.1)
         .bind(part.2)
+        .bind(read.0)
+        .bind(read.1)
         .fetch_all(&mut *tx)
         .await?;
     tx.commit().await?;

@@ -1,4 +1,5 @@
-//! The rows of a commit that say what its entries do to earlier messages, whom they mention, and when they disappear.
+//! The rows of a commit that say what its entries do to earlier messages, whom they mention, when they disappear, and how
+//! they are announced.
 
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub(super) struct TargetRows {
     key: Vec<Vec<u8>>,
     mentions: MentionRows,
     expiring: ExpiringRows,
+    hints: HintRows,
 }
 
 /// The columns of the mentions in messages.
@@ -51,10 +53,22 @@ struct ExpiringRows {
     at: Vec<i64>,
 }
 
+/// The columns of the push hints that are not the usual ones.
+#[derive(Default)]
+struct HintRows {
+    chat: Vec<Uuid>,
+    seq: Vec<i64>,
+    hint: Vec<i16>,
+}
+
 impl TargetRows {
-    /// Returns whether no entry is about another, in a thread, mentions anybody, or disappears.
+    /// Returns whether no entry is about another, in a thread, mentions anybody, disappears, or has a push hint of its
+    /// own.
     pub(super) fn is_empty(&self) -> bool {
-        self.chat.is_empty() && self.mentions.chat.is_empty() && self.expiring.chat.is_empty()
+        self.chat.is_empty()
+            && self.mentions.chat.is_empty()
+            && self.expiring.chat.is_empty()
+            && self.hints.chat.is_empty()
     }
 
     /// Adds the entry's rows, if it has some. `key` is the chat's data key.
@@ -72,6 +86,11 @@ impl TargetRows {
             self.expiring.chat.push(entry.chat.0);
             self.expiring.seq.push(entry.seq.to_i64());
             self.expiring.at.push(expires_at.0);
+        }
+        if let Some(hint) = new.hint.stored() {
+            self.hints.chat.push(entry.chat.0);
+            self.hints.seq.push(entry.seq.to_i64());
+            self.hints.hint.push(hint);
         }
         let (target, take_back) = match (&new.about, new.thread_root) {
             (Some(about), _) => (about.target, about.take_back),
@@ -113,5 +132,8 @@ impl TargetRows {
             .bind(self.expiring.chat)
             .bind(self.expiring.seq)
             .bind(self.expiring.at)
+            .bind(self.hints.chat)
+            .bind(self.hints.seq)
+            .bind(self.hints.hint)
     }
 }

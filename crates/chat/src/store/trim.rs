@@ -106,6 +106,8 @@ WITH raised AS (
     DELETE FROM reactions WHERE chat_id = $1 AND target_seq <= $3 AND EXISTS (SELECT FROM raised)
 ), mentioned AS (
     DELETE FROM mentions WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND EXISTS (SELECT FROM raised)
+), hinted AS (
+    DELETE FROM push_hints WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND EXISTS (SELECT FROM raised)
 ), counted AS (
     DELETE FROM act_counts WHERE chat_id = $1 AND target_seq <= $3 AND EXISTS (SELECT FROM raised)
 ), expires AS (

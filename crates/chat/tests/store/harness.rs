@@ -252,6 +252,7 @@ impl Store {
                 chat,
                 upto,
                 acks,
+                read: Vec::new(),
                 trace: None,
             }],
             Heads::Wait,

@@ -68,6 +68,7 @@ impl Two {
             chat,
             upto: Seq(1),
             acks: Vec::new(),
+            read: Vec::new(),
             trace: None,
         };
         Job::Settle(self.both().map(settle).to_vec())
@@ -93,6 +94,7 @@ impl Two {
             seq: Seq(1),
             off: false,
             own_unread: 0,
+            withdraws: false,
         };
         Job::Reads(self.both().map(read).to_vec())
     }

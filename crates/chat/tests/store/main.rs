@@ -23,6 +23,7 @@ mod own;
 mod owner;
 mod pages;
 mod plans;
+mod push;
 mod receipts;
 mod requests;
 mod retention;

@@ -197,6 +197,7 @@ async fn settings_are_kept_as_they_were_set_last() {
         pinned_at: Timestamp(5),
         marked_unread: true,
         draft: Bytes::from_static(b"what I meant to say"),
+        mentions_only: true,
     };
     let outdated = store.change_to(user, chat, Settings::default()).await;
     let set = owner.keep(&store, user, chat, all.clone()).await;

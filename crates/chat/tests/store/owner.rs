@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tern_chat::bell::Bell;
 use tern_chat::metrics::JobTimes;
 use tern_chat::shard_loop::writer::{self, Given};
 use tern_chat::store::load;
@@ -14,7 +15,7 @@ use tern_chat_core::shard::{Effect, Event, GATHER_RECEIPTS, Job, JobDone, Lane, 
 use tern_chat_core::{Change, NewEntry, Origin, Outcome, Sending};
 use tern_cluster::shedding::Shedding;
 use tern_store::postgres::cell_connect_options;
-use tern_types::{Cell, ChatId, Clock, DeviceId, RequestId, UserId};
+use tern_types::{Cell, Cells, ChatId, Clock, DeviceId, RequestId, UserId};
 use tokio::sync::mpsc;
 
 use crate::harness::Store;
@@ -231,7 +232,15 @@ impl<'a> Owner<'a> {
 pub fn writer(store: &Store, lane: Lane, results: mpsc::Sender<Event>) -> mpsc::Sender<Given> {
     let (meter, times) = (Shedding::off().meter("commit"), JobTimes::new(0));
     let connect = cell_connect_options(&store.args, Cell::FIRST);
-    writer::spawn(Arc::new(move || connect.clone()), lane, meter, times, results)
+    let rope = Bell::new(Cells::DEFAULT).rope(0);
+    writer::spawn(
+        Arc::new(move || connect.clone()),
+        lane,
+        meter,
+        times,
+        rope,
+        results,
+    )
 }
 
 /// Runs one job on a new writer.

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
     ack, acts, change, commit, devices, direct, doors, entries, erasing, heads, history, inboxes, invites,
     join_requests, joining, last_messages, listing, load, own, people, readable, retention, settle,
-    strangers, timeline, trim, written,
+    strangers, timeline, trim, withdraw, written,
 };
 use tern_store::postgres::{connect_hot, hot_connect_options};
 use tern_types::Seq;
@@ -34,6 +34,7 @@ const HOT: &[(&str, &str)] = &[
     ("unsettled", settle::UNSETTLED),
     ("ack", ack::ACK),
     ("reads", ack::READS),
+    ("withdraw", withdraw::WITHDRAW),
     ("load chat", load::CHAT),
     ("blocked", people::BLOCKED),
     ("have written", written::HAVE_WRITTEN),
@@ -307,6 +308,7 @@ async fn assert_chats_are_looked_up(db: &mut PgConnection) {
         ("settle", settle::SETTLE),
         ("ack", ack::ACK),
         ("reads", ack::READS),
+        ("withdraw", withdraw::WITHDRAW),
     ];
     for (name, sql) in of_one_chat {
         let plan = plan(db, name, sql).await;

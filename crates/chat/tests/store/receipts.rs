@@ -31,6 +31,7 @@ fn read(chat: ChatId, user: UserId, seq: u64) -> ReadMark {
         seq: Seq(seq),
         off: false,
         own_unread: 0,
+        withdraws: false,
     }
 }
 

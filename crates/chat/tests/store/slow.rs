@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use sqlx::Connection;
+use tern_chat::bell::Bell;
 use tern_chat::metrics::JobTimes;
 use tern_chat::shard_loop::writer;
 use tern_chat_core::shard::{Committed, Event, Job, JobDone, Lane};
 use tern_chat_core::{EntryKind, Refusal};
 use tern_cluster::shedding::Shedding;
 use tern_store::postgres::cell_connect_options;
-use tern_types::Cell;
+use tern_types::{Cell, Cells};
 use tokio::sync::mpsc;
 
 use crate::harness::{Known, Store, new_entry};
@@ -38,6 +39,7 @@ async fn a_chat_whose_commit_takes_too_long_is_refused_alone() {
         Lane::Commit,
         meter,
         times,
+        Bell::new(Cells::DEFAULT).rope(0),
         results,
     );
     let mut commit = async |chats: &[&Known]| {

@@ -117,6 +117,7 @@ fn mark(chat: ChatId, user: usize) -> ReadMark {
         seq: Seq(1),
         off: false,
         own_unread: 0,
+        withdraws: false,
     }
 }
 

@@ -317,6 +317,7 @@ fn who_turned_read_receipts_off_is_told_to_their_own_devices_only() {
         seq: Seq(1),
         off: false,
         own_unread: 0,
+        withdraws: true,
     };
     assert_eq!(group.written(1), [written]);
 }

@@ -191,6 +191,7 @@ fn wanted(request: &v1::SetChatSettingsRequest) -> Result<Wanted, ApiError> {
         pinned: request.pinned,
         marked_unread: request.marked_unread,
         draft: request.draft.clone(),
+        mentions_only: request.mentions_only,
     })
 }
 

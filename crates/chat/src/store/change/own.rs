@@ -33,11 +33,12 @@ pub const OTHER_PINS: &str =
 
 /// Sets the settings of a chat ($2) in an own log ($1).
 pub const SET: &str = "
-INSERT INTO chat_settings (chat_id, of_chat, muted_until, archived, pinned_at, marked_unread, marked_at, draft, seq)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO chat_settings (chat_id, of_chat, muted_until, archived, pinned_at, marked_unread, marked_at, draft, seq,
+                           mentions_only)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (chat_id, of_chat) DO UPDATE SET muted_until = excluded.muted_until, archived = excluded.archived,
     pinned_at = excluded.pinned_at, marked_unread = excluded.marked_unread, marked_at = excluded.marked_at,
-    draft = excluded.draft, seq = excluded.seq";
+    draft = excluded.draft, seq = excluded.seq, mentions_only = excluded.mentions_only";
 
 /// Counts the messages of a chat ($2) that an own log ($1) has hidden, up to $3.
 pub const HIDDEN: &str = "
@@ -133,6 +134,7 @@ async fn set(db: &mut PgConnection, at: &At, change: &SettingsChange, key: &Chat
         .bind(change.read.to_i64())
         .bind(draft)
         .bind(at.seq.to_i64())
+        .bind(settings.mentions_only)
         .execute(db)
         .await
         .map(drop)

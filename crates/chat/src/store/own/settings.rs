@@ -18,7 +18,8 @@ pub const MAX_PINNED: usize = 32;
 
 /// Selects the settings of chats ($2) that the own log $1 has.
 pub const OF_CHATS: &str = "
-SELECT s.of_chat, s.muted_until, s.archived, s.pinned_at, s.marked_unread, s.marked_at, s.draft, s.seq
+SELECT s.of_chat, s.muted_until, s.archived, s.pinned_at, s.marked_unread, s.marked_at, s.draft, s.mentions_only,
+       s.seq
 FROM unnest($2::uuid[]) AS w(of_chat)
 CROSS JOIN LATERAL (SELECT * FROM chat_settings s WHERE s.chat_id = $1 AND s.of_chat = w.of_chat LIMIT 1) s";
 
@@ -167,6 +168,7 @@ fn kept_row(
             pinned_at: Timestamp(row.try_get("pinned_at")?),
             marked_unread: row.try_get("marked_unread")?,
             draft,
+            mentions_only: row.try_get("mentions_only")?,
         },
         marked_at: Seq::from_i64(row.try_get("marked_at")?),
         seq: Seq::from_i64(row.try_get("seq")?),
