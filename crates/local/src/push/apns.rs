@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::jwt::{Verifier, now_s};
 use super::record::{Provider, Received, Record};
-use super::server::{Reply, Server, Service, carry_out};
+use super::server::{Reply, Server, Service, carry_out, text};
 use super::{APP, KEY_ID, TEAM_ID, Tls};
 
 /// The largest payload, in bytes.
@@ -223,14 +223,6 @@ fn refusal(status: u16, reason: &str, since: Option<i64>) -> Reply {
         body["timestamp"] = json!(since);
     }
     Reply::new(status, body.to_string()).header("content-type", "application/json".to_owned())
-}
-
-/// Returns a header's value; empty if there is none, or one that is no text.
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
 }
 
 /// Draws an id in the form of a UUID.

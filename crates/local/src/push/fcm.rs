@@ -12,10 +12,9 @@ use hyper::{HeaderMap, Method};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::{Map, Value, json};
 
-use super::apns::text;
 use super::jwt::{Verifier, now_s};
 use super::record::{Provider, Received, Record};
-use super::server::{Reply, Server, Service, carry_out, listener};
+use super::server::{Reply, Server, Service, carry_out, listener, text};
 use super::{APP, Tls};
 
 /// A service account's key. Making an RSA key takes seconds in a program that is not optimised, and this one guards

@@ -6,6 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tern_types::{Clock, Timestamp};
 use tokio::sync::watch;
@@ -88,12 +90,13 @@ impl Received {
         badge.as_u64().or_else(|| badge.as_str()?.parse().ok())
     }
 
-    /// Returns the sealed notification, or of a Web Push the notification, in base64.
-    pub fn notification(&self) -> Option<&str> {
-        match self.provider {
-            Provider::Apns | Provider::Fcm => self.part("sealed")?.as_str(),
-            Provider::WebPush => self.part("notification")?.as_str(),
-        }
+    /// Returns the bytes of the sealed notification, or of a Web Push those of the notification itself.
+    pub fn notification(&self) -> Option<Vec<u8>> {
+        let name = match self.provider {
+            Provider::Apns | Provider::Fcm => "sealed",
+            Provider::WebPush => "notification",
+        };
+        STANDARD.decode(self.part(name)?.as_str()?).ok()
     }
 
     /// Returns whether the push removes a notification.
