@@ -1,7 +1,7 @@
 //! `tern-dev bench`: loads a platform with clients over real streams, and reports its throughput, latencies and cost.
 //!
-//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`presence`], [`overload`], [`media`]: the kinds of
-//!   load
+//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`presence`], [`overload`], [`media`], [`push`]: the
+//!   kinds of load
 //! - [`target`]: the platform, started for the bench or running already
 //! - [`people`]: creates users and devices
 //! - [`line`]: one device's stream
@@ -27,6 +27,7 @@ mod people;
 mod prefill;
 mod presence;
 mod processors;
+mod push;
 pub(crate) mod report;
 mod slim;
 mod target;
@@ -40,6 +41,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use report::Report;
+use target::Parts;
 
 use crate::programs::Programs;
 
@@ -117,6 +119,7 @@ enum Load {
     Overload(overload::Args),
     Presence(presence::Args),
     Media(media::Args),
+    Push(push::Args),
 }
 
 /// Runs one load and prints its report.
@@ -139,8 +142,11 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
 /// Reaches or starts the platform, runs the load, and ends the platform if it was started.
 async fn measured(args: BenchArgs) -> anyhow::Result<()> {
     let common = args.common;
-    let media = matches!(args.load, Load::Media(_));
-    let mut target = target::Target::reach(&common, media).await?;
+    let parts = Parts {
+        media: matches!(args.load, Load::Media(_)),
+        push: matches!(args.load, Load::Push(_)),
+    };
+    let mut target = target::Target::reach(&common, parts).await?;
     // The future is large and awaited once, so it is boxed.
     let outcome = Box::pin(runs(&mut target, &common, args.load)).await;
     target.leave().await?;
@@ -175,6 +181,7 @@ async fn run_once(target: &target::Target, common: &Common, load: Load) -> anyho
         Load::Overload(args) => overload::run(target, common, args).await,
         Load::Presence(args) => presence::run(target, common, args).await,
         Load::Media(args) => media::run(target, common, args).await,
+        Load::Push(args) => push::run(target, common, args).await,
     }
 }
 

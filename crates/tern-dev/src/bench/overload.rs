@@ -67,7 +67,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         target.is_own(),
         "overload is for a platform that was started for it"
     );
-    let rigid = Target::start(common, false, &[("TERN_SHEDDING", "off")]).await?;
+    let rigid = Target::start(common, Parts::default(), &[("TERN_SHEDDING", "off")]).await?;
     let servers = target.watched.iter().chain(&rigid.watched);
     let parted = processors::part(&servers.cloned().collect::<Vec<_>>())?;
     let crowd = Crowd::gather(&rigid, common, &args).await?;
