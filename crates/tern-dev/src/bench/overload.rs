@@ -20,7 +20,7 @@ use super::line::{Heard, Line, Sends};
 use super::meter::{Clock, Latency};
 use super::people::{Person, make, share_presence};
 use super::report::Report;
-use super::target::Target;
+use super::target::{Parts, Target};
 use super::{Common, join, processors};
 
 /// The latency in milliseconds below which the 99th percentile has to be for a rate to be sustained. Besides, no
