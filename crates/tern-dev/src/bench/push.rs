@@ -35,6 +35,8 @@ const WATCHED_FOR: Duration = Duration::from_secs(8);
 const ENDED_AFTER: Duration = Duration::from_secs(1);
 /// The time limit for all pushes of a drain to be due.
 const DUE_WITHIN: Duration = Duration::from_secs(120);
+/// Counts the pushes that are due. All cells of the store are partitions of this table.
+const DUE: &str = "SELECT count(*) FROM public.inbox WHERE push_at <= now()";
 /// The name of the push node.
 const NODE: &str = "push-0";
 
@@ -127,6 +129,19 @@ async fn at_a_rate(
     end.cancel();
     join(readers).await?;
     collected.take();
+    let missing = wanted.iter().filter(|tag| collected.at(tag).is_none()).count();
+    load.meter.lost.fetch_add(missing as u64, Ordering::Relaxed);
+    report.a_second("pushes a second", pushes, &spent);
+    times(report, &load, &collected, since);
+    cost(report, &spent, pushes);
+    report.spent(&spent, pushes);
+    acknowledged(report, &load, &collected);
+    report.check(&load.meter, target.sweep_found().await?);
+    Ok(())
+}
+
+/// Reports how long the pushes took whose messages were sent from the moment `since` on.
+fn times(report: &mut Report, load: &Load, collected: &Collected<'_>, since: std::time::Instant) {
     let (from_send, from_settle) = (Latency::new(), Latency::new());
     for (tag, at) in load.sent_after(since) {
         if let Some(came) = collected.at(&tag) {
@@ -135,20 +150,12 @@ async fn at_a_rate(
             from_settle.record(took.saturating_sub(SETTLES_AFTER));
         }
     }
-    let missing = wanted.iter().filter(|tag| collected.at(tag).is_none()).count();
-    load.meter.lost.fetch_add(missing as u64, Ordering::Relaxed);
-    report.a_second("pushes a second", pushes, &spent);
     report.latency("send to result", &load.meter.to_result);
     report.latency("send to push service", &from_send);
     report.latency("settle to push service", &from_settle);
-    cost(report, &spent, pushes);
-    report.spent(&spent, pushes);
     if collected.repeated > 0 {
         report.fault(format!("{} pushes came twice", collected.repeated));
     }
-    acknowledged(report, &load, &collected);
-    report.check(&load.meter, target.sweep_found().await?);
-    Ok(())
 }
 
 /// Reports the pushes of messages that were acknowledged. One that came later than a second after that is a fault.
@@ -210,8 +217,6 @@ async fn all_due(target: &Target, wanted: usize) -> anyhow::Result<()> {
         .as_ref()
         .context("the database is not known")?;
     let mut db = PgConnection::connect(url).await?;
-    // All cells of the store are partitions of this table.
-    const DUE: &str = "SELECT count(*) FROM public.inbox WHERE push_at <= now()";
     let end = tokio::time::Instant::now() + DUE_WITHIN;
     loop {
         let due: i64 = sqlx::query_scalar(DUE).fetch_one(&mut db).await?;

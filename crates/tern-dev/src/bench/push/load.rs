@@ -15,6 +15,7 @@ use tern_types::{ChatId, DeviceId, UserId};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::AsciiMetadataValue;
 
 use super::Service;
 use crate::bench::line::{Heard, Line, Sends};
@@ -271,7 +272,7 @@ pub async fn set_tokens(target: &Target, people: &[Person], service: Service) ->
 async fn set_token(target: &Target, device: &Credentials, token: v1::PushToken) -> anyhow::Result<()> {
     let (channel, _) = target.gateways.channel();
     let mut request = tonic::Request::new(v1::SetPushTokenRequest { token: Some(token) });
-    let bearer = format!("Bearer {}", device.access_token).parse()?;
+    let bearer: AsciiMetadataValue = format!("Bearer {}", device.access_token).parse()?;
     request.metadata_mut().insert("authorization", bearer);
     let mut devices = v1::devices_client::DevicesClient::new(channel);
     devices.set_push_token(request).await?;
