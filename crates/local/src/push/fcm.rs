@@ -26,7 +26,7 @@ const TEST_PUBLIC_KEY: &str = include_str!("fcm/key.pub.pem");
 const PROJECT: &str = "tern-development";
 /// The service account's address.
 const ACCOUNT: &str = "push@tern-development.iam.gserviceaccount.com";
-/// What an access token has to be for.
+/// The scope that an access token has to have.
 const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
 /// The kind of request for an access token.
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";

@@ -22,7 +22,7 @@ pub(super) struct Verifier {
     verified: Mutex<HashMap<String, Claims>>,
 }
 
-/// What a verified token says.
+/// The contents of a verified token.
 #[derive(Debug, Clone)]
 pub(super) struct Claims {
     /// The id of the key that signed it.

@@ -1,4 +1,4 @@
-//! What a push service has been sent, and how it is to answer.
+//! Records what a push service has been sent, and holds how it is to answer.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -42,7 +42,7 @@ pub(super) struct Server {
     _task: AbortOnDropHandle<()>,
 }
 
-/// What answers the requests of a server.
+/// A service answers the requests of a server.
 pub(super) trait Service: Send + Sync + 'static {
     /// Handles a request with its whole body.
     fn handle(&self, request: &Parts, body: &Bytes) -> Reply;
@@ -60,7 +60,7 @@ pub(super) struct Reply {
     fault: Fault,
 }
 
-/// What is wrong with an answer.
+/// The fault of an answer.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     None,

@@ -39,7 +39,7 @@ pub struct WebPush {
     _server: Server,
 }
 
-/// What a browser gives to the app when it subscribes.
+/// A subscription, as a browser gives it to the app.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
     /// The id of the subscription: the end of its endpoint, and the token in [`Received`].

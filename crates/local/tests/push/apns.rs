@@ -101,46 +101,59 @@ async fn a_push_that_is_in_order_is_taken() {
     assert_eq!(call.send(&client, dir.path()).await.unwrap().status, 200);
 }
 
-#[tokio::test]
-async fn what_is_not_in_order_is_refused_with_apples_reason() {
+/// Sends pushes that are each to be refused with a status and a reason.
+async fn are_refused(cases: Vec<(Push, u16, &str)>) {
     let (servers, dir) = servers().await;
     let client = Client::connect(&servers.apns.url(), Some(&dir.path().join("ca.pem"))).await;
+    for (number, (push, status, reason)) in cases.into_iter().enumerate() {
+        let answer = push.send(&client, dir.path()).await.unwrap();
+        assert_eq!(
+            (answer.status, answer.json()),
+            (status, json!({ "reason": reason })),
+            "case {number}"
+        );
+        let refused = servers.apns.refused().pop().unwrap();
+        assert_eq!((refused.status, refused.reason.as_str()), (status, reason));
+    }
+    assert_eq!(
+        client.post("/3/device/00", &[], b"{}").await.unwrap().status,
+        403,
+        "no token"
+    );
+    assert_eq!(servers.apns.taken(), 0);
+}
+
+#[tokio::test]
+async fn tokens_that_are_not_in_order_are_refused() {
     let good = Push::alert;
     let with_token = |token: &str| Push {
         token: token.to_owned(),
         ..good()
     };
     let issued_at = |issued_at| Push { issued_at, ..good() };
-    let payload = |payload| Push { payload, ..good() };
-    let background = good().with("apns-push-type", "background");
-    let cases = [
-        (
-            Push {
-                key_id: "OTHER",
-                ..good()
-            },
-            403,
-            "InvalidProviderToken",
-        ),
-        (
-            Push {
-                team_id: "OTHER",
-                ..good()
-            },
-            403,
-            "InvalidProviderToken",
-        ),
+    let of_key = |key_id| Push { key_id, ..good() };
+    let of_team = |team_id| Push { team_id, ..good() };
+    are_refused(vec![
+        (of_key("OTHER"), 403, "InvalidProviderToken"),
+        (of_team("OTHER"), 403, "InvalidProviderToken"),
         (issued_at(now_s() - 3700), 403, "ExpiredProviderToken"),
         (issued_at(now_s() + 3700), 403, "InvalidProviderToken"),
         (with_token(""), 400, "MissingDeviceToken"),
         (with_token("xyz0"), 400, "BadDeviceToken"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn headers_and_payloads_that_are_not_in_order_are_refused() {
+    let good = Push::alert;
+    let payload = |payload| Push { payload, ..good() };
+    let background = good().with("apns-push-type", "background");
+    let call = format!("{APP}.voip");
+    are_refused(vec![
         (good().with("apns-topic", ""), 400, "MissingTopic"),
         (good().with("apns-topic", "org.other"), 400, "TopicDisallowed"),
-        (
-            good().with("apns-topic", &format!("{APP}.voip")),
-            400,
-            "DeviceTokenNotForTopic",
-        ),
+        (good().with("apns-topic", &call), 400, "DeviceTokenNotForTopic"),
         (good().with("apns-push-type", "push"), 400, "InvalidPushType"),
         (good().with("apns-priority", "7"), 400, "BadPriority"),
         (background.clone(), 400, "BadPriority"),
@@ -158,23 +171,8 @@ async fn what_is_not_in_order_is_refused_with_apples_reason() {
             413,
             "PayloadTooLarge",
         ),
-    ];
-    for (number, (push, status, reason)) in cases.into_iter().enumerate() {
-        let answer = push.send(&client, dir.path()).await.unwrap();
-        assert_eq!(
-            (answer.status, answer.json()),
-            (status, json!({ "reason": reason })),
-            "case {number}"
-        );
-        let refused = servers.apns.refused().pop().unwrap();
-        assert_eq!((refused.status, refused.reason.as_str()), (status, reason));
-    }
-    assert_eq!(
-        client.post("/3/device/00", &[], b"{}").await.unwrap().status,
-        403,
-        "no token"
-    );
-    assert_eq!(servers.apns.taken(), 0);
+    ])
+    .await;
 }
 
 #[tokio::test]

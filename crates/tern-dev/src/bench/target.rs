@@ -56,7 +56,7 @@ pub struct Target {
     own: Option<Own>,
 }
 
-/// What a platform that is started has besides what every load needs.
+/// The parts that a platform which is started has besides those that every load needs.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Parts {
     /// A media node and an object store.

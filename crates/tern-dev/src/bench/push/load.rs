@@ -35,7 +35,7 @@ const AT_ONCE: usize = 16;
 /// a device with a live stream.
 const ACKNOWLEDGES_EVERY: Duration = Duration::from_secs(2);
 
-/// What a load has sent, by the tags of the pushes: each is of one message.
+/// The messages that a load has sent, by the tags of their pushes: each push is of one message.
 pub struct Load {
     /// The counters of sends.
     pub meter: Meter,
