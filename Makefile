@@ -36,6 +36,7 @@ bench: setup ## Measure a platform of its own: messages a second and what they c
 	target/release/tern-dev bench presence
 	target/release/tern-dev bench overload
 	target/release/tern-dev bench media
+	target/release/tern-dev bench push --drain 20000
 
 flamegraph: setup ## Show where a message's processor time goes: target/flamegraphs/*.svg; needs perf and inferno
 	scripts/flamegraph

@@ -6,7 +6,7 @@
 //!   Platform ── Postgres (private, or shared by a test run)
 //!            ── etcd     (private, or shared by a test run)
 //!            ── S3       (tern-dev s3, where there are media nodes)
-//!            ── tern serve gateway | chat | presence | accounts | media, a process each
+//!            ── tern serve gateway | chat | presence | accounts | media | push, a process each
 //! ```
 //!
 //! - [`process`]: a child process with its own log, which ends with its owner
@@ -16,6 +16,7 @@
 //! - [`shared`]: one Postgres and one etcd for all test processes of a run
 //! - [`platform`]: the platform's processes: started until ready; killed, stopped and restarted by name
 //! - [`secrets`]: token keys and certificates for development; [`authority`]: the authority that signs certificates
+//! - [`push`]: the push services of Apple, Google and a browser's vendor, in this process
 //! - [`weed`]: SeaweedFS, an independent S3 server, for tests
 //! - [`cable`]: a TCP proxy that a test can cut
 //! - [`fault`]: an HTTP proxy that fails requests as a test says
@@ -32,6 +33,7 @@ pub mod platform;
 pub mod ports;
 mod postgres;
 mod process;
+pub mod push;
 pub mod s3;
 pub mod secrets;
 mod selective_proxy;
@@ -47,6 +49,7 @@ pub use etcd::Etcd;
 pub use platform::{Builder, NodeProcess, Platform, Role};
 pub use postgres::{Postgres, dump_schema};
 pub use process::Process;
+pub use push::PushServers;
 pub use s3::S3;
 pub use selective_proxy::SelectiveProxy;
 pub use shared::Shared;

@@ -257,7 +257,7 @@ impl Platform {
             let (metric, roles): (_, &[Role]) = match node.role {
                 Role::Gateway => ("tern_gateway_link_up", &[Role::Chat, Role::Presence]),
                 Role::Chat => ("tern_chat_link_up", &[Role::Presence]),
-                Role::Presence | Role::Accounts | Role::Media => continue,
+                Role::Presence | Role::Accounts | Role::Media | Role::Push => continue,
             };
             let what = format!("{} is linked", node.name);
             until::some(&what, MAP_WITHIN, || async {

@@ -1,7 +1,7 @@
 //! `tern-dev bench`: loads a platform with clients over real streams, and reports its throughput, latencies and cost.
 //!
-//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`presence`], [`overload`], [`media`], [`history`]: the
-//!   kinds of load
+//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`presence`], [`overload`], [`media`], [`history`],
+//!   [`push`]: the kinds of load
 //! - [`target`]: the platform, started for the bench or running already
 //! - [`people`]: creates users and devices
 //! - [`line`]: one device's stream
@@ -29,6 +29,7 @@ mod people;
 mod prefill;
 mod presence;
 mod processors;
+mod push;
 pub(crate) mod report;
 mod slim;
 mod target;
@@ -43,6 +44,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use report::Report;
+use target::Parts;
 
 use crate::programs::Programs;
 
@@ -125,6 +127,7 @@ enum Load {
     Presence(presence::Args),
     Media(media::Args),
     History(history::Args),
+    Push(push::Args),
 }
 
 /// Runs one load and prints its report.
@@ -147,8 +150,11 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
 /// Reaches or starts the platform, runs the load, and ends the platform if it was started.
 async fn measured(args: BenchArgs) -> anyhow::Result<()> {
     let common = args.common;
-    let media = matches!(args.load, Load::Media(_));
-    let mut target = target::Target::reach(&common, media).await?;
+    let parts = Parts {
+        media: matches!(args.load, Load::Media(_)),
+        push: matches!(args.load, Load::Push(_)),
+    };
+    let mut target = target::Target::reach(&common, parts).await?;
     // The future is large and awaited once, so it is boxed.
     let outcome = Box::pin(runs(&mut target, &common, args.load)).await;
     target.leave().await?;
@@ -194,6 +200,7 @@ async fn run_once(target: &target::Target, common: &Common, load: Load) -> anyho
         Load::Presence(args) => presence::run(target, common, args).await,
         Load::Media(args) => media::run(target, common, args).await,
         Load::History(args) => history::run(target, common, args).await,
+        Load::Push(args) => push::run(target, common, args).await,
     }
 }
 

@@ -25,8 +25,8 @@ use crate::programs::Programs;
 
 /// Start the whole platform and play a conversation on it
 ///
-/// Two gateways, two chat nodes, presence, accounts, Postgres and etcd run, one process each. Alice has two devices,
-/// Bob and Carol have one. Ends with an error if an expected step did not happen.
+/// Two gateways, two chat nodes, presence, accounts, media, push, Postgres and etcd run, one process each. Alice has two
+/// devices, Bob and Carol have one. Ends with an error if an expected step did not happen.
 #[derive(clap::Args, Clone, Debug)]
 pub struct DemoArgs {
     /// Directory for all files, kept at the end [default: a new directory, kept only after a failure]

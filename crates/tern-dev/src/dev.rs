@@ -8,11 +8,12 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use tern_cluster::links::RetryWaits;
-use tern_local::{Platform, Role, secrets};
+use tern_local::{Platform, PushServers, Role, secrets};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::programs::Programs;
+use crate::pushes;
 
 /// The ports of the first gateways, if they are free. Examples and clients in development use these numbers.
 const GATEWAY_PORTS: [u16; 2] = [7443, 7444];
@@ -43,15 +44,17 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     say(&format!(
-        "starting Postgres, etcd, an S3 server and the platform in {} …",
+        "starting Postgres, etcd, an S3 server, push services and the platform in {} …",
         args.dir.display()
     ));
+    let push = PushServers::start(&args.dir.join("push")).await?;
     let start = args
         .programs
         .platform(&args.dir)?
         .gateways(args.gateways.into())
         .chats(args.chats.into())
         .media(1)
+        .push(&push)
         .gateway_ports(&GATEWAY_PORTS)
         // Whoever reaches a node in plain text is believed to be a node, and other users of this machine reach it.
         .internal_tls()
@@ -67,6 +70,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     announce(&args.dir, &platform)?;
     tokio::select! {
         () = keep_up(&mut platform) => {}
+        () = pushes::follow(&push, say) => {}
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
@@ -173,18 +177,20 @@ fn announce(dir: &Path, platform: &Platform) -> anyhow::Result<()> {
     let dir = dir.display();
     say(&format!(
         "
-Tern is up: {} gateways and {} chat nodes, presence, accounts, media, with a Postgres, an etcd and an S3
-server of their own.
+Tern is up: {} gateways and {} chat nodes, presence, accounts, media, push, with a Postgres, an etcd, an S3
+server and push services of their own.
 
   gateways   {}
   trust      {dir}/ca.pem
   API key    {dir}/api-key
   database   {dir}/database-url: {}
-  logs       {dir}/logs",
+  logs       {dir}/logs
+  push       any token of APNs (hex) or FCM for the app {}; each push is shown here",
         count(Role::Gateway),
         count(Role::Chat),
         gateways.join("  "),
         platform.database_url(),
+        tern_local::push::APP,
     ));
     for node in platform.nodes() {
         let (name, pid, admin) = (&node.name, node.process.pid(), node.admin);
@@ -218,7 +224,7 @@ fn obituary(platform: &Platform, name: &str, status: ExitStatus) -> String {
         (_, Role::Chat) => {
             "its chats wait for it, or move to the others when its lease has run out".to_owned()
         }
-        (_, Role::Presence | Role::Accounts | Role::Media) => "the others take over".to_owned(),
+        (_, Role::Presence | Role::Accounts | Role::Media | Role::Push) => "the others take over".to_owned(),
     };
     let log = node.process.log().display();
     format!(

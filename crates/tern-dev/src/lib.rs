@@ -7,6 +7,7 @@
 //! - [`bench`]: load tests, which report the platform's throughput, latency and cost
 //! - [`model`]: computes from such reports what more users take, and where the design has its limits
 //! - [`s3`]: the object store of platforms on this machine
+//! - [`pushes`]: says what the push services of a platform on this machine take
 //! - [`programs`]: finds the program `tern`
 
 mod bench;
@@ -15,6 +16,7 @@ mod dev;
 mod messenger;
 mod model;
 mod programs;
+mod pushes;
 mod s3;
 
 use clap::{Parser, Subcommand};

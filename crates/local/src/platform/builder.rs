@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{Platform, Role, Servers};
-use crate::Shared;
 use crate::s3::Access;
 use crate::secrets::Secrets;
+use crate::{PushServers, Shared};
 
 /// The default drain time. It is short enough for tests and Ctrl-C, and long enough to observe a drain.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The configuration of a platform. The default is two gateways, two chat nodes, one presence node and one accounts
-/// node. With media nodes it also has an object store.
+/// node. With media nodes it also has an object store, and with [`Builder::push`] a push node.
 #[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) tern: PathBuf,
@@ -32,6 +32,7 @@ pub struct Builder {
     pub(super) cells: Option<u16>,
     pub(super) citus: bool,
     pub(super) s3: Option<Access>,
+    pub(super) push_apps: Option<PathBuf>,
     pub(super) cuttable: Vec<String>,
     pub(super) shared: Option<Shared>,
     pub(super) beside: Option<Beside>,
@@ -70,6 +71,7 @@ impl Builder {
             cells: None,
             citus: false,
             s3: None,
+            push_apps: None,
             cuttable: Vec::new(),
             shared: None,
             beside: None,
@@ -111,6 +113,19 @@ impl Builder {
     pub fn s3(mut self, access: Access) -> Self {
         self.s3 = Some(access);
         self
+    }
+
+    /// Adds a push node, which sends through these services. They have to live as long as the platform.
+    #[must_use]
+    pub fn push(mut self, servers: &PushServers) -> Self {
+        self.push_apps = Some(servers.apps_file().to_owned());
+        self.pushes(1)
+    }
+
+    /// Sets the number of push nodes. See [`Builder::push`].
+    #[must_use]
+    pub fn pushes(self, count: usize) -> Self {
+        self.count(Role::Push, count)
     }
 
     fn count(mut self, role: Role, count: usize) -> Self {

@@ -173,6 +173,9 @@ impl Launcher<'_> {
         if let (Role::Media, Some(s3)) = (role, self.s3) {
             command.envs(s3.settings());
         }
+        if let (Role::Push, Some(apps)) = (role, &self.builder.push_apps) {
+            command.env("TERN_PUSH_APPS", apps);
+        }
         if let Some(cables) = self.cables.get(name) {
             command.envs(cables.settings(addresses.internal, &self.database_urls)?);
         }

@@ -13,6 +13,8 @@ pub enum Role {
     Accounts,
     /// Signs uploads and downloads.
     Media,
+    /// Wakes devices that have no stream.
+    Push,
 }
 
 impl Role {
@@ -24,6 +26,7 @@ impl Role {
             Self::Presence => "presence",
             Self::Accounts => "accounts",
             Self::Media => "media",
+            Self::Push => "push",
         }
     }
 

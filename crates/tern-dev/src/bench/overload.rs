@@ -20,7 +20,7 @@ use super::line::{Heard, Line, Sends};
 use super::meter::{Clock, Latency};
 use super::people::{Person, make, share_presence};
 use super::report::Report;
-use super::target::Target;
+use super::target::{Parts, Target};
 use super::{Common, join, processors};
 
 /// The latency in milliseconds below which the 99th percentile has to be for a rate to be sustained. Besides, no
@@ -67,7 +67,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         target.is_own(),
         "overload is for a platform that was started for it"
     );
-    let rigid = Target::start(common, false, &[("TERN_SHEDDING", "off")]).await?;
+    let rigid = Target::start(common, Parts::default(), &[("TERN_SHEDDING", "off")]).await?;
     let servers = target.watched.iter().chain(&rigid.watched);
     let parted = processors::part(&servers.cloned().collect::<Vec<_>>())?;
     let crowd = Crowd::gather(&rigid, common, &args).await?;

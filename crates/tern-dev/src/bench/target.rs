@@ -10,7 +10,7 @@ use sqlx::{Connection as _, PgConnection};
 use tern_client::connection::Gateways;
 use tern_client::{BackEnd, Tls};
 use tern_cluster::shedding::Level;
-use tern_local::{Platform, Role};
+use tern_local::{Platform, PushServers, Role};
 use tokio::time::sleep;
 
 use super::Common;
@@ -56,9 +56,19 @@ pub struct Target {
     own: Option<Own>,
 }
 
+/// The parts that a platform which is started has besides those that every load needs.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Parts {
+    /// A media node and an object store.
+    pub media: bool,
+    /// A push node, and push services in this process.
+    pub push: bool,
+}
+
 /// A platform that was started here.
 struct Own {
     platform: Platform,
+    push: Option<PushServers>,
     _dir: Option<tempfile::TempDir>,
 }
 
@@ -110,15 +120,14 @@ impl Spent {
 }
 
 impl Target {
-    /// Reaches the running platform that the flags name, or starts one. `media` says whether a started one gets a
-    /// media node and an object store.
+    /// Reaches the running platform that the flags name, or starts one with these parts.
     ///
     /// # Errors
     ///
     /// Returns an error if a file cannot be read or the platform cannot be reached or started.
-    pub async fn reach(common: &Common, media: bool) -> anyhow::Result<Self> {
+    pub async fn reach(common: &Common, parts: Parts) -> anyhow::Result<Self> {
         if common.gateways.is_empty() {
-            return Box::pin(Self::start(common, media, &[])).await;
+            return Box::pin(Self::start(common, parts, &[])).await;
         }
         let tls = match &common.ca_file {
             Some(file) => Tls::Roots(read(file)?),
@@ -142,9 +151,8 @@ impl Target {
         })
     }
 
-    /// Starts a platform, with these environment variables set for its nodes. `media` says whether it gets a media node
-    /// and an object store.
-    pub async fn start(common: &Common, media: bool, env: &[(&str, &str)]) -> anyhow::Result<Self> {
+    /// Starts a platform with these parts, and with these environment variables set for its nodes.
+    pub async fn start(common: &Common, parts: Parts, env: &[(&str, &str)]) -> anyhow::Result<Self> {
         let temporary = match &common.dir {
             Some(_) => None,
             None => Some(tempfile::Builder::new().prefix("tern-bench-").tempdir()?),
@@ -159,7 +167,7 @@ impl Target {
             .platform(&dir)?
             .gateways(common.start_gateways)
             .chats(common.start_chats)
-            .media(media.into())
+            .media(parts.media.into())
             .cells(common.cells)
             .env("TERN_MEDIA_DAILY_UPLOADS", "1000000000")
             .env("TERN_CHAT_NEW_STRANGERS_A_DAY", "100000")
@@ -168,6 +176,13 @@ impl Target {
             .env("TERN_GATEWAY_KEY_CALLS_PER_SECOND", SENDS_PER_SECOND);
         for (name, value) in env {
             builder = builder.env(name, value);
+        }
+        let push = match parts.push {
+            true => Some(PushServers::start(&dir.join("push")).await?),
+            false => None,
+        };
+        if let Some(push) = &push {
+            builder = builder.push(push);
         }
         if common.plain {
             builder = builder.plain_clients();
@@ -185,6 +200,7 @@ impl Target {
             tls: !common.plain,
             own: Some(Own {
                 platform,
+                push,
                 _dir: temporary,
             }),
         })
@@ -219,6 +235,13 @@ impl Target {
         platform.linked().await?;
         self.watched = processes(platform);
         Ok(true)
+    }
+
+    /// Returns the push services and the platform. Fails if the platform was not started here with push services.
+    pub fn push(&self) -> anyhow::Result<(&PushServers, &Platform)> {
+        let own = self.own.as_ref();
+        own.and_then(|own| Some((own.push.as_ref()?, &own.platform)))
+            .context("this load needs a platform that the bench starts itself")
     }
 
     /// Ends the platform if it was started here.

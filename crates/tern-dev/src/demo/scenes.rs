@@ -11,6 +11,7 @@ mod muted;
 mod offline;
 mod picture;
 mod presence;
+mod push;
 mod twice;
 
 use super::report::Report;
@@ -28,6 +29,7 @@ pub async fn all(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     disappears::play(stage, report).await?;
     picture::play(stage, report).await?;
     offline::play(stage, report).await?;
+    push::play(stage, report).await?;
     twice::play(stage, report).await?;
     crash::play(stage, report).await
 }

@@ -1,11 +1,11 @@
 //! Starts the platform, and creates its people and their devices.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Context as _;
 use tern_client::{BackEnd, ClientConfig, StoreLocation, Tls};
-use tern_local::Platform;
+use tern_local::{Platform, PushServers};
 use tern_types::ChatId;
 
 use super::phone::Phone;
@@ -28,18 +28,23 @@ pub struct Stage {
     pub carol: Phone,
     /// The group, after it was created.
     pub group: Option<ChatId>,
+    /// The push services.
+    pub push: PushServers,
+    cast: Cast,
 }
 
 impl Stage {
     /// Starts the platform, creates the people and links their devices. No device is connected yet.
     pub async fn start(programs: &Programs, dir: &Path, report: &mut Report) -> anyhow::Result<Self> {
         report.title(&[
-            "Tern: a conversation on a platform of its own. Two gateways and two chat nodes, presence, accounts and media,",
-            "Postgres, etcd and S3, a process each. Every line below happened, or this ends with an error.",
+            "Tern: a conversation on a platform of its own. Two gateways and two chat nodes, presence, accounts, media and",
+            "push, Postgres, etcd and S3, a process each. Every line below happened, or this ends with an error.",
         ]);
         report.scene("The platform starts");
         let began = Instant::now();
-        let platform = programs.platform(dir)?.presences(2).media(1).start().await?;
+        let push = PushServers::start(&dir.join("push")).await?;
+        let builder = programs.platform(dir)?.presences(2).media(1).push(&push);
+        let platform = builder.start().await?;
         for node in platform.nodes() {
             report.note(&format!(
                 "{:<11} {}",
@@ -61,7 +66,7 @@ impl Stage {
             back_end: BackEnd::new(&gateways, &Tls::Roots(platform.ca_pem()?), platform.api_key())?,
             tls: Tls::Roots(platform.ca_pem()?),
             gateways: gateways.clone(),
-            dir,
+            dir: dir.to_owned(),
         };
         let alice = cast.phone("Alice", "Alice", 0).await?;
         let laptop = cast.phone("Alice", "Alice's laptop", 1).await?;
@@ -76,10 +81,17 @@ impl Stage {
             bob,
             carol,
             group: None,
+            push,
+            cast,
         })
     }
 
-    /// Returns all four devices.
+    /// Links one more device called `name` of the person `who`. It tries the gateway with this number first.
+    pub async fn link(&self, who: &'static str, name: &'static str, gateway: usize) -> anyhow::Result<Phone> {
+        self.cast.phone(who, name, gateway).await
+    }
+
+    /// Returns the four devices that every scene has.
     pub fn phones(&self) -> [&Phone; 4] {
         [&self.alice, &self.laptop, &self.bob, &self.carol]
     }
@@ -109,14 +121,14 @@ impl Stage {
 }
 
 /// The values with which people and devices are created.
-struct Cast<'a> {
+struct Cast {
     back_end: BackEnd,
     tls: Tls,
     gateways: Vec<String>,
-    dir: &'a Path,
+    dir: PathBuf,
 }
 
-impl Cast<'_> {
+impl Cast {
     /// Links a device called `name` of the person `who`, who is created if need be. The device tries the gateway with
     /// this number first.
     async fn phone(&self, who: &'static str, name: &'static str, gateway: usize) -> anyhow::Result<Phone> {
