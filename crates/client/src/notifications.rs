@@ -1,4 +1,4 @@
-//! Push notifications: where this device gets its pushes, and how it opens what they carry. docs/push.md tells the rest.
+//! Push notifications: where this device gets its pushes, and how it opens what they carry. docs/push.md tells more.
 //!
 //! A push often comes while the app does not run. Then the app's notification extension opens it, which is another
 //! process, and the store has one owner at a time. Therefore an app puts [`Client::notification_key`] into a place that
@@ -49,7 +49,7 @@ impl Client {
         Ok(())
     }
 
-    /// Returns the key to which this device's notifications are sealed. The first call makes it, and the store keeps it.
+    /// Returns the key to which this device's notifications are sealed. The first call makes it, the store keeps it.
     ///
     /// # Errors
     ///
