@@ -5,7 +5,7 @@ use tern_tests::acts::{self, Act, By, done};
 use tern_tests::{Phone, own};
 use tern_types::{ChatId, Clock};
 
-use crate::scene::{Away, Scene};
+use crate::scene::{Away, Due, Scene};
 use crate::services::Service;
 
 /// Returns a message with this hint.
@@ -110,8 +110,7 @@ async fn in_quiet_hours_a_push_waits_for_their_end() {
         assert_eq!(read.settings, Some(settings));
     }
     let chat: ChatId = hers.say(bob.id, "asleep?").await.chat_id.parse().unwrap();
-    let until_the_end =
-        |due: crate::scene::Due| due.in_s.is_some_and(|in_s| (7_200.0..=10_860.0).contains(&in_s));
+    let until_the_end = |due: Due| due.in_s.is_some_and(|in_s| (7_200.0..=10_860.0).contains(&in_s));
     scene
         .until_due(
             &his,
@@ -140,7 +139,8 @@ async fn a_push_hint_decides_what_a_message_does_on_the_device() {
     let taken = scene.pushes(&his, 2).await.len();
     let his_phone = scene.world.phone_of(&his.device).await;
     for (phone, chat) in [(&hers, by_alice), (&carols, by_carol)] {
-        phone.receipt(chat, bob.id, 1, 0).await;
+        let log = his_phone.has_text(chat, "hello").await;
+        phone.receipt(chat, bob.id, log.cursor, 0).await;
     }
     his_phone.disconnect().await;
     drop(his_phone);
