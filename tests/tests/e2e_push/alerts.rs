@@ -4,7 +4,7 @@ use tern_local::push::tag;
 use tern_proto::v1::{Notification, NotificationReason, PushClass};
 use tern_types::ChatId;
 
-use crate::scene::Scene;
+use crate::scene::{CLAIM_S, Scene};
 use crate::services::{Arrived, SERVICES, Service};
 
 #[tokio::test]
@@ -126,7 +126,9 @@ async fn a_chat_wakes_a_device_at_most_once_a_minute() {
     hers.say(chat, "two").await;
     let waits = "the next push waits for longer than a claim lasts";
     scene
-        .until_due(&his, chat, waits, |due| due.in_s.is_some_and(|in_s| in_s > 31.0))
+        .until_due(&his, chat, waits, |due| {
+            due.in_s.is_some_and(|in_s| in_s > CLAIM_S)
+        })
         .await;
     assert_eq!(scene.taken(&his).len(), 1);
     scene.end().await;

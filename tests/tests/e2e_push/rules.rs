@@ -48,6 +48,7 @@ async fn muted_chats_and_blocked_people_are_not_announced() {
     hers.say(muted, "you do not hear this").await;
     hers.say(mentions, "nor this").await;
     carols.say(with_carol, "nor me").await;
+    scene.world.settled().await;
     for chat in [muted, mentions, with_carol] {
         scene.decided(&his, chat).await;
     }
@@ -146,6 +147,7 @@ async fn a_push_hint_decides_what_a_message_does_on_the_device() {
     drop(his_phone);
 
     done(&carols, By::Stream, by_carol, &hinted("nothing", PushHint::None)).await;
+    scene.world.settled().await;
     scene.decided(&his, by_carol).await;
     done(&hers, By::Stream, by_alice, &hinted("wake up", PushHint::Silent)).await;
     let pushes = scene.pushes(&his, taken + 1).await;

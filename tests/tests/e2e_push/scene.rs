@@ -14,6 +14,9 @@ use crate::services::{Address, Arrived, Service, Services};
 
 /// The name of the push node that every platform of these tests has.
 pub const PUSH: &str = "push-0";
+/// A time in seconds that is longer than a worker's claim of a push. A push that is put off for longer waits for
+/// something, and no worker has it.
+pub const CLAIM_S: f64 = 31.0;
 
 /// A platform with a push node and push services.
 pub struct Scene {
@@ -64,7 +67,8 @@ impl Scene {
         Self::of(world, services, dir).await
     }
 
-    async fn of(world: World, services: Services, dir: TempDir) -> Self {
+    /// Makes the scene of a platform that sends its pushes to these services, which keep their files in `dir`.
+    pub async fn of(world: World, services: Services, dir: TempDir) -> Self {
         Self {
             store: world.store().await,
             world,
@@ -136,6 +140,18 @@ impl Scene {
             .unwrap_or_else(|error| panic!("{error:#}"));
     }
 
+    /// Waits until the device's service has taken a push, and the platform knows it. Fails if it has taken more than
+    /// `most`.
+    pub async fn reached(&self, away: &Away, chat: ChatId, most: usize) {
+        let what = format!("a push to {}", away.device.id);
+        until::holds(&what, BOUND, || async { Ok(!self.taken(away).is_empty()) })
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}; refused: {:?}", self.services.refused(&away.address)));
+        self.decided(away, chat).await;
+        let taken = self.taken(away);
+        assert!(taken.len() <= most, "{taken:?}");
+    }
+
     /// Waits for the device's push number `count`, which has to be an alert, and returns it with what it says.
     pub async fn alert(&self, away: &Away, count: usize) -> (Arrived, Notification) {
         let push = self.pushes(away, count).await.pop().expect("a push");
@@ -172,10 +188,23 @@ impl Scene {
     }
 
     /// Waits until the push of a device for a chat was decided. The device lacks something of the chat, and nothing is
-    /// due any more, so that what has arrived by now is all.
+    /// due any more, so that what has arrived by now is all. A push that waits for its minute is made due now.
     pub async fn decided(&self, away: &Away, chat: ChatId) {
-        self.until_due(away, chat, "nothing is due any more", |due| due.in_s.is_none())
-            .await;
+        let due_now = "UPDATE inbox SET push_at = now() \
+             WHERE device_id = $1 AND chat_id = $2 AND push_at > now() + make_interval(secs => $3)";
+        until::some("nothing is due any more", BOUND, || async {
+            let due = self.due(away, chat).await?;
+            sqlx::query(due_now)
+                .bind(away.device.id.0)
+                .bind(chat.0)
+                .bind(CLAIM_S)
+                .execute(&self.store)
+                .await?;
+            anyhow::ensure!(due.is_some_and(|due| due.in_s.is_none()), "{due:?}");
+            Ok(())
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}"));
     }
 
     /// Makes the store believe that the last push of a device for a chat is a minute older, so that the next one is due

@@ -106,18 +106,12 @@ async fn a_token_belongs_to_the_device_that_named_it_last() {
 #[tokio::test]
 async fn a_device_that_was_revoked_or_wants_no_pushes_gets_none() {
     let scene = Scene::start().await;
-    let [alice, bob] = scene.world.users(["alice", "bob"]).await;
+    let alice = scene.world.user("alice").await;
     let hers = scene.world.phone(&alice).await;
+    let [bob, carol, dave] = scene.world.users(["bob", "carol", "dave"]).await;
     let revoked = scene.away(&bob, Service::Apns).await;
-    let unwilling = scene.away(&bob, Service::Apns).await;
-    let willing = scene.away(&bob, Service::Apns).await;
-    let own = ChatId::own(bob.id);
-    scene.world.settled().await;
-    for away in [&revoked, &unwilling] {
-        scene.decided(away, own).await;
-    }
-    let told = [scene.taken(&revoked).len(), scene.taken(&unwilling).len()];
-
+    let unwilling = scene.away(&carol, Service::Apns).await;
+    let willing = scene.away(&dave, Service::Apns).await;
     scene.world.revoke(&revoked.device).await;
     scene.token_ends(&revoked, "a revoked device has no token").await;
     let none = v1::SetPushTokenRequest::default();
@@ -128,10 +122,13 @@ async fn a_device_that_was_revoked_or_wants_no_pushes_gets_none() {
         .await
         .unwrap();
     assert_eq!(scene.tokens(&unwilling).await.unwrap(), 0);
-    let chat: ChatId = hers.say(bob.id, "hello").await.chat_id.parse().unwrap();
-    scene.alert(&willing, 1).await;
-    scene.decided(&unwilling, chat).await;
-    assert_eq!([scene.taken(&revoked).len(), scene.taken(&unwilling).len()], told);
+    let group = hers.create_group(&[&bob, &carol, &dave]).await;
+    hers.say(group, "hello").await;
+    scene.reached(&willing, group, 2).await;
+    scene.world.settled().await;
+    scene.decided(&unwilling, group).await;
+    assert_eq!(scene.taken(&revoked).len(), 0);
+    assert_eq!(scene.taken(&unwilling).len(), 0);
     scene.end().await;
 }
 
