@@ -115,7 +115,7 @@ async fn a_token_that_cannot_be_one_is_refused_by_the_name_of_its_field() {
         panic!("a subscription")
     };
     let cases = [
-        ("provider", None, 0),
+        ("token.apns", None, 0),
         ("token", Some(Provider::Apns(apns(0, "com.example.chat"))), 0),
         ("token", Some(Provider::Apns(apns(101, "com.example.chat"))), 0),
         ("bundle_id", Some(Provider::Apns(apns(32, ""))), 0),
