@@ -80,7 +80,7 @@ async fn a_connection_is_kept_until_the_provider_ends_it() {
 #[tokio::test]
 async fn a_provider_that_does_not_answer_holds_up_no_other() {
     const NEVER: Duration = Duration::from_secs(3_600);
-    /// More than a few, so that what is bounded is used up.
+    /// So many that one attempt after the other, which is given up after 10 s each, takes longer than a test waits.
     const STUCK: usize = 12;
     let scene = Scene::start().await;
     let [alice, carol] = scene.world.users(["alice", "carol"]).await;
@@ -102,8 +102,6 @@ async fn a_provider_that_does_not_answer_holds_up_no_other() {
         .unwrap();
     hers.say(carol.id, "hello").await;
     scene.alert(&carols, 1).await;
-    // None of the others was given up yet: the provider still has the first attempt of each.
-    assert!(stuck.iter().all(|his| scene.taken(his).len() == 1));
     scene.end().await;
 }
 
