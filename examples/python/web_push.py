@@ -44,10 +44,10 @@ class PushService:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(handler):
                 body = handler.rfile.read(int(handler.headers["content-length"]))
-                loop.call_soon_threadsafe(self.came.put_nowait, (dict(handler.headers.items()), body))
                 handler.send_response(201)
                 handler.send_header("content-length", "0")
                 handler.end_headers()
+                loop.call_soon_threadsafe(self.came.put_nowait, (dict(handler.headers.items()), body))
 
             def log_message(handler, *_):
                 pass

@@ -81,6 +81,7 @@ async fn what_is_read_later_is_withdrawn() {
         let chat: ChatId = sent.chat_id.parse().unwrap();
         let (alert, _) = scene.alert(&his, 1).await;
         assert_eq!(alert.badge, 1);
+        scene.decided(&his, chat).await;
         laptop.has(chat, sent.seq).await;
         laptop.read(chat, sent.seq).await;
         let withdrawn = scene.pushes(&his, 2).await.remove(1);
