@@ -166,8 +166,9 @@ impl Scene {
     /// Returns what the store says of the push of a device for a chat; `None` if the device lacks nothing of the chat.
     pub async fn due(&self, away: &Away, chat: ChatId) -> anyhow::Result<Option<Due>> {
         let row: Option<(Option<f64>, Option<f64>, i16)> = sqlx::query_as(
-            "SELECT extract(epoch FROM push_at - now())::float8, extract(epoch FROM push_at - push_since)::float8, \
-             push_tries FROM inbox WHERE device_id = $1 AND chat_id = $2",
+            "SELECT extract(epoch FROM push_at - now())::float8, \
+             extract(epoch FROM push_at - push_since)::float8, push_tries \
+             FROM inbox WHERE device_id = $1 AND chat_id = $2",
         )
         .bind(away.device.id.0)
         .bind(chat.0)
