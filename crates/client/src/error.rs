@@ -4,6 +4,8 @@ use rusqlite::ErrorCode;
 
 pub use tern_client_core::CallError;
 
+use crate::notification_key::OpenError;
+
 impl From<rusqlite::Error> for ClientError {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
@@ -41,6 +43,9 @@ pub enum ClientError {
     /// This device does not have the message, or the message was deleted.
     #[error("there is no such message on this device")]
     NoSuchMessage,
+    /// A notification cannot be opened.
+    #[error(transparent)]
+    Notification(#[from] OpenError),
     /// The client has ended.
     #[error("the client has stopped")]
     Stopped,

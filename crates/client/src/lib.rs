@@ -13,6 +13,7 @@
 //! - [`messages`]: edits, deletions, reactions, pins, and messages as they are after that; [`search`]: finds messages
 //! - [`settings`]: how the person keeps each chat; [`groups`]: description, policy, retention, invite links
 //! - [`privacy`]: blocks, contacts, and the audience of the person's presence
+//! - [`notifications`]: push notifications, and the key to which they are sealed
 //! - [`tern_client_core`]: what is decided, as pure functions: the protocol, the types that the app sees, the delays
 //!   between attempts
 //! - [`store`]: SQLite, one file per device; [`reread`]: what an earlier version of it has lost
@@ -20,7 +21,8 @@
 //! - [`connection`]: TLS, and the list of gateways
 //! - [`api`]: the unary calls of a device or a back end; [`backend`]: shortcuts for back ends
 //! - [`media`]: files: encrypted, uploaded, downloaded; [`http`]: the requests to the object store
-//! - [`access_token`], [`events`], [`search_text`], [`upload_plan`]: what two of these have in common, so that none needs the other
+//! - [`access_token`], [`events`], [`notification_key`], [`search_text`], [`upload_plan`]: what two of these have in
+//!   common, so that none needs the other
 //! - [`config`], [`error`]
 
 #![warn(missing_docs)]
@@ -39,6 +41,8 @@ mod groups;
 mod http;
 pub mod media;
 mod messages;
+mod notification_key;
+mod notifications;
 mod privacy;
 mod reread;
 mod search;
@@ -57,6 +61,8 @@ pub use error::{CallError, ClientError};
 pub use events::EventStream;
 pub use groups::{Invite, InviteOptions, InvitePreview, JoinRequest, Joined};
 pub use media::{Attachment, MediaError, PictureOf, Progress};
+pub use notification_key::{NotificationKey, OpenError};
+pub use notifications::PushProvider;
 pub use privacy::{Audience, Privacy};
 pub use search_text::{SearchText, TextOf};
 pub use settings::ChatSettingsChange;

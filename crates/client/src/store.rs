@@ -8,7 +8,7 @@
 //! - `entries`: the entries of all logs; `contents`: their contents; `messages`: messages as they are now
 //! - `erase`: what has to leave no trace, `gone`: why, and `expire`: when; `anew`, `outbox`: traces of former rows
 //! - `search`: the index of texts; `lost`: what an earlier version did not keep
-//! - `uploads`: the uploads that have not ended
+//! - `uploads`: the uploads that have not ended; `notification`: the key to which notifications are sealed
 //! - `migrate`: the stores of earlier versions; `private`: files that are their owner's alone
 
 mod anew;
@@ -20,6 +20,7 @@ mod gone;
 mod lost;
 mod messages;
 mod migrate;
+mod notification;
 mod outbox;
 mod private;
 mod read;

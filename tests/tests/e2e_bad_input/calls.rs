@@ -14,11 +14,11 @@ use tern_types::limits::MAX_REQUEST_BYTES;
 use tern_types::{Clock, RequestId};
 use tonic::Code;
 
-use crate::{SQL, descriptors};
+use crate::{SQL, Whole, descriptors};
 
 #[tokio::test]
 async fn garbage_to_every_unary_method_is_an_invalid_argument() {
-    let world = World::with(|builder| builder.media(1)).await;
+    let Whole { world, push } = Whole::start(|builder| builder).await;
     let device = world.device(&world.user("alice").await).await;
     let nested = framed(&[0x0a; 4096]);
     let bodies: [(&str, &[u8]); 6] = [
@@ -79,12 +79,13 @@ async fn garbage_to_every_unary_method_is_an_invalid_argument() {
     );
     world.still_works().await;
     world.end().await;
+    drop(push);
 }
 
 /// The request is refused without being decoded, by the gateway or by a node with a limit of its own.
 #[tokio::test]
 async fn a_request_over_the_limit_is_too_large_for_every_method() {
-    let world = World::with(|builder| builder.media(1)).await;
+    let Whole { world, push } = Whole::start(|builder| builder).await;
     let ids = |count| v1::CreateGroupRequest {
         request_id: RequestId::random().to_string(),
         member_user_ids: vec![RequestId::random().to_string(); count],
@@ -116,6 +117,7 @@ async fn a_request_over_the_limit_is_too_large_for_every_method() {
     }
     world.still_works().await;
     world.end().await;
+    drop(push);
 }
 
 #[tokio::test]

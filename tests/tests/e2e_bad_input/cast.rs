@@ -213,7 +213,9 @@ impl Cast {
                 | "SetContactsRequest"
                 | "ListContactsRequest"
                 | "GetPrivacyRequest"
-                | "SetPrivacyRequest",
+                | "SetPrivacyRequest"
+                | "GetNotificationSettingsRequest"
+                | "SetNotificationSettingsRequest",
                 "user_id",
             ) => text(&self.owner.id),
             ("SetChatSettingsRequest" | "HideMessagesRequest", "user_id") => match caller {
@@ -248,6 +250,10 @@ impl Cast {
             (_, "upload_id") => text(&self.media.as_ref()?.upload_id),
             (_, "seqs") => Some(Value::List(vec![Value::U64(self.message)])),
             (_, "invite_id") => text(&self.invite.as_ref()?.invite_id),
+            ("SetPushTokenRequest", "token") => inner("PushToken", &push_token()),
+            ("SetNotificationSettingsRequest", "settings") => {
+                inner("NotificationSettings", &notification_settings())
+            }
             (_, "token") => text(&self.invite.as_ref()?.token),
             (_, "policy") => inner("GroupPolicy", &v1::GroupPolicy::default()),
             (_, "retention") => inner("Retention", &v1::Retention::default()),
@@ -302,5 +308,28 @@ impl Cast {
         ]
         .iter()
         .any(|read| descriptors::holds(read, name, value))
+    }
+}
+
+/// Returns a push token that no device has yet.
+fn push_token() -> v1::PushToken {
+    let fcm = v1::FcmToken {
+        token: RequestId::random().to_string(),
+        app: "com.example.chat".to_owned(),
+    };
+    v1::PushToken {
+        provider: Some(v1::push_token::Provider::Fcm(fcm)),
+        sealing_key: Bytes::from_static(&[7; 32]),
+    }
+}
+
+fn notification_settings() -> v1::NotificationSettings {
+    let quiet_hours = v1::QuietHours {
+        from_minute: 1_320,
+        to_minute: 420,
+        time_zone: "Europe/Berlin".to_owned(),
+    };
+    v1::NotificationSettings {
+        quiet_hours: Some(quiet_hours),
     }
 }

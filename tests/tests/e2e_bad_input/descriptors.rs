@@ -12,11 +12,14 @@ const PACKAGE: &str = "tern.v1";
 static POOL: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(tern_proto::DESCRIPTORS).expect("descriptors"));
 
-/// Returns every unary method.
+/// The services that no gateway offers. A push relay is a program of its own.
+const ELSEWHERE: &[&str] = &["PushRelay"];
+
+/// Returns every unary method of a platform.
 pub fn unary_methods() -> Vec<MethodDescriptor> {
     let services = POOL
         .services()
-        .filter(|service| service.package_name() == PACKAGE);
+        .filter(|service| service.package_name() == PACKAGE && !ELSEWHERE.contains(&service.name()));
     let methods: Vec<_> = services
         .flat_map(|service| service.methods().collect::<Vec<_>>())
         .collect();
@@ -85,7 +88,8 @@ impl Leaf {
     /// Returns whether the field holds ids of the platform.
     pub fn is_id(&self) -> bool {
         let name = self.name();
-        (name.ends_with("_id") || name.ends_with("_ids")) && !name.starts_with("external_")
+        let is_others = name.starts_with("external_") || name == "bundle_id";
+        (name.ends_with("_id") || name.ends_with("_ids")) && !is_others
     }
 
     fn field(&self) -> &FieldDescriptor {

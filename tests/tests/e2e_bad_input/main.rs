@@ -20,4 +20,27 @@ mod hostile;
 mod sends;
 mod stream;
 
+use tempfile::TempDir;
+use tern_local::Builder;
+use tern_local::push::PushServers;
+use tern_tests::World;
+
+/// A platform with nodes of every role, so that each call finds one that answers it.
+struct Whole {
+    world: World,
+    /// What the push nodes send to, and the directory of its keys.
+    push: (PushServers, TempDir),
+}
+
+impl Whole {
+    async fn start(change: impl FnOnce(Builder) -> Builder) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let servers = PushServers::start(dir.path()).await.expect("push services");
+        Self {
+            world: World::with(|builder| change(builder.media(1).push(&servers))).await,
+            push: (servers, dir),
+        }
+    }
+}
+
 const SQL: &str = "'; DROP TABLE messages; --";

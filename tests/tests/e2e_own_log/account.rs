@@ -1,8 +1,8 @@
 //! Each device of a user is told of what happens to the account, also one that was away.
 
 use tern_proto::v1::{self, AccountChange};
-use tern_tests::World;
 use tern_tests::own::{contents, told_of_account};
+use tern_tests::{Phone, World};
 
 #[tokio::test]
 async fn devices_are_told_when_one_is_linked_or_revoked() {
@@ -56,6 +56,7 @@ async fn devices_are_told_of_blocks_contacts_and_privacy_and_other_people_are_no
         ..Default::default()
     };
     users.set_privacy(change).await.unwrap();
+    quiet_at_night(&world, &hers).await;
 
     tablet.connect().await;
     for phone in [&hers, &tablet] {
@@ -64,6 +65,7 @@ async fn devices_are_told_of_blocks_contacts_and_privacy_and_other_people_are_no
             (AccountChange::Unblocked, bob.id.to_string()),
             (AccountChange::Contacts, String::new()),
             (AccountChange::Privacy, String::new()),
+            (AccountChange::Notifications, String::new()),
         ] {
             told_of_account(phone, change, &subject).await;
         }
@@ -74,4 +76,24 @@ async fn devices_are_told_of_blocks_contacts_and_privacy_and_other_people_are_no
     let told = contents(&his);
     assert!(told.len() <= 1, "{told:?}");
     world.end().await;
+}
+
+/// Has a back end set quiet hours in the name of a phone's user, who reads them.
+async fn quiet_at_night(world: &World, phone: &Phone) {
+    let settings = v1::NotificationSettings {
+        quiet_hours: Some(v1::QuietHours {
+            from_minute: 1_320,
+            to_minute: 420,
+            time_zone: "Europe/Berlin".to_owned(),
+        }),
+    };
+    let set = v1::SetNotificationSettingsRequest {
+        user_id: phone.user().to_string(),
+        settings: Some(settings.clone()),
+    };
+    let mut back_end = world.back_end().await.users();
+    back_end.set_notification_settings(set).await.unwrap();
+    let get = v1::GetNotificationSettingsRequest::default();
+    let read = phone.api().users().get_notification_settings(get).await.unwrap();
+    assert_eq!(read.into_inner().settings, Some(settings));
 }

@@ -114,7 +114,7 @@ fn run(db: &Connection, sql: &str, params: impl rusqlite::Params) -> Result {
     Ok(())
 }
 
-fn put_meta(db: &Connection, key: &str, value: &[u8]) -> Result {
+pub(super) fn put_meta(db: &Connection, key: &str, value: &[u8]) -> Result {
     run(
         db,
         "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
