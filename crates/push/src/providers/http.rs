@@ -194,7 +194,7 @@ fn failed(error: reqwest::Error) -> Delivery {
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 /// Returns an error's text with those of its causes.
