@@ -1,0 +1,195 @@
+//! Access tokens of a Google service account (OAuth 2.0, RFC 7523): a signed JWT is exchanged for a token that is valid
+//! for about an hour.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Client;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tern_types::{Clock, Timestamp};
+use tokio::sync::Mutex;
+
+use super::http::{self, Answer};
+use super::{jwt, refused};
+use crate::apps::ServiceAccount;
+use crate::provider::Delivery;
+
+/// What the token is for.
+const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
+/// The way of proving who asks.
+const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
+/// The time for which the signed JWT is valid: the longest that Google accepts.
+const ASSERTION_LIFETIME: Duration = Duration::from_secs(3600);
+/// The time before its end at which a token is not used any more.
+const RENEWED_BEFORE: Duration = Duration::from_secs(5 * 60);
+/// The time for which a token is used that ends sooner.
+const SHORTEST_USE: Duration = Duration::from_secs(30);
+/// The time for which a failure answers all that ask, so that not each of them asks Google one after the other.
+const FAILURE_KEPT: Duration = Duration::from_secs(1);
+
+/// The access token of a service account. One request for a new one is under way at a time.
+pub(crate) struct AccessToken {
+    client: Client,
+    account: ServiceAccount,
+    known: Mutex<Option<Known>>,
+}
+
+/// What the last exchange gave, and until when that is used, by the monotonic clock.
+struct Known {
+    token: Result<Arc<str>, Delivery>,
+    until: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Granted {
+    access_token: String,
+    expires_in: u64,
+}
+
+impl AccessToken {
+    pub(crate) fn new(client: Client, account: ServiceAccount) -> Self {
+        Self {
+            client,
+            account,
+            known: Mutex::default(),
+        }
+    }
+
+    /// Returns a token, another one than `not` if that is given: FCM refused it. Returns `Err` with what becomes of the
+    /// push if Google gives none.
+    pub(crate) async fn get(&self, not: Option<&str>) -> Result<Arc<str>, Delivery> {
+        let mut known = self.known.lock().await;
+        if let Some(Known { token, until }) = &*known
+            && Clock::monotonic() < *until
+            && !token.as_ref().is_ok_and(|token| Some(&**token) == not)
+        {
+            return token.clone();
+        }
+        let exchanged = self.exchange().await;
+        let kept = match &exchanged {
+            Ok((_, lifetime)) => lifetime.saturating_sub(RENEWED_BEFORE).max(SHORTEST_USE),
+            Err(_) => FAILURE_KEPT,
+        };
+        let token = exchanged.map(|(token, _)| token);
+        *known = Some(Known {
+            token: token.clone(),
+            until: Clock::monotonic() + kept,
+        });
+        token
+    }
+
+    async fn exchange(&self) -> Result<(Arc<str>, Duration), Delivery> {
+        let claims = claims(&self.account, Clock::wall());
+        let signed = jwt::sign_rsa(&self.account.key, self.account.key_id.as_deref(), &claims)
+            .map_err(|error| refused("provider_token", &format!("{error:#}")))?;
+        let request = self
+            .client
+            .post(&self.account.token_url)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(format!("grant_type={GRANT}&assertion={signed}"));
+        understand(&http::ask(request).await?)
+    }
+}
+
+fn claims(account: &ServiceAccount, wall: Timestamp) -> Value {
+    json!({
+        "iss": account.email,
+        "scope": SCOPE,
+        "aud": account.token_url,
+        "iat": wall.0.div_euclid(1000),
+        "exp": (wall + ASSERTION_LIFETIME).0.div_euclid(1000),
+    })
+}
+
+fn understand(answer: &Answer) -> Result<(Arc<str>, Duration), Delivery> {
+    if answer.is_success() {
+        // The body is not told: it may have a token in it.
+        let granted: Granted = serde_json::from_slice(&answer.body)
+            .map_err(|_| answer.later("unexpected", "Google gave no access token".to_owned()))?;
+        return Ok((
+            granted.access_token.into(),
+            Duration::from_secs(granted.expires_in),
+        ));
+    }
+    let detail = format!("access token: {}", answer.detail(None));
+    match answer.status {
+        429 | 500..=599 => Err(answer.later("access_token", detail)),
+        400..=499 => Err(refused("provider_token", &detail)),
+        _ => Err(answer.later("unexpected", detail)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{Algorithm, EncodingKey, Header};
+
+    use super::*;
+    use crate::providers::tests::{ACCOUNT, RSA_PEM};
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status,
+            body: body.as_bytes().to_vec(),
+            ..Answer::default()
+        }
+    }
+
+    fn account() -> ServiceAccount {
+        ServiceAccount {
+            project_id: "ferry".into(),
+            email: ACCOUNT.into(),
+            key_id: Some("kid".into()),
+            key: EncodingKey::from_rsa_pem(RSA_PEM.as_bytes()).unwrap(),
+            token_url: "https://oauth2.googleapis.com/token".into(),
+        }
+    }
+
+    #[test]
+    fn the_assertion_says_who_asks_for_what() {
+        let claims = claims(&account(), Timestamp(1_700_000_000_999));
+        let expected = json!({
+            "iss": ACCOUNT,
+            "scope": "https://www.googleapis.com/auth/firebase.messaging",
+            "aud": "https://oauth2.googleapis.com/token",
+            "iat": 1_700_000_000,
+            "exp": 1_700_003_600,
+        });
+        assert_eq!(claims, expected);
+        let account = account();
+        let signed = jwt::sign_rsa(&account.key, account.key_id.as_deref(), &claims).unwrap();
+        let header = jsonwebtoken::decode_header(&signed).unwrap();
+        let expected = Header {
+            kid: Some("kid".into()),
+            ..Header::new(Algorithm::RS256)
+        };
+        assert_eq!(header, expected);
+        assert!(
+            signed
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)),
+            "it needs no escapes in a form"
+        );
+    }
+
+    #[test]
+    fn an_answer_is_a_token_or_says_what_becomes_of_the_push() {
+        let granted = understand(&answer(
+            200,
+            r#"{"access_token":"a","expires_in":3599,"token_type":"Bearer"}"#,
+        ));
+        assert_eq!(granted, Ok(("a".into(), Duration::from_secs(3599))));
+        for (status, body, refused) in [
+            (400, r#"{"error":"invalid_grant"}"#, true),
+            (401, "", true),
+            (429, "", false),
+            (500, "", false),
+            (503, "", false),
+            (302, "", false),
+            (200, "{}", false),
+        ] {
+            let delivery = understand(&answer(status, body)).unwrap_err();
+            assert_eq!(matches!(delivery, Delivery::Refused { .. }), refused, "{status}");
+        }
+    }
+}

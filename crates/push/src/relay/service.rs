@@ -1,0 +1,192 @@
+//! Understands calls to the relay, and forwards what they have.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tern_proto::v1::push_relay_server::PushRelay;
+use tern_proto::v1::relayed_push::Provider as Named;
+use tern_proto::v1::{ForwardRequest, ForwardResponse, ForwardResult, PushClass, PushOutcome, RelayedPush};
+use tern_push_core::Tag;
+use tern_transport::connections::Connection;
+use tern_types::{Clock, Timestamp};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use super::keys::{Key, Keys};
+use super::metrics;
+use crate::provider::{Delivery, Provider, Token};
+use crate::providers::relay::MAX_PUSHES;
+use crate::providers::{Parcel, Providers, refused};
+
+/// The most pushes that are forwarded at a time. Those above wait in their calls.
+const MAX_UNDER_WAY: usize = 4096;
+/// The most bytes of a token of Apple's, as in `push.proto`.
+const MAX_APNS_TOKEN: usize = 100;
+/// The most bytes of a token of Google's, as in `push.proto`.
+const MAX_FCM_TOKEN: usize = 4096;
+/// The most characters of a tag, which goes into header fields. Those of this server have 22.
+const MAX_TAG: usize = 32;
+/// The most bytes of a sealed notification. Those of this server have less than 600.
+const MAX_SEALED: usize = 2048;
+/// The longest lifetime: Google's.
+const MAX_LIFETIME: Duration = Duration::from_secs(28 * 24 * 3600);
+
+/// The service `PushRelay`.
+pub(super) struct Service {
+    providers: Providers,
+    keys: Keys,
+    room: Semaphore,
+}
+
+impl Service {
+    pub(super) fn new(providers: Providers, keys: Keys) -> Self {
+        Self {
+            providers,
+            keys,
+            room: Semaphore::new(MAX_UNDER_WAY),
+        }
+    }
+
+    /// Finds who calls. Fails if the call has no key that is known.
+    fn caller<T>(&self, request: &Request<T>) -> Result<&Key, Status> {
+        let header = request.metadata().get("authorization");
+        let header = header.and_then(|header| header.to_str().ok());
+        let key = header.and_then(|header| header.strip_prefix("Bearer "));
+        let Some(key) = key.and_then(|key| self.keys.find(key)) else {
+            metrics::stranger();
+            let message = "metadata authorization: Bearer <key of the relay> is needed";
+            return Err(Status::unauthenticated(message));
+        };
+        if let Some(connection) = Connection::of(request.extensions()) {
+            connection.known();
+        }
+        Ok(key)
+    }
+
+    async fn push(&self, key: &Key, push: RelayedPush) -> ForwardResult {
+        let became = match parcel(push) {
+            Ok(parcel) => {
+                // The semaphore is never closed, so there is always a permit.
+                let _room = self.room.acquire().await;
+                self.providers.forward(parcel).await
+            }
+            Err(delivery) => delivery,
+        };
+        metrics::forwarded(&key.name, &became);
+        result(became)
+    }
+}
+
+#[tonic::async_trait]
+impl PushRelay for Service {
+    async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
+        let key = self.caller(&request)?;
+        let mut pushes = request.into_inner().pushes;
+        if pushes.len() > MAX_PUSHES {
+            let message = format!("pushes: a call carries at most {MAX_PUSHES}");
+            return Err(Status::invalid_argument(message));
+        }
+        let (granted, wait) = key.take(pushes.len(), Clock::monotonic());
+        let above = pushes.split_off(granted);
+        metrics::limited(&key.name, above.len() as u64);
+        let forwarded = pushes.into_iter().map(|push| self.push(key, push));
+        let mut results = futures::future::join_all(forwarded).await;
+        results.extend(above.iter().map(|_| limited(wait)));
+        Ok(Response::new(ForwardResponse { results }))
+    }
+}
+
+/// Makes a parcel of what the other platform sent. Returns `Err` with what becomes of it if it is of no use.
+fn parcel(push: RelayedPush) -> Result<Parcel, Delivery> {
+    let bad = |field: &str| refused("request", &format!("{field} is of no use"));
+    let class = PushClass::try_from(push.push_class).unwrap_or(PushClass::Unspecified);
+    if class == PushClass::Unspecified {
+        return Err(bad("push_class"));
+    }
+    let url_safe = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    if !(1..=MAX_TAG).contains(&push.tag.len()) || !push.tag.bytes().all(url_safe) {
+        return Err(bad("tag"));
+    }
+    if push.sealed.len() > MAX_SEALED {
+        return Err(bad("sealed"));
+    }
+    let token = token(push.provider.ok_or_else(|| bad("provider"))?).ok_or_else(|| bad("token"))?;
+    Ok(Parcel {
+        token: Arc::new(token),
+        class,
+        tag: Tag(push.tag),
+        badge: push.badge,
+        sealed: (!push.sealed.is_empty()).then(|| push.sealed.to_vec()),
+        text: None,
+        lifetime: Duration::from_secs(push.lifetime_s.into()).min(MAX_LIFETIME),
+    })
+}
+
+fn token(named: Named) -> Option<Token> {
+    let token = match named {
+        Named::Apns(apns) => Token {
+            provider: Provider::Apns,
+            app: apns.bundle_id,
+            sandbox: apns.sandbox,
+            token: apns.token,
+            second_key: Some(apns.voip_token).filter(|token| !token.is_empty()),
+            auth: None,
+            sealing_key: None,
+            registered_at: Timestamp(0),
+        },
+        Named::Fcm(fcm) => Token {
+            provider: Provider::Fcm,
+            app: fcm.app,
+            sandbox: false,
+            token: fcm.token.into(),
+            second_key: None,
+            auth: None,
+            sealing_key: None,
+            registered_at: Timestamp(0),
+        },
+    };
+    let most = match token.provider {
+        Provider::Apns => MAX_APNS_TOKEN,
+        Provider::Fcm | Provider::WebPush => MAX_FCM_TOKEN,
+    };
+    let second = token.second_key.as_ref().map_or(0, |key| key.len());
+    ((1..=most).contains(&token.token.len()) && second <= MAX_APNS_TOKEN).then_some(token)
+}
+
+/// Says what became of a push.
+fn result(became: Delivery) -> ForwardResult {
+    let milliseconds = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let (outcome, time_ms, detail) = match became {
+        Delivery::Sent => (PushOutcome::Sent, 0, String::new()),
+        Delivery::TokenEnded { since, reason } => {
+            (PushOutcome::TokenEnded, since.map_or(0, |since| since.0), reason)
+        }
+        Delivery::Later {
+            after,
+            reason,
+            detail,
+        } => (
+            PushOutcome::Later,
+            after.map_or(0, milliseconds),
+            format!("{reason}: {detail}"),
+        ),
+        Delivery::Refused { reason, detail } => (PushOutcome::Refused, 0, format!("{reason}: {detail}")),
+    };
+    ForwardResult {
+        outcome: outcome.into(),
+        time_ms,
+        detail,
+    }
+}
+
+/// Says that a push is above the key's rate.
+fn limited(wait: Duration) -> ForwardResult {
+    result(Delivery::Later {
+        after: Some(wait),
+        reason: "rate",
+        detail: "more pushes a second than the relay's operator allows".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
