@@ -5,7 +5,7 @@
 SELECT tern.alter_table('inbox', 'ADD COLUMN IF NOT EXISTS push_at timestamptz');
 -- When it first became due.
 SELECT tern.alter_table('inbox', 'ADD COLUMN IF NOT EXISTS push_since timestamptz');
--- How often it was tried in vain.
+-- How often it was tried in vain. While a worker has claimed the row it is -1 less that number.
 SELECT tern.alter_table('inbox', 'ADD COLUMN IF NOT EXISTS push_tries int2 NOT NULL DEFAULT 0');
 -- When a push of the row was last sent, or was found to have nobody to go to. notified_at says when one was last shown.
 SELECT tern.alter_table('inbox', 'ADD COLUMN IF NOT EXISTS pushed_at timestamptz');

@@ -1,0 +1,318 @@
+//! Looks at what was claimed, and decides what becomes of it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tern_proto::v1::{Notification, NotificationReason, PushClass};
+use tern_push_core::facts::{Announced, Facts, Presence, Reason, Row, Settings};
+use tern_push_core::{Class, Decision, Hold, Tag, Why, decide, unreachable};
+use tern_types::{Cell, ChatId, DeviceId, Seq, Timestamp, UserId};
+
+use super::{Deliver, Worker};
+use crate::metrics;
+use crate::provider::{Outgoing, Token};
+use crate::store::claim::{Batch, Claimed};
+use crate::store::look::{self, Badge, Looked};
+use crate::store::note::{Became, Note, Shown};
+use crate::store::people::{self, Device};
+use crate::store::settings;
+
+/// For how long a provider keeps a push for a device that is out of reach.
+const LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
+/// What was found to have nobody to go to counts as pushed so long ago. Another push of the row is due a minute after
+/// that, so in 10 s at the earliest: a row of a busy chat is not looked at for each message.
+pub(super) const RESTED: Duration = Duration::from_secs(50);
+/// The most bytes of a name or a title in a notification: see `Notification` in push.proto.
+const MAX_NAME_BYTES: usize = 128;
+
+/// What becomes of a batch.
+#[derive(Default)]
+pub(super) struct Plan {
+    /// What is noted at once.
+    pub notes: Vec<Note>,
+    /// What is sent.
+    pub pushes: Vec<Prepared>,
+}
+
+/// A push that is to be sent.
+pub(super) struct Prepared {
+    pub row: Claimed,
+    pub class: Class,
+    pub push: Outgoing,
+    /// The chat's head at the look.
+    pub head: Seq,
+    /// The newest entry that is announced.
+    pub seq: Option<Seq>,
+}
+
+/// A claimed push to a device that can be pushed to, and what the look found of it.
+struct Open<'a> {
+    row: Claimed,
+    device: &'a Device,
+    token: Arc<Token>,
+    looked: Option<Looked>,
+    settings: Option<Settings>,
+    presence: Presence,
+}
+
+impl Plan {
+    fn end(&mut self, row: &Claimed, why: Why, head: Option<Seq>, now: Timestamp) {
+        metrics::ended(why);
+        let became = Became::Ended {
+            pushed_at: why.lasts().then_some(now - RESTED),
+            head: head.filter(|_| !why.lasts()),
+        };
+        self.notes.push(Note::of(row, became));
+    }
+}
+
+impl<D: Deliver> Worker<D> {
+    /// Looks at the batch, whose rows are of this cell, and decides.
+    pub(super) async fn plan(&self, cell: Cell, batch: &Batch) -> sqlx::Result<Plan> {
+        let ids: HashSet<DeviceId> = batch.rows.iter().map(|row| row.device).collect();
+        let devices = people::devices(self.store.pools().people(), &ids).await?;
+        let mut plan = Plan::default();
+        let mut open = Vec::new();
+        for row in &batch.rows {
+            // A user without a device has rows under the reserved id.
+            let Some(device) = devices.get(&row.device) else {
+                plan.end(row, Why::NoToken, None, batch.clock.now());
+                continue;
+            };
+            match (unreachable(device.recipient), device.token.clone()) {
+                (None, Some(token)) => open.push(Open {
+                    row: *row,
+                    device,
+                    token,
+                    looked: None,
+                    settings: None,
+                    presence: Presence::Unsure,
+                }),
+                (why, _) => plan.end(row, why.unwrap_or(Why::NoToken), None, batch.clock.now()),
+            }
+        }
+        if open.is_empty() {
+            return Ok(plan);
+        }
+        let badges = self.look(cell, &mut open).await?;
+        self.decide(open, badges, batch, &mut plan).await?;
+        Ok(plan)
+    }
+
+    /// Looks at everything that decides, and returns the badges of the devices.
+    async fn look(&self, cell: Cell, open: &mut [Open<'_>]) -> sqlx::Result<HashMap<DeviceId, Badge>> {
+        let pools = self.store.pools();
+        let rows: Vec<Claimed> = open.iter().map(|open| open.row).collect();
+        let devices: HashSet<(DeviceId, UserId)> = rows.iter().map(|row| (row.device, row.user)).collect();
+        let devices: Vec<(DeviceId, UserId)> = devices.into_iter().collect();
+        let chats: HashSet<(UserId, ChatId)> = rows.iter().map(|row| (row.user, row.chat)).collect();
+        let chats: Vec<(UserId, ChatId)> = chats.into_iter().collect();
+        let users: HashSet<UserId> = rows.iter().map(|row| row.user).collect();
+        let (looked, badges, settings, found) = tokio::join!(
+            look::look(pools.cell(cell), &rows),
+            look::badges(pools, &devices),
+            settings::settings(pools, &chats),
+            self.sessions.of(users),
+        );
+        for (open, looked) in open.iter_mut().zip(looked?) {
+            open.looked = looked;
+            open.settings = settings.get(&(open.row.user, open.row.chat)).copied();
+            open.presence = found.presence(open.row.user, open.row.device);
+        }
+        self.find_blocked(open).await?;
+        badges
+    }
+
+    /// Finds out of which senders a user has blocked whom.
+    async fn find_blocked(&self, open: &mut [Open<'_>]) -> sqlx::Result<()> {
+        let mut pairs = HashSet::new();
+        for open in open.iter() {
+            let announced = open.looked.iter().flat_map(|looked| &looked.waiting.announced);
+            let senders = announced.map(|announced| announced.sender);
+            let others = senders.filter(|sender| *sender != UserId::SYSTEM && *sender != open.row.user);
+            pairs.extend(others.map(|sender| (open.row.user, sender)));
+        }
+        let blocked = people::blocked(self.store.pools().people(), &pairs).await?;
+        for open in open {
+            let user = open.row.user;
+            let announced = open
+                .looked
+                .iter_mut()
+                .flat_map(|looked| &mut looked.waiting.announced);
+            for announced in announced {
+                announced.blocked = blocked.contains(&(user, announced.sender));
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides about each push, the one that has been due for the longest first.
+    async fn decide(
+        &self,
+        open: Vec<Open<'_>>,
+        mut badges: HashMap<DeviceId, Badge>,
+        batch: &Batch,
+        plan: &mut Plan,
+    ) -> sqlx::Result<()> {
+        let now = batch.clock.now();
+        let mut sends = Vec::new();
+        for open in open {
+            let badge = badges.entry(open.row.device).or_default();
+            match decide(now, row_of(&open), &facts(&open, badge.pushed_lately)) {
+                Decision::Send(send) => {
+                    badge.pushed_lately += 1;
+                    sends.push((open, send, badge.chats));
+                }
+                Decision::Wait { until, hold } => {
+                    metrics::held(hold_name(hold));
+                    let tries = open.row.tries;
+                    plan.notes
+                        .push(Note::of(&open.row, Became::Waits { until, tries }));
+                }
+                Decision::End(why) => {
+                    let head = open.looked.as_ref().map(|looked| looked.head);
+                    plan.end(&open.row, why, head, now);
+                }
+            }
+        }
+        let senders = sends
+            .iter()
+            .filter_map(|(_, send, _)| Some(send.announced?.sender));
+        let senders: HashSet<UserId> = senders.filter(|sender| *sender != UserId::SYSTEM).collect();
+        let names = people::names(self.store.pools().people(), &senders).await?;
+        let prepared = sends
+            .into_iter()
+            .filter_map(|(open, send, badge)| prepare(open, send, badge, &names));
+        plan.pushes.extend(prepared);
+        Ok(())
+    }
+}
+
+/// Returns the row as it is decided about. Whether something is shown is what the look found.
+fn row_of(open: &Open<'_>) -> Row {
+    let looked = open.looked.as_ref();
+    Row {
+        since: open.row.since,
+        notified: looked.map_or(open.row.notified, |looked| looked.notified),
+    }
+}
+
+fn facts(open: &Open<'_>, pushed_lately: u32) -> Facts {
+    Facts {
+        recipient: open.device.recipient,
+        waiting: open.looked.as_ref().map(|looked| looked.waiting.clone()),
+        settings: open.settings,
+        quiet: open.device.quiet.clone(),
+        presence: open.presence,
+        pushed_lately,
+    }
+}
+
+/// Returns the name of why a push waits, for metrics.
+fn hold_name(hold: Hold) -> &'static str {
+    match hold {
+        Hold::Live => "live",
+        Hold::Active => "active",
+        Hold::QuietHours => "quiet_hours",
+        Hold::Crowded => "crowded",
+        Hold::Unknown => "unknown",
+    }
+}
+
+/// Makes a push of what was decided. It is never `None`: what is sent was looked at.
+fn prepare(
+    open: Open<'_>,
+    send: tern_push_core::Send,
+    badge: u32,
+    names: &HashMap<UserId, String>,
+) -> Option<Prepared> {
+    let looked = open.looked?;
+    let (class, notification) = match send.class {
+        Class::Alert => {
+            let notification = send
+                .announced
+                .map(|announced| notification(open.row.chat, &looked, &announced, names));
+            (PushClass::Alert, notification.map(Arc::new))
+        }
+        Class::Badge => (PushClass::Badge, None),
+        Class::Withdraw => (PushClass::Withdraw, None),
+        Class::Silent => (PushClass::Silent, None),
+    };
+    let push = Outgoing {
+        device: open.row.device,
+        token: open.token,
+        class,
+        tag: Tag::of(open.row.device, open.row.chat),
+        badge,
+        notification,
+        lifetime: LIFETIME,
+    };
+    Some(Prepared {
+        row: open.row,
+        class: send.class,
+        push,
+        head: looked.head,
+        seq: send.announced.map(|announced| announced.seq),
+    })
+}
+
+fn notification(
+    chat: ChatId,
+    looked: &Looked,
+    announced: &Announced,
+    names: &HashMap<UserId, String>,
+) -> Notification {
+    let is_person = announced.sender != UserId::SYSTEM;
+    let name = names.get(&announced.sender).map_or("", String::as_str);
+    let title = if looked.group { looked.title.as_str() } else { "" };
+    let reason = match announced.reason {
+        Reason::Silent => NotificationReason::Unspecified,
+        Reason::Message => NotificationReason::Message,
+        Reason::Mention => NotificationReason::Mention,
+        Reason::Reaction => NotificationReason::Reaction,
+        Reason::Added => NotificationReason::Added,
+        Reason::OwnLog => NotificationReason::OwnLog,
+    };
+    Notification {
+        chat_id: chat.to_string(),
+        group: looked.group,
+        chat_title: cut(title),
+        sender_user_id: if is_person {
+            announced.sender.to_string()
+        } else {
+            String::new()
+        },
+        sender_name: cut(name),
+        seq: announced.seq.0,
+        reason: reason.into(),
+        sent_at_ms: announced.sent_at.0,
+    }
+}
+
+/// Cuts a text to as many bytes as a notification has room for, at the end of a character.
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_NAME_BYTES)].to_owned()
+}
+
+/// Returns what a push that was sent changed of what the device shows.
+pub(super) fn shown(class: Class) -> Shown {
+    match class {
+        Class::Alert => Shown::Now,
+        Class::Withdraw => Shown::Withdrawn,
+        Class::Badge | Class::Silent => Shown::Same,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_cut_at_the_end_of_a_character() {
+        let long = format!("{}é", "x".repeat(127));
+        assert_eq!(cut(&long), "x".repeat(127));
+        assert_eq!(cut("Zoë"), "Zoë");
+        assert_eq!(cut(&"y".repeat(129)).len(), 128);
+    }
+}
