@@ -24,9 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Has the chats trimmed from now on.
 const BEGIN: &str = "UPDATE chats SET trim_at = now() WHERE retention_mode = 2";
 
-/// Counts the messages that are left.
+/// Counts the messages that are to be trimmed: the last entry of a chat stays.
 const LEFT: &str = "
-SELECT coalesce(sum(h.head_seq - c.first_seq + 1), 0)::int8
+SELECT coalesce(sum(h.head_seq - c.first_seq), 0)::int8
 FROM chats c JOIN chat_heads h USING (chat_id) WHERE c.retention_mode = 2";
 
 /// The bytes of all tables of messages, with their indexes and what was stored apart.
