@@ -168,8 +168,8 @@ impl Apps {
     ///
     /// # Errors
     ///
-    /// Fails with the names of file and field if a file cannot be read, a field is unknown, missing or of no use, or two
-    /// entries are for the same app.
+    /// Fails with the names of file and field if a file cannot be read, a field is unknown, missing or of no use, or
+    /// two entries are for the same app.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let dir = path.parent().unwrap_or(Path::new(""));
         let name = || path.display().to_string();
@@ -186,8 +186,8 @@ impl Apps {
         for (at, entry) in file.fcm.into_iter().enumerate() {
             fcm.push(entry.checked(dir).with_context(|| format!("fcm[{at}]"))?);
         }
-        once("apns", apns.iter().map(|app: &ApnsApp| app.bundle_id.as_str()))?;
-        once("fcm", fcm.iter().map(|app: &FcmApp| app.app.as_str()))?;
+        once("apns", apns.iter().map(|app| app.bundle_id.as_str()))?;
+        once("fcm", fcm.iter().map(|app| app.app.as_str()))?;
         let web_push = file.web_push.map(|entry| entry.checked(dir));
         let relay = file.relay.map(|entry| entry.checked(dir));
         let roots = file

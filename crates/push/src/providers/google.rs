@@ -25,6 +25,9 @@ const ASSERTION_LIFETIME: Duration = Duration::from_secs(3600);
 const RENEWED_BEFORE: Duration = Duration::from_secs(5 * 60);
 /// The time for which a token is used that ends sooner.
 const SHORTEST_USE: Duration = Duration::from_secs(30);
+/// The youngest age at which a token that FCM refuses is replaced. A younger one would be refused again, and each push
+/// would ask Google for another.
+const MIN_AGE: Duration = Duration::from_secs(60);
 /// The time for which a failure answers all that ask, so that not each of them asks Google one after the other.
 const FAILURE_KEPT: Duration = Duration::from_secs(1);
 
@@ -35,10 +38,31 @@ pub(crate) struct AccessToken {
     known: Mutex<Option<Known>>,
 }
 
-/// What the last exchange gave, and until when that is used, by the monotonic clock.
+/// What the last exchange gave. The times are of the monotonic clock.
 struct Known {
     token: Result<Arc<str>, Delivery>,
+    /// When it was made.
+    at: Timestamp,
+    /// Until when it is used.
     until: Timestamp,
+}
+
+impl Known {
+    /// Returns what it has for a push, or `None` if a new token is to be asked for. `not` is a token that FCM refused.
+    fn answer(&self, not: Option<&str>, now: Timestamp) -> Option<Result<Arc<str>, Delivery>> {
+        if now >= self.until {
+            return None;
+        }
+        let is_refused = self.token.as_ref().is_ok_and(|token| Some(&**token) == not);
+        if !is_refused {
+            return Some(self.token.clone());
+        }
+        if now.since(self.at) < MIN_AGE {
+            let detail = "FCM refuses an access token that is new";
+            return Some(Err(refused("provider_token", detail)));
+        }
+        None
+    }
 }
 
 #[derive(Deserialize)]
@@ -60,21 +84,22 @@ impl AccessToken {
     /// push if Google gives none.
     pub(crate) async fn get(&self, not: Option<&str>) -> Result<Arc<str>, Delivery> {
         let mut known = self.known.lock().await;
-        if let Some(Known { token, until }) = &*known
-            && Clock::monotonic() < *until
-            && !token.as_ref().is_ok_and(|token| Some(&**token) == not)
-        {
-            return token.clone();
+        let answer = known
+            .as_ref()
+            .and_then(|known| known.answer(not, Clock::monotonic()));
+        if let Some(answer) = answer {
+            return answer;
         }
         let exchanged = self.exchange().await;
         let kept = match &exchanged {
             Ok((_, lifetime)) => lifetime.saturating_sub(RENEWED_BEFORE).max(SHORTEST_USE),
             Err(_) => FAILURE_KEPT,
         };
-        let token = exchanged.map(|(token, _)| token);
+        let (token, now) = (exchanged.map(|(token, _)| token), Clock::monotonic());
         *known = Some(Known {
             token: token.clone(),
-            until: Clock::monotonic() + kept,
+            at: now,
+            until: now + kept,
         });
         token
     }
@@ -170,6 +195,27 @@ mod tests {
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)),
             "it needs no escapes in a form"
         );
+    }
+
+    #[test]
+    fn a_token_is_kept_and_one_that_is_refused_is_replaced_if_it_is_not_new() {
+        let known = Known {
+            token: Ok("a".into()),
+            at: Timestamp(0),
+            until: Timestamp(100_000),
+        };
+        let at = |not, now| known.answer(not, Timestamp(now));
+        assert_eq!(at(None, 99_999), Some(Ok("a".into())));
+        assert_eq!(at(Some("b"), 99_999), Some(Ok("a".into())), "replaced already");
+        assert_eq!(at(None, 100_000), None);
+        assert_eq!(at(Some("a"), 60_000), None);
+        let new = at(Some("a"), 59_999);
+        assert!(matches!(new, Some(Err(Delivery::Refused { .. }))), "{new:?}");
+        let failed = Known {
+            token: Err(refused("x", "y")),
+            ..known
+        };
+        assert_eq!(failed.answer(None, Timestamp(1)), Some(Err(refused("x", "y"))));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Web Push (RFC 8030), which UnifiedPush is too: each push is encrypted to the subscription's keys (RFC 8291), and this
-//! server identifies itself by VAPID (RFC 8292).
+//! Web Push (RFC 8030), which UnifiedPush is too: each push is encrypted to the subscription's keys (RFC 8291), and
+//! this server identifies itself by VAPID (RFC 8292).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
