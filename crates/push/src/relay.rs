@@ -87,6 +87,7 @@ pub struct RelayArgs {
     /// Address for /metrics, /healthz and /readyz, by HTTP
     #[arg(long, env = "TERN_ADMIN_LISTEN", default_value = "127.0.0.1:0")]
     pub admin_listen: SocketAddr,
+    /// Logs and traces.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
 }

@@ -196,7 +196,8 @@ async fn run_once(target: &target::Target, common: &Common, load: Load) -> anyho
         Load::Offline(args) => offline::run(target, common, args).await,
         Load::Idle(args) => idle::run(target, common, args).await,
         Load::Mixed(args) => mixed::run(target, common, args).await,
-        Load::Overload(args) => overload::run(target, common, args).await,
+        // It starts platforms of its own: the future is large and awaited once, so it is boxed.
+        Load::Overload(args) => Box::pin(overload::run(target, common, args)).await,
         Load::Presence(args) => presence::run(target, common, args).await,
         Load::Media(args) => media::run(target, common, args).await,
         Load::History(args) => history::run(target, common, args).await,

@@ -127,7 +127,7 @@ impl Environment {
         if token.is_empty() {
             return Err((400, "MissingDeviceToken"));
         }
-        if token.len() % 2 != 0 || !token.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if !token.len().is_multiple_of(2) || !token.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err((400, "BadDeviceToken"));
         }
         let kind = text(&request.headers, "apns-push-type");

@@ -18,7 +18,7 @@ use web_push_native::p256::elliptic_curve::sec1::ToEncodedPoint as _;
 use web_push_native::{Auth, decrypt};
 
 use super::jwt::{Verifier, now_s};
-use super::record::{Provider, Received, Record};
+use super::record::{Provider, Record};
 use super::server::{Reply, Server, Service, carry_out, listener, text};
 
 /// The largest body that every push service takes, in bytes (RFC 8030, section 7.2).

@@ -41,10 +41,12 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     // Only 2000::/3 is the public internet. IPv4-mapped addresses are not in it.
     let global = (0x2000..=0x3fff).contains(&a);
     // Of it, these have a special purpose: 2001::/23, documentation, 6to4, documentation again.
-    let special = (a == 0x2001 && b < 0x200)
-        || (a == 0x2001 && b == 0xdb8)
-        || a == 0x2002
-        || (a == 0x3fff && b < 0x1000);
+    let special = match a {
+        0x2001 => b < 0x200 || b == 0xdb8,
+        0x2002 => true,
+        0x3fff => b < 0x1000,
+        _ => false,
+    };
     global && !special
 }
 
