@@ -187,7 +187,7 @@ fn of(address: &Address, mut all: Vec<Received>) -> Vec<Received> {
 }
 
 fn arrived(received: &Received) -> Arrived {
-    let says = received.notification().map(str::to_owned);
+    let says = received.notification().map(|bytes| STANDARD.encode(bytes));
     let (sealed, notification) = match &*received
         .headers
         .get("content-encoding")
