@@ -78,7 +78,8 @@ async fn nothing_goes_out_that_nobody_is_to_see() {
         let world = &world;
         async move {
             let insert = format!(
-                "INSERT INTO chat_settings (chat_id, of_chat, seq, muted_until, mentions_only) VALUES ($1, $2, 1, {column})"
+                "INSERT INTO chat_settings (chat_id, of_chat, seq, muted_until, mentions_only)
+                 VALUES ($1, $2, 1, {column})"
             );
             let own = ChatId::own(user);
             let query = sqlx::query(sqlx::AssertSqlSafe(insert)).bind(own.0).bind(chat.0);

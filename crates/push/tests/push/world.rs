@@ -121,7 +121,7 @@ impl World {
     /// Gives the device a token of FCM, which it named so many days ago.
     pub async fn token(&self, device: DeviceId, user: UserId, days: i32) {
         let insert = "INSERT INTO push_tokens (device_id, user_id, provider, app, token, registered_at, named_at)
-                      VALUES ($1, $2, 2, 'com.example', $3, now() - $4 * interval '1 day', now() - $4 * interval '1 day')";
+                      SELECT $1, $2, 2, 'com.example', $3, at, at FROM (SELECT now() - $4 * interval '1 day' AS at) t";
         sqlx::query(insert)
             .bind(device.0)
             .bind(user.0)
@@ -151,7 +151,8 @@ impl World {
 
     /// Makes a chat of a kind.
     pub async fn chat(&self, chat: ChatId, kind: i16) {
-        let insert = "INSERT INTO chats (chat_id, kind, title, created_by, wrapped_key) VALUES ($1, $2, 'Ferry', $1, '')";
+        let insert = "INSERT INTO chats (chat_id, kind, title, created_by, wrapped_key)
+                      VALUES ($1, $2, 'Ferry', $1, '')";
         self.run(chat, insert, &[i64::from(kind)]).await;
         let insert = "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, 0, 0)";
         self.run(chat, insert, &[]).await;
@@ -254,7 +255,8 @@ impl World {
             .unwrap();
     }
 
-    /// Makes a group in which this phone lacks one message of another person. Returns the group, the person and the seq.
+    /// Makes a group in which this phone lacks one message of another person. Returns the group, the person and the
+    /// seq.
     pub async fn group_with_message(&self, phone: (UserId, DeviceId)) -> (ChatId, UserId, i64) {
         let (chat, sender) = (self.group().await, self.user("Ann").await);
         self.join(chat, phone.0, 1).await;
