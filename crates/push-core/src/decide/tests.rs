@@ -324,7 +324,7 @@ prop_compose! {
     fn any_announced()(
         seq in 1_u64..9,
         reason in prop::sample::select(Reason::ALL.to_vec()),
-        blocked: bool,
+        blocked in any::<bool>(),
     ) -> Announced {
         Announced { blocked, ..announced(seq, reason) }
     }
@@ -332,8 +332,8 @@ prop_compose! {
 
 prop_compose! {
     fn any_waiting()(
-        is_member: bool,
-        unread: bool,
+        is_member in any::<bool>(),
+        unread in any::<bool>(),
         announced in prop::collection::vec(any_announced(), 0..4),
     ) -> Waiting {
         Waiting { is_member, unread, announced }
