@@ -10,8 +10,8 @@ const SHORTEST: Duration = Duration::from_millis(100);
 pub const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// Returns the wait after so many failures in a row, which are at least one, if the provider says none: a part of a
-/// bound that doubles from a second to [`LONGEST_WAIT`]. `random` is a random number from 0 to 1 that says which part. The
-/// waits of many pushes that failed together are thereby spread over the whole time ("full jitter").
+/// bound that doubles from a second to [`LONGEST_WAIT`]. `random` is a random number from 0 to 1 that says which part.
+/// The waits of many pushes that failed together are thereby spread over the whole time ("full jitter").
 pub fn backoff(failures: u32, random: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let bound = FIRST.saturating_mul(1 << doublings).min(LONGEST_WAIT);

@@ -14,8 +14,8 @@ const LONGEST: Duration = Duration::from_secs(60);
 const PROBE: Duration = Duration::from_secs(15);
 
 /// The state of a circuit breaker: it opens after ten failures in a row, for a second at first. Then one push finds out
-/// whether the provider answers. If it fails too, the breaker opens for twice as long, up to a minute. Times are those of
-/// one clock that does not go back.
+/// whether the provider answers. If it fails too, the breaker opens for twice as long, up to a minute. Times are those
+/// of one clock that does not go back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Breaker {
     /// The failures in a row, as long as the breaker is closed.
@@ -50,8 +50,8 @@ impl Breaker {
         was_open
     }
 
-    /// Notes that the provider did not answer, or had no time. Returns true if the breaker was closed and opens now. While
-    /// it is open, only the failure of a probe counts.
+    /// Notes that the provider did not answer, or had no time. Returns true if the breaker was closed and opens now.
+    /// While it is open, only the failure of a probe counts.
     pub fn failed(&mut self, now: Timestamp) -> bool {
         if self.is_open() {
             if std::mem::take(&mut self.probing) {

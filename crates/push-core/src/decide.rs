@@ -216,8 +216,8 @@ fn wait(until: Timestamp, hold: Hold) -> Decision {
 }
 
 /// Chooses what the push does on the device, or why it does nothing. While a notification of the chat is shown, another
-/// entry only changes the badge. If nothing that waits is worth a notification any more, because it was read, deleted or
-/// taken back, what is shown is withdrawn.
+/// entry only changes the badge. If nothing that waits is worth a notification any more, because it was read, deleted
+/// or taken back, what is shown is withdrawn.
 fn choose(now: Timestamp, row: Row, waiting: &Waiting, settings: Settings) -> Result<Send, Why> {
     let newest = |which: &dyn Fn(&Announced) -> bool| {
         let some = waiting
@@ -273,8 +273,8 @@ fn quiet_until(now: Timestamp, class: Class, facts: &Facts) -> Option<Timestamp>
 }
 
 /// Returns until when the push waits because the device has a stream or may have one. A device with a stream that has
-/// not acknowledged for [`LIVE_PATIENCE`] is pushed to, unless the person is at the app there: then it is looked at again
-/// after as long as the push has waited so far, which doubles, at most after a minute.
+/// not acknowledged for [`LIVE_PATIENCE`] is pushed to, unless the person is at the app there: then it is looked at
+/// again after as long as the push has waited so far, which doubles, at most after a minute.
 fn hold_for_stream(now: Timestamp, since: Timestamp, presence: Presence) -> Option<Decision> {
     let waited = now.since(since);
     match presence {

@@ -1,4 +1,5 @@
-//! What a worker found out about a push that is due, right before it would send it. Times are those of the store's clock.
+//! What a worker found out about a push that is due, right before it would send it. Times are those of the store's
+//! clock.
 
 use tern_types::{Seq, Timestamp, UserId};
 

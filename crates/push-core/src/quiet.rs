@@ -16,9 +16,9 @@ pub struct QuietHours {
 }
 
 impl QuietHours {
-    /// Returns when the hours end in which `now` lies; `None` if it lies in none, or if the time zone is not known. Where
-    /// a change of the clocks takes out the minute at which they end, they end as much later. Where it repeats that
-    /// minute, they end at the first of the two that is to come.
+    /// Returns when the hours end in which `now` lies; `None` if it lies in none, or if the time zone is not known.
+    /// Where a change of the clocks takes out the minute at which they end, they end as much later. Where it repeats
+    /// that minute, they end at the first of the two that is to come.
     pub fn end(&self, now: Timestamp) -> Option<Timestamp> {
         let zone = TimeZone::get(&self.time_zone).ok()?;
         let instant = Instant::from_millisecond(now.0).ok()?;
@@ -173,7 +173,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_end_is_to_come_within_a_day_and_an_hour(from in 0_u16..1440, to in 0_u16..1440, now in 0_i64..4_000_000_000) {
+        fn an_end_is_to_come_within_two_days(
+            from in 0_u16..1440,
+            to in 0_u16..1440,
+            now in 0_i64..4_000_000_000,
+        ) {
             let zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia", "UTC"];
             for zone in zones {
                 let hours = QuietHours { from_minute: from, to_minute: to, time_zone: zone.to_owned() };

@@ -19,9 +19,19 @@ pub struct Config {
     #[arg(long, env = "TERN_PUSH_APPS")]
     pub push_apps: Option<PathBuf>,
     /// Pushes that a worker claims at once, 1 to 1024
-    #[arg(long, env = "TERN_PUSH_BATCH", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH))]
+    #[arg(
+        long,
+        env = "TERN_PUSH_BATCH",
+        default_value_t = 256,
+        value_parser = clap::value_parser!(u32).range(1..=MAX_BATCH)
+    )]
     pub push_batch: u32,
     /// Batches of pushes that are looked at at the same time, 1 to 64
-    #[arg(long, env = "TERN_PUSH_BATCHES", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=MAX_BATCHES))]
+    #[arg(
+        long,
+        env = "TERN_PUSH_BATCHES",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u32).range(1..=MAX_BATCHES)
+    )]
     pub push_batches: u32,
 }

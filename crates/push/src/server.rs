@@ -17,9 +17,9 @@ use crate::store::Store;
 use crate::worker::{Limits, Worker};
 use crate::{Config, metrics};
 
-/// Starts the role in this process, and adds its services to `routes`. The returned role is done when a drain has begun,
-/// what is claimed has come to its end or is given back, and no call is under way. Returns `Err` if a file or the
-/// database cannot be used.
+/// Starts the role in this process, and adds its services to `routes`. The returned role is done when a drain has
+/// begun, what is claimed has come to its end or is given back, and no call is under way. Returns `Err` if a file or
+/// the database cannot be used.
 pub async fn start(
     config: Config,
     ctx: NodeContext,

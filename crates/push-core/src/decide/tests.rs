@@ -321,13 +321,21 @@ fn names_of_reasons_are_labels_each_of_its_own() {
 }
 
 prop_compose! {
-    fn any_announced()(seq in 1_u64..9, reason in prop::sample::select(Reason::ALL.to_vec()), blocked: bool) -> Announced {
+    fn any_announced()(
+        seq in 1_u64..9,
+        reason in prop::sample::select(Reason::ALL.to_vec()),
+        blocked in any::<bool>(),
+    ) -> Announced {
         Announced { blocked, ..announced(seq, reason) }
     }
 }
 
 prop_compose! {
-    fn any_waiting()(is_member: bool, unread: bool, announced in prop::collection::vec(any_announced(), 0..4)) -> Waiting {
+    fn any_waiting()(
+        is_member in any::<bool>(),
+        unread in any::<bool>(),
+        announced in prop::collection::vec(any_announced(), 0..4),
+    ) -> Waiting {
         Waiting { is_member, unread, announced }
     }
 }

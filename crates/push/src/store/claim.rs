@@ -41,7 +41,8 @@ SELECT c.chat_id, c.device_id, c.user_id, c.push_tries, c.notified_at IS NOT NUL
 FROM claimed c ORDER BY c.push_since"
 );
 
-/// Counts the pushes of a cell that are due, up to $1, and selects for how many milliseconds the first of them has been.
+/// Counts the pushes of a cell that are due, up to $1, and selects for how many milliseconds the first of them has
+/// been.
 pub const DUE: &str = "
 SELECT count(*), coalesce((extract(epoch FROM now() - min(d.push_at)) * 1000)::int8, 0)
 FROM (SELECT i.push_at FROM inbox i WHERE i.push_at <= now() ORDER BY i.push_at LIMIT $1) d";
@@ -113,8 +114,8 @@ pub async fn claim(pool: &PgPool, most: u32) -> sqlx::Result<Option<Batch>> {
     Ok(Some(Batch { rows, clock }))
 }
 
-/// Returns how many pushes are due in the cell with this pool, of which no more than ten thousand are counted, and for how
-/// long the first of them has been.
+/// Returns how many pushes are due in the cell with this pool, of which no more than ten thousand are counted, and for
+/// how long the first of them has been.
 pub async fn due(pool: &PgPool) -> sqlx::Result<(u64, Duration)> {
     let (count, age): (i64, i64) = sqlx::query_as(DUE).bind(MAX_COUNTED).fetch_one(pool).await?;
     let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));

@@ -20,8 +20,8 @@ const GROUP: i16 = 2;
 /// place of the claimed row, and a claimed row with none has one row too.
 ///
 /// What the user may read is after their read mark, and up to the head or to the entry with which they left. Of that,
-/// the newest 256 entries count. Of those that one person announces for one reason (`tern_push_core::facts::Reason`) only
-/// the newest is selected, and 32 at most, mentions first.
+/// the newest 256 entries count. Of those that one person announces for one reason (`tern_push_core::facts::Reason`)
+/// only the newest is selected, and 32 at most, mentions first.
 ///
 /// A message that was deleted or has disappeared announces nothing, whatever it was. OFFSET 0 keeps the planner from
 /// working the reason out twice, and `LATERAL … LIMIT` makes it probe the indexes.
@@ -80,16 +80,18 @@ LEFT JOIN LATERAL (
 ORDER BY w.place"
 );
 
-/// Selects the badges of devices ($1), each with its user's own log ($2), as far as a cell has them: the number of chats
-/// in which something waits for the device that the user has not read, and the number of pushes in the last minute to what
-/// is shown. The own log has no read mark, so it does not count. A thousand chats of a device are looked at.
+/// Selects the badges of devices ($1), each with its user's own log ($2), as far as a cell has them: the number of
+/// chats in which something waits for the device that the user has not read, and the number of pushes in the last
+/// minute to what is shown. The own log has no read mark, so it does not count. A thousand chats of a device are looked
+/// at.
 pub const BADGES: &str = "
 SELECT w.device_id, b.badge, b.pushed FROM unnest($1::uuid[], $2::uuid[]) AS w(device_id, own)
 CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE r.unread) AS badge, count(*) FILTER (WHERE r.lately) AS pushed FROM (
         SELECT i.chat_id <> w.own AND coalesce(m.read_seq < least(h.head_seq, m.left_seq), false) AS unread, i.lately
         FROM (
-            SELECT x.chat_id, x.user_id, x.notified_at IS NOT NULL AND x.pushed_at > now() - interval '1 minute' AS lately
+            SELECT x.chat_id, x.user_id,
+                   x.notified_at IS NOT NULL AND x.pushed_at > now() - interval '1 minute' AS lately
             FROM inbox x WHERE x.device_id = w.device_id LIMIT 1000
         ) i
         LEFT JOIN LATERAL (
@@ -124,8 +126,8 @@ pub struct Badge {
     pub pushed_lately: u32,
 }
 
-/// Looks at rows that were claimed in the cell with this pool. The result is in the order of the rows, and has `None` for
-/// one that has ended or changed.
+/// Looks at rows that were claimed in the cell with this pool. The result is in the order of the rows, and has `None`
+/// for one that has ended or changed.
 pub async fn look(pool: &PgPool, rows: &[Claimed]) -> sqlx::Result<Vec<Option<Looked>>> {
     let found = sqlx::query(LOOK)
         .bind(rows.iter().map(|row| row.chat.0).collect::<Vec<_>>())

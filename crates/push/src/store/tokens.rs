@@ -10,8 +10,8 @@ const UNNAMED_DAYS: i32 = 270;
 /// The most tokens that one statement ends.
 const MOST: i64 = 1_000;
 
-/// Ends the token of a device ($1), if it is still this one ($2, $3, $4), and if the device named it first before the time
-/// $5 (milliseconds; NULL: whenever that was).
+/// Ends the token of a device ($1), if it is still this one ($2, $3, $4), and if the device named it first before the
+/// time $5 (milliseconds; NULL: whenever that was).
 pub const END: &str = "
 DELETE FROM push_tokens WHERE device_id = $1 AND provider = $2 AND app = $3 AND token = $4
     AND ($5::int8 IS NULL OR registered_at < to_timestamp($5::int8 / 1000.0))";

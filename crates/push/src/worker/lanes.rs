@@ -1,5 +1,5 @@
-//! Bounds how much is sent to each push service at a time, and leaves one alone while it does not answer, so that it does
-//! not slow the others.
+//! Bounds how much is sent to each push service at a time, and leaves one alone while it does not answer, so that it
+//! does not slow the others.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +16,8 @@ use crate::provider::{Delivery, Provider, Token};
 const ROOM: usize = 256;
 /// The wait of a push to a service that has no room.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
-/// The most services whose lanes are kept. Devices choose the hosts of Web Push, so there may be any number of them; those
-/// beyond that share one lane.
+/// The most services whose lanes are kept. Devices choose the hosts of Web Push, so there may be any number of them;
+/// those beyond that share one lane.
 const MAX_LANES: usize = 1024;
 
 /// What is known of all push services.

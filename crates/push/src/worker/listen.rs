@@ -55,10 +55,7 @@ pub(super) async fn run(pool: &PgPool, bells: &Bells) {
     let (mut wait, mut is_said) = (FIRST_WAIT, false);
     loop {
         let began = Instant::now();
-        let error = match listen(pool, bells).await {
-            Ok(never) => match never {},
-            Err(error) => error,
-        };
+        let Err(error) = listen(pool, bells).await;
         if began.elapsed() >= HEALTHY {
             (wait, is_said) = (FIRST_WAIT, false);
         }

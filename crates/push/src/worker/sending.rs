@@ -114,8 +114,8 @@ impl<D: Deliver> Worker<D> {
         Note::of(row, became)
     }
 
-    /// Ends the token, unless the device has named another one meanwhile, or the same again: then the push is tried once
-    /// more.
+    /// Ends the token, unless the device has named another one meanwhile, or the same again: then the push is tried
+    /// once more.
     async fn token_ended(&self, prepared: &Prepared, since: Option<Timestamp>, now: Timestamp) -> Became {
         let (row, token) = (&prepared.row, &prepared.push.token);
         match tokens::end(self.store.pools().people(), row.device, token, since).await {
