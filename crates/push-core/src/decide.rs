@@ -83,7 +83,7 @@ pub enum Why {
     MentionsOnly,
     /// Nothing of what waits is announced.
     Nothing,
-    /// It was due for too long.
+    /// It was due for too long, and so was everything that it announces.
     Pointless,
     /// The provider does not take it.
     Refused,
@@ -178,6 +178,12 @@ pub fn unreachable(recipient: Recipient) -> Option<Why> {
     }
 }
 
+/// Returns whether a push that is due since then, or an entry that was sent then, is old by `now`. An old push is pointless
+/// unless it announces an entry that is not old: the row of a chat has one push, however much has come since it was due.
+pub fn is_old(now: Timestamp, since: Timestamp) -> bool {
+    now.since(since) > POINTLESS_AFTER
+}
+
 /// Decides what becomes of a push that is due `now`.
 pub fn decide(now: Timestamp, row: Row, facts: &Facts) -> Decision {
     let Some(waiting) = &facts.waiting else {
@@ -189,7 +195,8 @@ pub fn decide(now: Timestamp, row: Row, facts: &Facts) -> Decision {
     if !waiting.is_member {
         return Decision::End(Why::NotMember);
     }
-    if now.since(row.since) > POINTLESS_AFTER {
+    let is_recent = |announced: &Announced| !is_old(now, announced.sent_at);
+    if is_old(now, row.since) && !waiting.announced.iter().any(is_recent) {
         return Decision::End(Why::Pointless);
     }
     let Some(settings) = facts.settings else {

@@ -21,7 +21,7 @@ mod tag;
 pub use backoff::{LONGEST_WAIT, backoff};
 pub use breaker::Breaker;
 pub use decide::{
-    Class, Decision, Hold, LIVE_PATIENCE, MAX_PUSHES_A_MINUTE, POINTLESS_AFTER, Send, Why, decide,
+    Class, Decision, Hold, LIVE_PATIENCE, MAX_PUSHES_A_MINUTE, POINTLESS_AFTER, Send, Why, decide, is_old,
     unreachable,
 };
 pub use tag::Tag;

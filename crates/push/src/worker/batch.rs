@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tern_proto::v1::{Notification, NotificationReason, PushClass};
 use tern_push_core::facts::{Announced, Facts, Presence, Reason, Row, Settings};
-use tern_push_core::{Class, Decision, Hold, Tag, Why, decide, unreachable};
+use tern_push_core::{Class, Decision, Hold, POINTLESS_AFTER, Tag, Why, decide, is_old, unreachable};
 use tern_types::{Cell, ChatId, DeviceId, Seq, Timestamp, UserId};
 
 use super::{Deliver, Worker};
 use crate::metrics;
 use crate::provider::{Outgoing, Token};
+use crate::store::aged;
 use crate::store::claim::{Batch, Claimed};
 use crate::store::look::{self, Badge, Looked};
 use crate::store::note::{Became, Note, Shown};
@@ -70,11 +71,15 @@ impl Plan {
 impl<D: Deliver> Worker<D> {
     /// Looks at the batch, whose rows are of this cell, and decides.
     pub(super) async fn plan(&self, cell: Cell, batch: &Batch) -> sqlx::Result<Plan> {
-        let ids: HashSet<DeviceId> = batch.rows.iter().map(|row| row.device).collect();
-        let devices = people::devices(self.store.pools().people(), &ids).await?;
         let mut plan = Plan::default();
+        let rows = self.end_old(cell, batch, &mut plan).await?;
+        let ids: HashSet<DeviceId> = rows.iter().map(|row| row.device).collect();
+        if ids.is_empty() {
+            return Ok(plan);
+        }
+        let devices = people::devices(self.store.pools().people(), &ids).await?;
         let mut open = Vec::new();
-        for row in &batch.rows {
+        for row in &rows {
             // A user without a device has rows under the reserved id.
             let Some(device) = devices.get(&row.device) else {
                 plan.end(row, Why::NoToken, None, batch.clock.now());
@@ -98,6 +103,27 @@ impl<D: Deliver> Worker<D> {
         let badges = self.look(cell, &mut open).await?;
         self.decide(open, badges, batch, &mut plan).await?;
         Ok(plan)
+    }
+
+    /// Ends what is old in chats in which everything is, and returns the others. This is all that the rows cost which have
+    /// gathered on a platform without push nodes when it gets its first.
+    async fn end_old(&self, cell: Cell, batch: &Batch, plan: &mut Plan) -> sqlx::Result<Vec<Claimed>> {
+        let now = batch.clock.now();
+        let rows = batch.rows.iter().copied();
+        let (old, young): (Vec<Claimed>, Vec<Claimed>) = rows.partition(|row| is_old(now, row.since));
+        if old.is_empty() {
+            return Ok(young);
+        }
+        let heads = aged::heads(self.store.pools().cell(cell), &old, POINTLESS_AFTER).await?;
+        let mut rest = Vec::new();
+        for (row, head) in old.into_iter().zip(heads) {
+            match head {
+                Some(head) => plan.end(&row, Why::Pointless, Some(head), now),
+                None => rest.push(row),
+            }
+        }
+        rest.extend(young);
+        Ok(rest)
     }
 
     /// Looks at everything that decides, and returns the badges of the devices.
