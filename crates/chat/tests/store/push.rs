@@ -88,10 +88,15 @@ impl Store {
 
     /// Makes the push of a device's row due at a later time, as a worker does that has claimed it.
     async fn claimed(&self, chat: ChatId, device: DeviceId) {
-        let update =
-            "UPDATE inbox SET push_at = now() + interval '90 s', push_since = now() - interval '90 s'
-                      WHERE chat_id = $1 AND device_id = $2";
-        let updated = sqlx::query(update).bind(chat.0).bind(device.0);
+        self.waits(chat, device, -1).await;
+    }
+
+    /// Makes the push of a device's row due at a later time, after so many tries.
+    async fn waits(&self, chat: ChatId, device: DeviceId, tries: i16) {
+        let update = "
+            UPDATE inbox SET push_at = now() + interval '90 s', push_since = now() - interval '90 s', push_tries = $3
+            WHERE chat_id = $1 AND device_id = $2";
+        let updated = sqlx::query(update).bind(chat.0).bind(device.0).bind(tries);
         let updated = updated.execute(self.pools.of(chat)).await;
         assert_eq!(updated.unwrap().rows_affected(), 1);
     }
@@ -265,6 +270,14 @@ async fn what_is_shown_is_withdrawn_and_nothing_else() {
     );
     let others = store.push(chat.id, a1).await.unwrap();
     assert_eq!(others.at, None);
+
+    // A push that waits, for the end of quiet hours or for its provider, does not hold up what is withdrawn.
+    for tries in [0, 3] {
+        store.waits(chat.id, b1, tries).await;
+        let done = withdraw::withdraw(&mut db, &[of_b], Heads::Wait).await.unwrap();
+        let push = store.push(chat.id, b1).await.unwrap();
+        assert!(done.0 == 1 && push.is_due(), "{push:?}");
+    }
 }
 
 #[tokio::test]
