@@ -57,7 +57,27 @@ struct Open<'a> {
     presence: Presence,
 }
 
+impl<'a> Open<'a> {
+    fn new(row: Claimed, device: &'a Device, token: Arc<Token>) -> Self {
+        Self {
+            row,
+            device,
+            token,
+            looked: None,
+            settings: None,
+            presence: Presence::Unsure,
+        }
+    }
+}
+
 impl Plan {
+    /// Puts a push off without a try, because its service does not answer.
+    fn put_off(&mut self, row: &Claimed, until: Timestamp) {
+        metrics::held("service");
+        let tries = row.tries;
+        self.notes.push(Note::of(row, Became::Waits { until, tries }));
+    }
+
     fn end(&mut self, row: &Claimed, why: Why, head: Option<Seq>, now: Timestamp) {
         metrics::ended(why);
         let became = Became::Ended {
@@ -86,14 +106,10 @@ impl<D: Deliver> Worker<D> {
                 continue;
             };
             match (unreachable(device.recipient), device.token.clone()) {
-                (None, Some(token)) => open.push(Open {
-                    row: *row,
-                    device,
-                    token,
-                    looked: None,
-                    settings: None,
-                    presence: Presence::Unsure,
-                }),
+                (None, Some(token)) => match self.lanes.closed(&token) {
+                    Some(wait) => plan.put_off(row, batch.clock.now() + wait),
+                    None => open.push(Open::new(*row, device, token)),
+                },
                 (why, _) => plan.end(row, why.unwrap_or(Why::NoToken), None, batch.clock.now()),
             }
         }
