@@ -22,7 +22,7 @@ const MAX_TRIES: i16 = 1_000;
 ///
 /// Something may have come into the chat between the look and this: a settle does nothing for a row that is claimed. If
 /// the head is not at $8 any more, or the read mark has come to $9, the push becomes due once more (NULL: this does not
-/// matter).
+/// matter). That is a second later: in a busy chat something has always come, and a worker would do nothing else.
 ///
 /// It waits for no lock, and selects the places of those rows that are there, but that another transaction has locked.
 pub const NOTE: &str = "
@@ -49,7 +49,8 @@ WITH w AS (
     ) i
 ), noted AS (
     UPDATE inbox i SET
-        push_at = CASE WHEN f.again THEN to_timestamp($10::int8 / 1000.0) ELSE to_timestamp(f.next / 1000.0) END,
+        push_at = CASE WHEN f.again THEN to_timestamp($10::int8 / 1000.0) + interval '1 second'
+                       ELSE to_timestamp(f.next / 1000.0) END,
         push_since = CASE WHEN f.again THEN to_timestamp($10::int8 / 1000.0) ELSE i.push_since END,
         push_tries = CASE WHEN f.again THEN 0 ELSE f.tries END,
         pushed_at = coalesce(to_timestamp(f.pushed / 1000.0), i.pushed_at),

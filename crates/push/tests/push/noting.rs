@@ -183,7 +183,7 @@ async fn what_came_while_a_push_was_looked_at_makes_it_due_again() {
         head: None,
         seq: read,
     };
-    let is_due = async |read_first: bool, became: &dyn Fn(Timestamp) -> Became| {
+    let is_due_soon = async |read_first: bool, became: &dyn Fn(Timestamp) -> Became| {
         world.due(chat, phone, seq).await;
         let (row, batch) = world.claim_one().await;
         if read_first {
@@ -191,14 +191,16 @@ async fn what_came_while_a_push_was_looked_at_makes_it_due_again() {
         }
         let now = batch.clock.now();
         write(&world, row, became(now), now).await;
-        world.state(chat, phone.1).await.unwrap().due
+        let state = world.state(chat, phone.1).await.unwrap();
+        assert!(!state.due, "a busy chat would be looked at all the time");
+        state.open
     };
-    assert!(!is_due(false, &|_| ended).await, "nothing has come");
-    assert!(!is_due(false, &shown).await, "nothing is read");
+    assert!(!is_due_soon(false, &|_| ended).await, "nothing has come");
+    assert!(!is_due_soon(false, &shown).await, "nothing is read");
     assert!(
-        is_due(true, &shown).await,
+        is_due_soon(true, &shown).await,
         "it was read while it was sent: it is withdrawn"
     );
     world.entry(chat, MESSAGE, ann).await;
-    assert!(is_due(false, &|_| ended).await, "a message has come");
+    assert!(is_due_soon(false, &|_| ended).await, "a message has come");
 }
