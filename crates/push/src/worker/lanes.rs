@@ -79,7 +79,7 @@ impl Lanes {
 
     /// Returns how long pushes to this token have to wait because their service has no room or does not answer, if they
     /// do. They need not be looked at before, so what waits for a service does not delay what others would take. The wait
-    /// is up to twice as long as it has to be, so that they do not all come back at once.
+    /// is up to a quarter longer than it has to be, so that they do not all come back at once.
     pub(super) fn closed(&self, token: &Token) -> Option<Duration> {
         let lane = self.lanes().get(&Key::of(token)).cloned()?;
         let now = Clock::monotonic();
@@ -89,7 +89,7 @@ impl Lanes {
             None if lane.room.available_permits() == 0 => BUSY_WAIT,
             None => return None,
         };
-        Some(left.mul_f64(1.0 + rand::random::<f64>()))
+        Some(left.mul_f64(1.0 + rand::random::<f64>() / 4.0))
     }
 
     fn lanes(&self) -> MutexGuard<'_, HashMap<Key, Arc<Lane>>> {
