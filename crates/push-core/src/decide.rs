@@ -23,7 +23,7 @@ const CROWDED_WAIT: Duration = Duration::from_secs(60);
 /// The wait of a push whose settings could not be read, because their part of the store is away.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
 
-/// What a push does on the device.
+/// The effect of a push on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Shows a notification.
@@ -39,7 +39,7 @@ pub enum Class {
 /// A push that is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Send {
-    /// What it does on the device.
+    /// Its effect on the device.
     pub class: Class,
     /// The newest entry that is announced; `None` if nothing is.
     pub announced: Option<Announced>,
@@ -149,7 +149,7 @@ impl Why {
     }
 }
 
-/// What becomes of a push that is due.
+/// The decision about a push that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// It is sent.

@@ -19,7 +19,7 @@ const GROUP: i16 = 2;
 /// ended or changed is left out. Of the others, each entry that announces something is one row of the result, with the
 /// place of the claimed row, and a claimed row with none has one row too.
 ///
-/// What the user may read is after their read mark, and up to the head or to the entry with which they left. Of that,
+/// The user may read what is after their read mark, and up to the head or to the entry with which they left. Of that,
 /// the newest 256 entries count, and the newest 32 that mention the user: who hears only of mentions must not miss one
 /// because the push had to wait and the group is busy. Of those that one person announces for one reason
 /// (`tern_push_core::facts::Reason`) only the newest is selected, and 32 at most, mentions first.
@@ -125,7 +125,7 @@ pub struct Looked {
     pub head: Seq,
     /// True if a notification of the chat is shown on the device.
     pub notified: bool,
-    /// What waits. Whether the user has blocked somebody is not known here.
+    /// The entries that wait. Whether the user has blocked somebody is not known here.
     pub waiting: Waiting,
 }
 

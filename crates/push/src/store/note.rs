@@ -59,14 +59,14 @@ WITH w AS (
 )
 SELECT t.place FROM there t WHERE (t.place IN (SELECT f.place FROM free f)) IS NOT TRUE";
 
-/// What a push that was sent changed of what the device shows.
+/// The change that a push has made to what the device shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
     /// Nothing.
     Same,
     /// A notification is shown now.
     Now,
-    /// What was shown is withdrawn.
+    /// Nothing is shown any more.
     Withdrawn,
 }
 
@@ -80,14 +80,14 @@ impl Shown {
     }
 }
 
-/// What became of a claimed push.
+/// The outcome of a claimed push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Became {
     /// It was sent.
     Sent {
         /// When.
         at: Timestamp,
-        /// What that changed on the device.
+        /// The change on the device.
         shown: Shown,
         /// The head that was looked at, if a later entry makes the push due again.
         head: Option<Seq>,
@@ -117,9 +117,9 @@ pub struct Note {
     pub chat: ChatId,
     /// The device.
     pub device: DeviceId,
-    /// What names the claim.
+    /// The name of the claim.
     pub claim: Timestamp,
-    /// What became of it.
+    /// Its outcome.
     pub became: Became,
 }
 

@@ -21,18 +21,18 @@ use crate::store::settings;
 
 /// For how long a provider keeps a push for a device that is out of reach.
 const LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
-/// What was found to have nobody to go to counts as pushed so long ago. Another push of the row is due a minute after
-/// that, so in 10 s at the earliest: a row of a busy chat is not looked at for each message.
+/// A push that had nobody to go to counts as sent so long ago. Another push of the row is due a minute after that, so
+/// in 10 s at the earliest: a row of a busy chat is not looked at for each message.
 pub(super) const RESTED: Duration = Duration::from_secs(50);
 /// The most bytes of a name or a title in a notification: see `Notification` in push.proto.
 const MAX_NAME_BYTES: usize = 128;
 
-/// What becomes of a batch.
+/// The outcome of a look at a batch.
 #[derive(Default)]
 pub(super) struct Plan {
-    /// What is noted at once.
+    /// The notes that are written at once.
     pub notes: Vec<Note>,
-    /// What is sent.
+    /// The pushes that are sent.
     pub pushes: Vec<Prepared>,
 }
 

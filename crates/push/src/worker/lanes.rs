@@ -20,7 +20,7 @@ const BUSY_WAIT: Duration = Duration::from_secs(1);
 /// those beyond that share one lane.
 const MAX_LANES: usize = 1024;
 
-/// What is known of all push services.
+/// The lanes of all push services.
 #[derive(Default)]
 pub(super) struct Lanes(Mutex<HashMap<Key, Arc<Lane>>>);
 
