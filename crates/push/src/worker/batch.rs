@@ -151,13 +151,14 @@ impl<D: Deliver> Worker<D> {
         let chats: HashSet<(UserId, ChatId)> = rows.iter().map(|row| (row.user, row.chat)).collect();
         let chats: Vec<(UserId, ChatId)> = chats.into_iter().collect();
         let users: HashSet<UserId> = rows.iter().map(|row| row.user).collect();
-        let (looked, badges, settings, found) = tokio::join!(
-            look::look(pools.cell(cell), &rows),
+        let (badges, settings, found) = tokio::join!(
             look::badges(pools, &devices),
             settings::settings(pools, &chats),
             self.sessions.of(users),
         );
-        for (open, looked) in open.iter_mut().zip(looked?) {
+        // The chats come last: another cell may have been waited for, and what was acknowledged meanwhile is not sent.
+        let looked = look::look(pools.cell(cell), &rows).await?;
+        for (open, looked) in open.iter_mut().zip(looked) {
             open.looked = looked;
             open.settings = settings.get(&(open.row.user, open.row.chat)).copied();
             open.presence = found.presence(open.row.user, open.row.device);
