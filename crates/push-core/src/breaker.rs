@@ -43,6 +43,11 @@ impl Breaker {
         }
     }
 
+    /// Returns until when pushes have to wait, if they do. Unlike [`Self::admit`] it lets nothing through.
+    pub fn closed_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.until.filter(|until| now < *until)
+    }
+
     /// Notes that the provider answered, whatever its answer was. Returns true if the breaker was open and closes now.
     pub fn answered(&mut self) -> bool {
         let was_open = self.is_open();
@@ -118,6 +123,8 @@ mod tests {
             "what was under way when it opened does not count"
         );
         assert_eq!(breaker.admit(at(600)), Err(at(1000)));
+        assert_eq!(breaker.closed_until(at(999)), Some(at(1000)));
+        assert_eq!(breaker.closed_until(at(1000)), None, "and a look is no probe");
         let mut now = 1000;
         for seconds in [2, 4, 8, 16, 32, 60, 60] {
             assert_eq!(breaker.admit(at(now)), Ok(()), "a probe");

@@ -23,7 +23,7 @@ const CROWDED_WAIT: Duration = Duration::from_secs(60);
 /// The wait of a push whose settings could not be read, because their part of the store is away.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
 
-/// What a push does on the device.
+/// The effect of a push on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Shows a notification.
@@ -39,7 +39,7 @@ pub enum Class {
 /// A push that is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Send {
-    /// What it does on the device.
+    /// Its effect on the device.
     pub class: Class,
     /// The newest entry that is announced; `None` if nothing is.
     pub announced: Option<Announced>,
@@ -83,7 +83,7 @@ pub enum Why {
     MentionsOnly,
     /// Nothing of what waits is announced.
     Nothing,
-    /// It was due for too long.
+    /// It was due for too long, and so was everything that it announces.
     Pointless,
     /// The provider does not take it.
     Refused,
@@ -149,7 +149,7 @@ impl Why {
     }
 }
 
-/// What becomes of a push that is due.
+/// The decision about a push that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// It is sent.
@@ -178,6 +178,12 @@ pub fn unreachable(recipient: Recipient) -> Option<Why> {
     }
 }
 
+/// Returns whether a push that is due since then, or an entry that was sent then, is old by `now`. An old push is pointless
+/// unless it announces an entry that is not old: the row of a chat has one push, however much has come since it was due.
+pub fn is_old(now: Timestamp, since: Timestamp) -> bool {
+    now.since(since) > POINTLESS_AFTER
+}
+
 /// Decides what becomes of a push that is due `now`.
 pub fn decide(now: Timestamp, row: Row, facts: &Facts) -> Decision {
     let Some(waiting) = &facts.waiting else {
@@ -189,7 +195,8 @@ pub fn decide(now: Timestamp, row: Row, facts: &Facts) -> Decision {
     if !waiting.is_member {
         return Decision::End(Why::NotMember);
     }
-    if now.since(row.since) > POINTLESS_AFTER {
+    let is_recent = |announced: &Announced| !is_old(now, announced.sent_at);
+    if is_old(now, row.since) && !waiting.announced.iter().any(is_recent) {
         return Decision::End(Why::Pointless);
     }
     let Some(settings) = facts.settings else {

@@ -1,5 +1,5 @@
-//! What is decided about push notifications, as pure functions: whether one is sent, when, and what happens after one
-//! that failed.
+//! The decisions about push notifications, as pure functions: whether one is sent, when, and what happens after one that
+//! failed.
 //!
 //! - [`facts`]: what a worker found out about a push that is due
 //! - [`decide()`]: decides by that whether it is sent, waits or ends
@@ -21,7 +21,7 @@ mod tag;
 pub use backoff::{LONGEST_WAIT, backoff};
 pub use breaker::Breaker;
 pub use decide::{
-    Class, Decision, Hold, LIVE_PATIENCE, MAX_PUSHES_A_MINUTE, POINTLESS_AFTER, Send, Why, decide,
+    Class, Decision, Hold, LIVE_PATIENCE, MAX_PUSHES_A_MINUTE, POINTLESS_AFTER, Send, Why, decide, is_old,
     unreachable,
 };
 pub use tag::Tag;

@@ -5,12 +5,14 @@
 //! several too, and two that wait for each other would be a deadlock.
 //!
 //! - [`claim`]: takes pushes that are due, so that no other worker does
+//! - [`aged`]: finds chats in which nothing was said lately
 //! - [`look`]: looks at what waits in the chats, and at the badges of devices
 //! - [`settings`]: reads how users keep chats
 //! - [`people`]: reads devices, their tokens and their users, blocks, and names
 //! - [`note`]: writes what became of pushes
 //! - [`tokens`]: ends tokens
 
+pub mod aged;
 pub mod claim;
 pub mod look;
 pub mod note;

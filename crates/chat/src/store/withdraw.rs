@@ -27,12 +27,13 @@ impl From<&ReadMark> for Withdrawal {
 }
 
 /// Makes a push due for the rows of users ($2) in chats ($1) whose devices show a notification, unless one is due
-/// already. Whoever sends it looks at the read mark, which must be written, and decides what is withdrawn. The
+/// already or claimed. One that waits does not: it may wait until the end of quiet hours, and what is read is withdrawn
+/// in them too. Whoever sends it looks at the read mark, which must be written, and decides what is withdrawn. The
 /// statement finds the rows by the members' devices, because a large group has many rows, and takes them by their
-/// places.
+/// places. A row that a worker claims at this moment has negative tries, and is left to it.
 pub const WITHDRAW: &str = "
 UPDATE inbox i SET push_at = now(), push_since = now(), push_tries = 0
-WHERE i.ctid = ANY (ARRAY(
+WHERE i.push_tries >= 0 AND i.ctid = ANY (ARRAY(
     SELECT o.ctid FROM unnest($1::uuid[], $2::uuid[]) AS w(chat_id, user_id)
     CROSS JOIN LATERAL (
         SELECT m.devices FROM members m
@@ -42,7 +43,7 @@ WHERE i.ctid = ANY (ARRAY(
     CROSS JOIN LATERAL (
         SELECT o.ctid FROM inbox o
         WHERE o.chat_id = w.chat_id AND o.device_id = d.device_id
-            AND o.notified_at IS NOT NULL AND o.push_at IS NULL LIMIT 1
+            AND o.notified_at IS NOT NULL AND o.push_tries >= 0 AND (o.push_at <= now()) IS NOT TRUE LIMIT 1
     ) o
 ))";
 

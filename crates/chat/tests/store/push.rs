@@ -88,10 +88,15 @@ impl Store {
 
     /// Makes the push of a device's row due at a later time, as a worker does that has claimed it.
     async fn claimed(&self, chat: ChatId, device: DeviceId) {
-        let update =
-            "UPDATE inbox SET push_at = now() + interval '90 s', push_since = now() - interval '90 s'
-                      WHERE chat_id = $1 AND device_id = $2";
-        let updated = sqlx::query(update).bind(chat.0).bind(device.0);
+        self.waits(chat, device, -1).await;
+    }
+
+    /// Makes the push of a device's row due at a later time, after so many tries.
+    async fn waits(&self, chat: ChatId, device: DeviceId, tries: i16) {
+        let update = "
+            UPDATE inbox SET push_at = now() + interval '90 s', push_since = now() - interval '90 s', push_tries = $3
+            WHERE chat_id = $1 AND device_id = $2";
+        let updated = sqlx::query(update).bind(chat.0).bind(device.0).bind(tries);
         let updated = updated.execute(self.pools.of(chat)).await;
         assert_eq!(updated.unwrap().rows_affected(), 1);
     }
@@ -157,8 +162,15 @@ async fn who_acknowledges_a_part_was_connected_and_is_told_anew() {
     store.settle(&mut db, chat.id, Seq(3), &[(a1, 3)]).await;
     store.pushed(chat.id, b1, 5.0).await;
     store.ack(&mut db, chat.id, b, b1, 1).await;
+    // Of the rest a push is due in a moment: the device may be gone.
     let push = store.push(chat.id, b1).await.unwrap();
-    assert!(push.is_blank(), "{push:?}");
+    assert!(
+        push.is_due() && push.pushed.or(push.notified).is_none(),
+        "{push:?}"
+    );
+    let now = sqlx::query_scalar("SELECT extract(epoch FROM now())::float8");
+    let now: f64 = now.fetch_one(store.pools.of(chat.id)).await.unwrap();
+    assert!(push.at.is_some_and(|at| at <= now + 5.0), "{push:?}, {now}");
 
     // The next settle finds the device missing, whether it acknowledged another part until then or not.
     for part in [None, Some(2)] {
@@ -265,6 +277,14 @@ async fn what_is_shown_is_withdrawn_and_nothing_else() {
     );
     let others = store.push(chat.id, a1).await.unwrap();
     assert_eq!(others.at, None);
+
+    // A push that waits, for the end of quiet hours or for its provider, does not hold up what is withdrawn.
+    for tries in [0, 3] {
+        store.waits(chat.id, b1, tries).await;
+        let done = withdraw::withdraw(&mut db, &[of_b], Heads::Wait).await.unwrap();
+        let push = store.push(chat.id, b1).await.unwrap();
+        assert!(done.0 == 1 && push.is_due(), "{push:?}");
+    }
 }
 
 #[tokio::test]

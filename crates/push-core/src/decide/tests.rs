@@ -124,8 +124,12 @@ fn with_mentions_only_nothing_else_is_announced() {
 
 #[test]
 fn a_push_ends_where_nobody_is_to_hear_it() {
-    let recipient = message().recipient;
     let waiting = message().waiting.unwrap();
+    let to = |change: &dyn Fn(&mut Recipient)| {
+        let mut facts = message();
+        change(&mut facts.recipient);
+        facts
+    };
     let ends = [
         (
             Facts {
@@ -134,36 +138,9 @@ fn a_push_ends_where_nobody_is_to_hear_it() {
             },
             Why::Acknowledged,
         ),
-        (
-            Facts {
-                recipient: Recipient {
-                    active: false,
-                    ..recipient
-                },
-                ..message()
-            },
-            Why::Revoked,
-        ),
-        (
-            Facts {
-                recipient: Recipient {
-                    suspended: true,
-                    ..recipient
-                },
-                ..message()
-            },
-            Why::Suspended,
-        ),
-        (
-            Facts {
-                recipient: Recipient {
-                    has_token: false,
-                    ..recipient
-                },
-                ..message()
-            },
-            Why::NoToken,
-        ),
+        (to(&|recipient| recipient.active = false), Why::Revoked),
+        (to(&|recipient| recipient.suspended = true), Why::Suspended),
+        (to(&|recipient| recipient.has_token = false), Why::NoToken),
         (
             Facts {
                 waiting: Some(Waiting {
@@ -207,11 +184,41 @@ fn a_push_ends_where_nobody_is_to_hear_it() {
         ..message()
     };
     assert!(matches!(decide(NOW, row(false), &was_muted), Decision::Send(_)));
-    let old = Row {
-        since: ago(24 * 3600 + 1),
-        notified: false,
+}
+
+#[test]
+fn what_is_due_for_a_day_is_pointless_unless_it_announces_something_newer() {
+    let (day, message) = (24 * 3600, announced(5, Reason::Message));
+    let sent = |seconds| Announced {
+        sent_at: ago(seconds),
+        ..message
     };
-    assert_eq!(decide(NOW, old, &message()), Decision::End(Why::Pointless));
+    let cases = [
+        (day, vec![sent(day)], true),
+        (day + 1, vec![sent(day + 1)], false),
+        (day + 1, vec![sent(day)], true),
+        (day + 1, vec![sent(day + 1), sent(60)], true),
+        (day + 1, vec![], false),
+    ];
+    for (due, announced, is_sent) in cases {
+        for notified in [false, true] {
+            let row = Row {
+                since: ago(due),
+                notified,
+            };
+            let decided = decide(NOW, row, &facts(&announced));
+            assert_eq!(
+                matches!(decided, Decision::Send(_)),
+                is_sent,
+                "{due}: {announced:?}"
+            );
+            assert_eq!(
+                decided == Decision::End(Why::Pointless),
+                !is_sent,
+                "{due}: {announced:?}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -19,9 +19,10 @@ const GROUP: i16 = 2;
 /// ended or changed is left out. Of the others, each entry that announces something is one row of the result, with the
 /// place of the claimed row, and a claimed row with none has one row too.
 ///
-/// What the user may read is after their read mark, and up to the head or to the entry with which they left. Of that,
-/// the newest 256 entries count. Of those that one person announces for one reason (`tern_push_core::facts::Reason`)
-/// only the newest is selected, and 32 at most, mentions first.
+/// The user may read what is after their read mark, and up to the head or to the entry with which they left. Of that,
+/// the newest 256 entries count, and the newest 32 that mention the user: who hears only of mentions must not miss one
+/// because the push had to wait and the group is busy. Of those that one person announces for one reason
+/// (`tern_push_core::facts::Reason`) only the newest is selected, and 32 at most, mentions first.
 ///
 /// A message that was deleted or has disappeared announces nothing, whatever it was. OFFSET 0 keeps the planner from
 /// working the reason out twice, and `LATERAL … LIMIT` makes it probe the indexes.
@@ -39,8 +40,9 @@ CROSS JOIN LATERAL (
 CROSS JOIN LATERAL (SELECT c.kind, c.title FROM chats c WHERE c.chat_id = w.chat_id LIMIT 1) c
 CROSS JOIN LATERAL (SELECT h.head_seq FROM chat_heads h WHERE h.chat_id = w.chat_id LIMIT 1) h
 LEFT JOIN LATERAL (
-    SELECT x.joined_seq, x.read_seq, least(h.head_seq, x.left_seq) AS upto FROM members x
-    WHERE x.chat_id = w.chat_id AND x.user_id = i.user_id ORDER BY x.joined_seq DESC LIMIT 1
+    SELECT x.joined_seq, x.read_seq, least(h.head_seq, x.left_seq) AS upto,
+           greatest(i.from_seq - 1, x.read_seq, x.joined_seq - 1) AS past
+    FROM members x WHERE x.chat_id = w.chat_id AND x.user_id = i.user_id ORDER BY x.joined_seq DESC LIMIT 1
 ) m ON true
 LEFT JOIN LATERAL (
     SELECT e.sender_user, e.reason, max(e.seq) AS seq, max(e.sent_at) AS sent_at FROM (
@@ -66,11 +68,21 @@ LEFT JOIN LATERAL (
         END AS reason
         FROM (
             SELECT o.seq, o.kind, o.sender_user, o.sent_at, octet_length(o.body) > 0 AS has_body,
-                   (SELECT p.hint FROM push_hints p WHERE p.chat_id = o.chat_id AND p.seq = o.seq LIMIT 1) AS hint
-            FROM messages o
-            WHERE o.chat_id = w.chat_id AND o.seq > greatest(i.from_seq - 1, m.read_seq, m.joined_seq - 1)
-                AND o.seq <= m.upto
-            ORDER BY o.seq DESC LIMIT 256
+                   (SELECT p.hint FROM push_hints p WHERE p.chat_id = w.chat_id AND p.seq = o.seq LIMIT 1) AS hint
+            FROM (
+                (SELECT o.seq, o.kind, o.sender_user, o.sent_at, o.body FROM messages o
+                 WHERE o.chat_id = w.chat_id AND o.seq > m.past AND o.seq <= m.upto
+                 ORDER BY o.seq DESC LIMIT 256)
+                UNION ALL
+                SELECT o.seq, o.kind, o.sender_user, o.sent_at, o.body FROM (
+                    SELECT x.seq FROM mentions x
+                    WHERE x.chat_id = w.chat_id AND x.user_id = i.user_id AND x.seq > m.past AND x.seq <= m.upto
+                    ORDER BY x.seq DESC LIMIT 32
+                ) x CROSS JOIN LATERAL (
+                    SELECT o.seq, o.kind, o.sender_user, o.sent_at, o.body FROM messages o
+                    WHERE o.chat_id = w.chat_id AND o.seq = x.seq LIMIT 1
+                ) o
+            ) o
         ) n
         WHERE n.kind = 20 OR n.sender_user <> i.user_id
         OFFSET 0
@@ -113,7 +125,7 @@ pub struct Looked {
     pub head: Seq,
     /// True if a notification of the chat is shown on the device.
     pub notified: bool,
-    /// What waits. Whether the user has blocked somebody is not known here.
+    /// The entries that wait. Whether the user has blocked somebody is not known here.
     pub waiting: Waiting,
 }
 

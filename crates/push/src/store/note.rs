@@ -22,7 +22,7 @@ const MAX_TRIES: i16 = 1_000;
 ///
 /// Something may have come into the chat between the look and this: a settle does nothing for a row that is claimed. If
 /// the head is not at $8 any more, or the read mark has come to $9, the push becomes due once more (NULL: this does not
-/// matter).
+/// matter). That is a second later: in a busy chat something has always come, and a worker would do nothing else.
 ///
 /// It waits for no lock, and selects the places of those rows that are there, but that another transaction has locked.
 pub const NOTE: &str = "
@@ -49,7 +49,8 @@ WITH w AS (
     ) i
 ), noted AS (
     UPDATE inbox i SET
-        push_at = CASE WHEN f.again THEN to_timestamp($10::int8 / 1000.0) ELSE to_timestamp(f.next / 1000.0) END,
+        push_at = CASE WHEN f.again THEN to_timestamp($10::int8 / 1000.0) + interval '1 second'
+                       ELSE to_timestamp(f.next / 1000.0) END,
         push_since = CASE WHEN f.again THEN to_timestamp($10::int8 / 1000.0) ELSE i.push_since END,
         push_tries = CASE WHEN f.again THEN 0 ELSE f.tries END,
         pushed_at = coalesce(to_timestamp(f.pushed / 1000.0), i.pushed_at),
@@ -58,14 +59,14 @@ WITH w AS (
 )
 SELECT t.place FROM there t WHERE (t.place IN (SELECT f.place FROM free f)) IS NOT TRUE";
 
-/// What a push that was sent changed of what the device shows.
+/// The change that a push has made to what the device shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
     /// Nothing.
     Same,
     /// A notification is shown now.
     Now,
-    /// What was shown is withdrawn.
+    /// Nothing is shown any more.
     Withdrawn,
 }
 
@@ -79,14 +80,14 @@ impl Shown {
     }
 }
 
-/// What became of a claimed push.
+/// The outcome of a claimed push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Became {
     /// It was sent.
     Sent {
         /// When.
         at: Timestamp,
-        /// What that changed on the device.
+        /// The change on the device.
         shown: Shown,
         /// The head that was looked at, if a later entry makes the push due again.
         head: Option<Seq>,
@@ -116,9 +117,9 @@ pub struct Note {
     pub chat: ChatId,
     /// The device.
     pub device: DeviceId,
-    /// What names the claim.
+    /// The name of the claim.
     pub claim: Timestamp,
-    /// What became of it.
+    /// Its outcome.
     pub became: Became,
 }
 

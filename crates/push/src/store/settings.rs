@@ -18,13 +18,18 @@ CROSS JOIN LATERAL (
     WHERE s.chat_id = w.own AND s.of_chat = w.of_chat LIMIT 1
 ) s";
 
-/// Reads how these users keep these chats. What is in a cell that does not answer is left out.
+/// Reads how these users keep these chats. What is in a cell that does not answer is left out. A cell that seems to be
+/// away is not waited for each time, because the pushes of all other cells would wait with it.
 pub async fn settings(pools: &Pools, of: &[(UserId, ChatId)]) -> HashMap<(UserId, ChatId), Settings> {
     let by_cell = pools.by_cell(of.iter().copied(), |(user, _)| ChatId::own(*user));
-    let asked = by_cell.map(|(pool, of)| async move {
-        let read = in_cell(pool, &of).await;
+    let asked = by_cell.map(|(_, of)| async move {
+        let Some(&(user, _)) = of.first() else {
+            return HashMap::new();
+        };
+        let question = |pool: PgPool| async move { in_cell(&pool, &of).await };
+        let read = pools.ask(ChatId::own(user), question).await;
         if let Err(error) = &read {
-            tracing::warn!(%error, "cannot read how users keep chats");
+            tracing::debug!(%error, "cannot read how users keep chats");
         }
         read.unwrap_or_default()
     });

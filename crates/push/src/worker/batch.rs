@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tern_proto::v1::{Notification, NotificationReason, PushClass};
 use tern_push_core::facts::{Announced, Facts, Presence, Reason, Row, Settings};
-use tern_push_core::{Class, Decision, Hold, Tag, Why, decide, unreachable};
+use tern_push_core::{Class, Decision, Hold, POINTLESS_AFTER, Tag, Why, decide, is_old, unreachable};
 use tern_types::{Cell, ChatId, DeviceId, Seq, Timestamp, UserId};
 
 use super::{Deliver, Worker};
 use crate::metrics;
 use crate::provider::{Outgoing, Token};
+use crate::store::aged;
 use crate::store::claim::{Batch, Claimed};
 use crate::store::look::{self, Badge, Looked};
 use crate::store::note::{Became, Note, Shown};
@@ -20,18 +21,18 @@ use crate::store::settings;
 
 /// For how long a provider keeps a push for a device that is out of reach.
 const LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
-/// What was found to have nobody to go to counts as pushed so long ago. Another push of the row is due a minute after
-/// that, so in 10 s at the earliest: a row of a busy chat is not looked at for each message.
+/// A push that had nobody to go to counts as sent so long ago. Another push of the row is due a minute after that, so
+/// in 10 s at the earliest: a row of a busy chat is not looked at for each message.
 pub(super) const RESTED: Duration = Duration::from_secs(50);
 /// The most bytes of a name or a title in a notification: see `Notification` in push.proto.
 const MAX_NAME_BYTES: usize = 128;
 
-/// What becomes of a batch.
+/// The outcome of a look at a batch.
 #[derive(Default)]
 pub(super) struct Plan {
-    /// What is noted at once.
+    /// The notes that are written at once.
     pub notes: Vec<Note>,
-    /// What is sent.
+    /// The pushes that are sent.
     pub pushes: Vec<Prepared>,
 }
 
@@ -56,7 +57,27 @@ struct Open<'a> {
     presence: Presence,
 }
 
+impl<'a> Open<'a> {
+    fn new(row: Claimed, device: &'a Device, token: Arc<Token>) -> Self {
+        Self {
+            row,
+            device,
+            token,
+            looked: None,
+            settings: None,
+            presence: Presence::Unsure,
+        }
+    }
+}
+
 impl Plan {
+    /// Puts a push off without a try, because its service does not answer.
+    fn put_off(&mut self, row: &Claimed, until: Timestamp) {
+        metrics::held("service");
+        let tries = row.tries;
+        self.notes.push(Note::of(row, Became::Waits { until, tries }));
+    }
+
     fn end(&mut self, row: &Claimed, why: Why, head: Option<Seq>, now: Timestamp) {
         metrics::ended(why);
         let became = Became::Ended {
@@ -70,25 +91,25 @@ impl Plan {
 impl<D: Deliver> Worker<D> {
     /// Looks at the batch, whose rows are of this cell, and decides.
     pub(super) async fn plan(&self, cell: Cell, batch: &Batch) -> sqlx::Result<Plan> {
-        let ids: HashSet<DeviceId> = batch.rows.iter().map(|row| row.device).collect();
-        let devices = people::devices(self.store.pools().people(), &ids).await?;
         let mut plan = Plan::default();
+        let rows = self.end_old(cell, batch, &mut plan).await?;
+        let ids: HashSet<DeviceId> = rows.iter().map(|row| row.device).collect();
+        if ids.is_empty() {
+            return Ok(plan);
+        }
+        let devices = people::devices(self.store.pools().people(), &ids).await?;
         let mut open = Vec::new();
-        for row in &batch.rows {
+        for row in &rows {
             // A user without a device has rows under the reserved id.
             let Some(device) = devices.get(&row.device) else {
                 plan.end(row, Why::NoToken, None, batch.clock.now());
                 continue;
             };
             match (unreachable(device.recipient), device.token.clone()) {
-                (None, Some(token)) => open.push(Open {
-                    row: *row,
-                    device,
-                    token,
-                    looked: None,
-                    settings: None,
-                    presence: Presence::Unsure,
-                }),
+                (None, Some(token)) => match self.lanes.closed(&token) {
+                    Some(wait) => plan.put_off(row, batch.clock.now() + wait),
+                    None => open.push(Open::new(*row, device, token)),
+                },
                 (why, _) => plan.end(row, why.unwrap_or(Why::NoToken), None, batch.clock.now()),
             }
         }
@@ -100,6 +121,27 @@ impl<D: Deliver> Worker<D> {
         Ok(plan)
     }
 
+    /// Ends what is old in chats in which everything is, and returns the others. This is all that the rows cost which have
+    /// gathered on a platform without push nodes when it gets its first.
+    async fn end_old(&self, cell: Cell, batch: &Batch, plan: &mut Plan) -> sqlx::Result<Vec<Claimed>> {
+        let now = batch.clock.now();
+        let rows = batch.rows.iter().copied();
+        let (old, young): (Vec<Claimed>, Vec<Claimed>) = rows.partition(|row| is_old(now, row.since));
+        if old.is_empty() {
+            return Ok(young);
+        }
+        let heads = aged::heads(self.store.pools().cell(cell), &old, POINTLESS_AFTER).await?;
+        let mut rest = Vec::new();
+        for (row, head) in old.into_iter().zip(heads) {
+            match head {
+                Some(head) => plan.end(&row, Why::Pointless, Some(head), now),
+                None => rest.push(row),
+            }
+        }
+        rest.extend(young);
+        Ok(rest)
+    }
+
     /// Looks at everything that decides, and returns the badges of the devices.
     async fn look(&self, cell: Cell, open: &mut [Open<'_>]) -> sqlx::Result<HashMap<DeviceId, Badge>> {
         let pools = self.store.pools();
@@ -109,13 +151,14 @@ impl<D: Deliver> Worker<D> {
         let chats: HashSet<(UserId, ChatId)> = rows.iter().map(|row| (row.user, row.chat)).collect();
         let chats: Vec<(UserId, ChatId)> = chats.into_iter().collect();
         let users: HashSet<UserId> = rows.iter().map(|row| row.user).collect();
-        let (looked, badges, settings, found) = tokio::join!(
-            look::look(pools.cell(cell), &rows),
+        let (badges, settings, found) = tokio::join!(
             look::badges(pools, &devices),
             settings::settings(pools, &chats),
             self.sessions.of(users),
         );
-        for (open, looked) in open.iter_mut().zip(looked?) {
+        // The chats come last: another cell may have been waited for, and what was acknowledged meanwhile is not sent.
+        let looked = look::look(pools.cell(cell), &rows).await?;
+        for (open, looked) in open.iter_mut().zip(looked) {
             open.looked = looked;
             open.settings = settings.get(&(open.row.user, open.row.chat)).copied();
             open.presence = found.presence(open.row.user, open.row.device);

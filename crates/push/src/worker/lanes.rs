@@ -20,7 +20,7 @@ const BUSY_WAIT: Duration = Duration::from_secs(1);
 /// those beyond that share one lane.
 const MAX_LANES: usize = 1024;
 
-/// What is known of all push services.
+/// The lanes of all push services.
 #[derive(Default)]
 pub(super) struct Lanes(Mutex<HashMap<Key, Arc<Lane>>>);
 
@@ -77,8 +77,27 @@ impl Lanes {
         Ok(Pass { lane, _room: room })
     }
 
+    /// Returns how long pushes to this token have to wait because their service has no room or does not answer, if they
+    /// do. They need not be looked at before, so what waits for a service does not delay what others would take. The wait
+    /// is up to a quarter longer than it has to be, so that they do not all come back at once.
+    pub(super) fn closed(&self, token: &Token) -> Option<Duration> {
+        let lane = self.lanes().get(&Key::of(token)).cloned()?;
+        let now = Clock::monotonic();
+        let closed = lane.breaker().closed_until(now);
+        let left = match closed {
+            Some(until) => until.since(now),
+            None if lane.room.available_permits() == 0 => BUSY_WAIT,
+            None => return None,
+        };
+        Some(left.mul_f64(1.0 + rand::random::<f64>() / 4.0))
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Key, Arc<Lane>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lane(&self, key: Key) -> Arc<Lane> {
-        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.lanes();
         if let Some(lane) = lanes.get(&key) {
             return lane.clone();
         }
@@ -166,8 +185,10 @@ mod tests {
         let [one, other] = ["one", "other"].map(|app| token(Provider::Apns, app, "token"));
         let passes: Vec<Pass> = (0..ROOM).map(|_| lanes.enter(&one).ok().unwrap()).collect();
         assert_eq!(lanes.enter(&one).err(), Some(BUSY_WAIT));
-        assert!(lanes.enter(&other).is_ok());
+        assert!(lanes.closed(&one).is_some_and(|wait| wait >= BUSY_WAIT));
+        assert!(lanes.enter(&other).is_ok() && lanes.closed(&other).is_none());
         drop(passes);
+        assert!(lanes.closed(&one).is_none());
         assert!(lanes.enter(&one).is_ok());
     }
 
@@ -185,6 +206,8 @@ mod tests {
                 .enter(&dead)
                 .is_err_and(|wait| wait <= Duration::from_secs(1))
         );
+        let left = lanes.closed(&dead).unwrap();
+        assert!(left <= Duration::from_secs(2) && lanes.closed(&alive).is_none());
         let same_host = token(Provider::WebPush, "", "https://DEAD.example/b");
         assert!(lanes.enter(&same_host).is_err());
         assert!(lanes.enter(&alive).is_ok());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tern_push_core::{Class, Why, backoff};
 use tern_types::{Cell, ChatId, DeviceId, Timestamp};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use super::batch::{Prepared, RESTED, shown};
 use super::{Deliver, SEND_BY, Worker};
@@ -67,18 +67,22 @@ impl<D: Deliver> Worker<D> {
             while let Some(joined) = sending.try_join_next() {
                 all.push(joined);
             }
-            let mut notes = Vec::new();
-            for joined in all {
-                match joined {
-                    Ok((prepared, delivery)) => {
-                        open.remove(&(prepared.row.chat, prepared.row.device));
-                        notes.push(self.after(&prepared, delivery, clock).await);
+            // To end a token takes a statement. What was sent does not wait for it, so that it is noted in time.
+            let (ends, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_end);
+            for some in [others, ends] {
+                let mut notes = Vec::new();
+                for joined in some {
+                    match joined {
+                        Ok((prepared, delivery)) => {
+                            open.remove(&(prepared.row.chat, prepared.row.device));
+                            notes.push(self.after(&prepared, delivery, clock).await);
+                        }
+                        // Nothing is noted of it, so it is claimed again when the claim has run out.
+                        Err(error) => tracing::error!(%error, "sending a push failed"),
                     }
-                    // Nothing is noted of it, so it is claimed again when the claim has run out.
-                    Err(error) => tracing::error!(%error, "sending a push failed"),
                 }
+                self.note(cell, notes, clock).await;
             }
-            self.note(cell, notes, clock).await;
         }
     }
 
@@ -132,6 +136,11 @@ impl<D: Deliver> Worker<D> {
             }
         }
     }
+}
+
+/// Returns whether a push came to its end because its token had ended.
+fn is_end(joined: &Result<(Prepared, Delivery), JoinError>) -> bool {
+    matches!(joined, Ok((_, Delivery::TokenEnded { .. })))
 }
 
 /// Returns the name of what a push does, for metrics.

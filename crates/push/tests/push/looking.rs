@@ -65,6 +65,26 @@ async fn a_message_announces_by_its_hint_and_whom_it_mentions() {
 }
 
 #[tokio::test]
+async fn who_is_mentioned_hears_of_it_however_much_was_said_since() {
+    let world = World::start().await;
+    let phone = world.phone("Bob").await;
+    let (chat, ann) = quiet_group(&world, phone).await;
+    let mention = world.entry(chat, MESSAGE, ann).await;
+    world.mentions(chat, mention, phone.0).await;
+    let insert =
+        "INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body,
+                               sent_at)
+         SELECT $1, n, n, 1, $2, $2, gen_random_uuid(), '', 'body', now() FROM generate_series($3::int8, $4::int8) AS n";
+    world.run_about(chat, ann.0, insert, &[3, 303]).await;
+    let head = "UPDATE chat_heads SET head_seq = $2 WHERE chat_id = $1";
+    world.run(chat, head, &[303]).await;
+    let expected: [(u64, Reason); 2] = [(2, Reason::Mention), (303, Reason::Message)];
+    assert_eq!(announced(&world, chat, phone, 2).await, expected);
+    world.reads(chat, phone.0, 2).await;
+    assert_eq!(announced(&world, chat, phone, 2).await, expected[1..]);
+}
+
+#[tokio::test]
 async fn what_is_read_own_deleted_or_not_a_message_announces_nothing() {
     let world = World::start().await;
     let phone = world.phone("Bob").await;

@@ -1,13 +1,14 @@
 //! Tests that no statement of a worker reads a whole table.
 
 use sqlx::{AssertSqlSafe, Executor, Row};
-use tern_push::store::{claim, look, note, people, settings, tokens};
+use tern_push::store::{aged, claim, look, note, people, settings, tokens};
 use tern_store::postgres::{cell_connect_options, connect_hot, hot_connect_options};
 use tern_types::Cell;
 
 use crate::world::World;
 
-const OF_CELLS: [(&str, &str, usize); 6] = [
+const OF_CELLS: [(&str, &str, usize); 7] = [
+    ("aged", aged::AGED, 2),
     ("claim", claim::CLAIM, 2),
     ("due", claim::DUE, 1),
     ("look", look::LOOK, 3),

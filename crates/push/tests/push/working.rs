@@ -131,6 +131,32 @@ async fn nothing_goes_out_that_nobody_is_to_see() {
 }
 
 #[tokio::test]
+async fn what_was_due_for_a_day_ends_unless_something_was_said_since() {
+    let world = World::start().await;
+    let phone = world.phone("Bob").await;
+    let services = Services::default();
+    let worker = world.worker(&services);
+    let (quiet, ..) = world.group_with_message(phone).await;
+    let (busy, ann, _) = world.group_with_message(phone).await;
+    for chat in [quiet, busy] {
+        let due = "UPDATE inbox SET push_since = push_since - interval '25 h' WHERE chat_id = $1";
+        world.run(chat, due, &[]).await;
+        let sent = "UPDATE messages SET sent_at = sent_at - interval '25 h' WHERE chat_id = $1";
+        world.run(chat, sent, &[]).await;
+    }
+    let said = world.entry(busy, MESSAGE, ann).await;
+    assert_eq!(worker.round(Cell::FIRST).await.unwrap(), 2);
+    let [push] = services.take().try_into().unwrap();
+    let notification = push.notification.unwrap();
+    assert_eq!(
+        (notification.chat_id.as_str(), notification.seq),
+        (busy.to_string().as_str(), said.unsigned_abs())
+    );
+    let state = world.state(quiet, phone.1).await.unwrap();
+    assert_eq!((state.open, state.pushed, state.shown), (false, false, false));
+}
+
+#[tokio::test]
 async fn a_push_that_failed_is_tried_again_and_a_token_that_ended_is_not() {
     let world = World::start().await;
     let phone = world.phone("Bob").await;

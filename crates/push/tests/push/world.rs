@@ -230,13 +230,14 @@ impl World {
     }
 
     /// Writes that the device lacks the chat from a seq on, and that a push of it has been due for 10 s. A row that is
-    /// there becomes due again.
+    /// there moves to that seq and becomes due again.
     pub async fn due(&self, chat: ChatId, (user, device): (UserId, DeviceId), from: i64) {
         let insert = "
             INSERT INTO inbox (chat_id, device_id, user_id, from_seq, push_at, push_since)
             VALUES ($1, $2, $3, $4, now() - interval '10 s', now() - interval '10 s')
             ON CONFLICT (chat_id, device_id) DO UPDATE
-            SET push_at = excluded.push_at, push_since = excluded.push_since, push_tries = 0";
+            SET from_seq = excluded.from_seq, push_at = excluded.push_at, push_since = excluded.push_since,
+                push_tries = 0";
         sqlx::query(insert)
             .bind(chat.0)
             .bind(device.0)
