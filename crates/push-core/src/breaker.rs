@@ -32,15 +32,14 @@ impl Breaker {
     /// Lets a push through, or says until when it has to wait. The caller tells what became of a push that was let
     /// through by [`Self::answered`] or [`Self::failed`].
     pub fn admit(&mut self, now: Timestamp) -> Result<(), Timestamp> {
-        match self.until {
-            None => Ok(()),
-            Some(until) if now < until => Err(until),
-            Some(_) => {
-                self.until = Some(now + PROBE);
-                self.probing = true;
-                Ok(())
-            }
+        if let Some(until) = self.until(now) {
+            return Err(until);
         }
+        if self.is_open() {
+            self.until = Some(now + PROBE);
+            self.probing = true;
+        }
+        Ok(())
     }
 
     /// Notes that the provider answered, whatever its answer was. Returns true if the breaker was open and closes now.
@@ -72,9 +71,9 @@ impl Breaker {
         self.until.is_some()
     }
 
-    /// Returns whether nothing is known of the provider that a new breaker would not know.
-    pub fn is_new(&self) -> bool {
-        *self == Self::default()
+    /// Returns the time until which it lets nothing through. `None` if it would let a push through now.
+    pub fn until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.until.filter(|until| now < *until)
     }
 
     fn open(&mut self, now: Timestamp) {
@@ -99,7 +98,10 @@ mod tests {
         for _ in 0..9 {
             assert!(!breaker.failed(at(0)));
         }
-        assert!(!breaker.answered() && breaker.is_new(), "an answer ends the row");
+        assert!(
+            !breaker.answered() && breaker == Breaker::default(),
+            "an answer ends the row"
+        );
         for _ in 0..9 {
             assert!(!breaker.failed(at(0)) && breaker.admit(at(0)).is_ok());
         }
@@ -127,7 +129,7 @@ mod tests {
             now += seconds * 1000;
         }
         assert_eq!(breaker.admit(at(now)), Ok(()));
-        assert!(breaker.answered() && breaker.is_new(), "it closes");
+        assert!(breaker.answered() && breaker == Breaker::default(), "it closes");
     }
 
     #[test]

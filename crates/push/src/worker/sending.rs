@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tern_push_core::{Class, Why, backoff};
+use tern_push_core::{Class, Why, asked, backoff};
 use tern_types::{Cell, ChatId, DeviceId, Timestamp};
 use tokio::task::JoinSet;
 
@@ -15,9 +15,6 @@ use crate::store::StoreClock;
 use crate::store::claim::Claimed;
 use crate::store::note::{Became, Note};
 use crate::store::tokens;
-
-/// The longest wait that a provider may ask for.
-const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
 impl<D: Deliver> Worker<D> {
     /// Sends the pushes, all of which are of this cell. A push whose service has no room, or does not answer, is put
@@ -47,9 +44,9 @@ impl<D: Deliver> Worker<D> {
                         (prepared, delivery)
                     });
                 }
-                Err(wait) => {
+                Err(shut) => {
                     metrics::held("service");
-                    notes.push(put_off(wait));
+                    notes.push(put_off(shut.wait()));
                 }
             }
         }
@@ -167,12 +164,12 @@ fn ended(now: Timestamp) -> Became {
 }
 
 /// Returns when a push that failed is tried again.
-fn waits(row: &Claimed, asked: Option<Duration>, now: Timestamp) -> Became {
+fn waits(row: &Claimed, after: Option<Duration>, now: Timestamp) -> Became {
     let tries = row.tries.saturating_add(1);
-    let wait = asked.map_or_else(
-        || backoff(tries, rand::random()),
-        |asked| asked.min(LONGEST_ASKED),
-    );
+    let wait = match after {
+        Some(after) => asked(after, rand::random()),
+        None => backoff(tries, rand::random()),
+    };
     Became::Waits {
         until: now + wait,
         tries,
