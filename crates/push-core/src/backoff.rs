@@ -41,6 +41,19 @@ pub fn asked(wait: Duration, random: f64) -> Duration {
     wait + wait.mul_f64(part * SPREAD)
 }
 
+/// Returns the wait of a push that is not tried because its provider is away. It is at least `wait`, after which the
+/// provider is tried again. A push that has been due for long waits longer, up to a quarter of its age and
+/// [`LONGEST_WAIT`], because each wait costs a claim and a look, and such pushes pile up.
+pub fn away(wait: Duration, age: Duration, random: f64) -> Duration {
+    let bound = (age / 4).min(LONGEST_WAIT);
+    let part = if random.is_nan() {
+        1.0
+    } else {
+        random.clamp(0.0, 1.0)
+    };
+    wait.max(bound.mul_f64(0.5 + part / 2.0))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -61,6 +74,18 @@ mod tests {
         assert_eq!(asked(minute, 0.0), minute);
         assert_eq!(asked(minute, 1.0), Duration::from_secs(66));
         assert_eq!(asked(Duration::from_secs(86_400), 0.0), LONGEST_ASKED);
+    }
+
+    #[test]
+    fn what_has_waited_for_long_is_looked_at_less_often() {
+        let wait = |age, random| away(Duration::from_secs(1), Duration::from_secs(age), random).as_secs();
+        assert_eq!([wait(0, 1.0), wait(4, 1.0), wait(40, 1.0)], [1, 1, 10]);
+        assert_eq!(
+            [wait(40, 0.0), wait(86_400, 0.0), wait(86_400, 1.0)],
+            [5, 150, 300]
+        );
+        let minute = Duration::from_secs(60);
+        assert_eq!(away(minute, minute, 1.0), minute);
     }
 
     proptest! {

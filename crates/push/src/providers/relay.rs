@@ -219,11 +219,9 @@ fn missing() -> Delivery {
 fn failed(status: &Status) -> Delivery {
     let detail = format!("relay: {:?} {}", status.code(), status.message());
     let reason = match status.code() {
-        Code::Unauthenticated
-        | Code::PermissionDenied
-        | Code::InvalidArgument
-        | Code::Unimplemented
-        | Code::OutOfRange => return refused("relay", &detail),
+        Code::InvalidArgument | Code::OutOfRange => return refused("relay", &detail),
+        // The operators of both can mend it, and then what waits is still wanted.
+        Code::Unauthenticated | Code::PermissionDenied => "provider_token",
         Code::DeadlineExceeded | Code::Cancelled => "timeout",
         Code::ResourceExhausted => TOO_MANY,
         _ => "unavailable",
@@ -290,7 +288,8 @@ mod tests {
             assert_eq!(delivered(result(outcome, time_ms)), expected);
         }
         for (code, is_refused) in [
-            (Code::Unauthenticated, true),
+            (Code::Unauthenticated, false),
+            (Code::PermissionDenied, false),
             (Code::InvalidArgument, true),
             (Code::ResourceExhausted, false),
             (Code::Unavailable, false),

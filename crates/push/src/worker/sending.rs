@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tern_push_core::{Class, Why, asked, backoff};
+use tern_push_core::{Class, Why, asked, away, backoff};
 use tern_types::{Cell, ChatId, DeviceId, Timestamp};
 use tokio::task::JoinSet;
 
 use super::batch::{Prepared, RESTED, shown};
 use super::{Deliver, SEND_BY, Worker};
+use crate::lanes::Shut;
 use crate::metrics;
 use crate::provider::Delivery;
 use crate::store::StoreClock;
@@ -46,7 +47,11 @@ impl<D: Deliver> Worker<D> {
                 }
                 Err(shut) => {
                     metrics::held("service");
-                    notes.push(put_off(shut.wait()));
+                    let wait = match shut {
+                        Shut::Busy(wait) => wait,
+                        Shut::Open(wait) => away(wait, clock.now().since(row.since), rand::random()),
+                    };
+                    notes.push(put_off(wait));
                 }
             }
         }
