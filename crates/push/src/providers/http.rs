@@ -281,7 +281,7 @@ async fn public_addresses(room: Arc<Semaphore>, host: String) -> Result<Addrs, B
     let lookup = tokio::spawn(async move {
         let found = tokio::net::lookup_host((host, 0)).await;
         drop(place);
-        found.map(Vec::from_iter)
+        found.map(|found| found.collect::<Vec<SocketAddr>>())
     });
     let found = lookup.await??.into_iter();
     let public: Vec<SocketAddr> = found.filter(|found| is_public(found.ip())).collect();
