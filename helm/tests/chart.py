@@ -41,6 +41,7 @@ media:
   objectStore: {endpoint: "http://minio:9000", publicEndpoint: "https://media.example.com", pathStyle: true, existingSecret: s3}
   cdn: {url: "https://cdn.example.com/media", existingSecret: cdn}
 push: {enabled: true, autoscaling: {enabled: true}, existingSecret: push, key: push-apps.json}
+pushRelay: {enabled: true, existingSecret: relay, tls: {existingSecret: relay-tls}, flags: {rate: 500}}
 canary: {enabled: true, existingSecret: canary, url: "https://chat.example.com:8443", caSecret: ca, interval: 0.5}
 networkPolicy:
   clients: [{ipBlock: {cidr: 0.0.0.0/0}}]

@@ -10,7 +10,7 @@ import yaml
 import chart
 from chart import CHART, ROLES, ROOT, VALUES, WORKLOADS, component, containers, find, kinds, pod, refusal, rendered
 
-OURS = [*ROLES, "canary", "migrate", "test"]
+OURS = [*ROLES, "push-relay", "canary", "migrate", "test"]
 
 
 def workloads(values: str) -> list[dict]:
@@ -127,11 +127,11 @@ class Flags(unittest.TestCase):
 
     @staticmethod
     def known(command: str) -> set[str]:
-        run = subprocess.run([chart.TERN, command, "--help"], capture_output=True, text=True, check=True)
+        run = subprocess.run([chart.TERN, *command.split(), "--help"], capture_output=True, text=True, check=True)
         return set(re.findall(r"^\s+(?:-\w, )?--([a-z0-9-]+)", run.stdout, re.M))
 
     def test_every_flag_of_every_template_exists(self):
-        known = {command: self.known(command) for command in ["serve", "canary", "migrate"]}
+        known = {command: self.known(command) for command in ["serve", "canary", "migrate", "push relay"]}
         seen = set()
         for values in VALUES:
             for workload in workloads(values):
@@ -139,6 +139,7 @@ class Flags(unittest.TestCase):
                     continue
                 for container in containers(workload):
                     command, *rest = container["args"]
+                    command = "push relay" if command == "push" else command
                     flags = {arg.partition("=")[0][2:] for arg in rest if arg.startswith("--")}
                     self.assertLessEqual(flags, known[command], container["name"])
                     seen |= flags
@@ -308,6 +309,36 @@ class Network(unittest.TestCase):
         self.assertEqual(list(having), ["push"])
         self.assertNotIn("items", having["push"], "the file names keys beside it")
         self.assertIn("--push-apps=/etc/tern/push/push-apps.json", chart.args(find(documents, "Deployment", "tern-push")))
+
+    def test_a_relay_has_its_secret_and_certificate_and_knows_nothing_of_the_platform(self):
+        documents = rendered(VALUES["everything"])
+        relay = find(documents, "Deployment", "tern-push-relay")
+        volumes = {v["name"]: v["secret"] for v in pod(relay)["spec"]["volumes"]}
+        self.assertEqual({name: v["secretName"] for name, v in volumes.items()}, {"push": "relay", "tls": "relay-tls"})
+        args = chart.args(relay)
+        self.assertEqual(args[:2], ["push", "relay"])
+        for wanted in ["--push-apps=/etc/tern/push/apps.json", "--keys=/etc/tern/push/keys", "--rate=500",
+                       "--tls-cert=/etc/tern/tls/tls.crt", "--otlp-sample=0.5"]:
+            self.assertIn(wanted, args)
+        self.assertNotIn("--plaintext", args)
+        policy = find(documents, "NetworkPolicy", "tern-push-relay")
+        self.assertEqual({p["port"] for rule in policy["spec"]["egress"] for p in rule["ports"]}, {53, 443, 4317})
+        self.assertEqual({p["port"] for rule in policy["spec"]["ingress"] for p in rule["ports"]}, {7443, 7071})
+        self.assertEqual(find(documents, "Service", "tern-push-relay")["spec"]["ports"][0]["targetPort"], "pushes")
+        self.assertEqual(find(documents, "PodDisruptionBudget", "tern-push-relay")["spec"]["maxUnavailable"], 1)
+        self.assertNotIn("push-relay", {component(d) for d in rendered(VALUES["production"])}, "it is off by default")
+
+    def test_a_relay_is_told_what_it_needs(self):
+        on = ["--set", "pushRelay.enabled=true"]
+        tls = ["--set", "pushRelay.tls.existingSecret=relay-tls"]
+        self.assertIn("pushRelay.tls", refusal(VALUES["least"], *on, "--set", "pushRelay.existingSecret=relay"))
+        self.assertIn("pushRelay.existingSecret", refusal(VALUES["least"], *on, *tls))
+        twice = ["--set", "pushRelay.existingSecret=relay,pushRelay.flags.keys=/x"]
+        self.assertIn("--keys is filled in by the chart", refusal(VALUES["least"], *on, *tls, *twice))
+        plain = ["--set", "pushRelay.existingSecret=relay,pushRelay.tls.plaintext=true"]
+        relay = find(rendered(VALUES["least"], *on, *plain), "Deployment", "tern-push-relay")
+        self.assertIn("--plaintext", chart.args(relay))
+        self.assertEqual([v["name"] for v in pod(relay)["spec"]["volumes"]], ["push"])
 
     def test_without_push_nothing_of_it_is_there(self):
         documents = rendered(VALUES["least"], "--set", "push.enabled=false,push.existingSecret=")

@@ -32,15 +32,14 @@ impl Breaker {
     /// Lets a push through, or says until when it has to wait. The caller tells what became of a push that was let
     /// through by [`Self::answered`] or [`Self::failed`].
     pub fn admit(&mut self, now: Timestamp) -> Result<(), Timestamp> {
-        match self.until {
-            None => Ok(()),
-            Some(until) if now < until => Err(until),
-            Some(_) => {
-                self.until = Some(now + PROBE);
-                self.probing = true;
-                Ok(())
-            }
+        if let Some(until) = self.closed_until(now) {
+            return Err(until);
         }
+        if self.is_open() {
+            self.until = Some(now + PROBE);
+            self.probing = true;
+        }
+        Ok(())
     }
 
     /// Returns until when pushes have to wait, if they do. Unlike [`Self::admit`] it lets nothing through.
@@ -77,11 +76,6 @@ impl Breaker {
         self.until.is_some()
     }
 
-    /// Returns whether nothing is known of the provider that a new breaker would not know.
-    pub fn is_new(&self) -> bool {
-        *self == Self::default()
-    }
-
     fn open(&mut self, now: Timestamp) {
         let time = FIRST.saturating_mul(1 << self.opened.min(16)).min(LONGEST);
         self.opened = self.opened.saturating_add(1);
@@ -104,7 +98,10 @@ mod tests {
         for _ in 0..9 {
             assert!(!breaker.failed(at(0)));
         }
-        assert!(!breaker.answered() && breaker.is_new(), "an answer ends the row");
+        assert!(
+            !breaker.answered() && breaker == Breaker::default(),
+            "an answer ends the row"
+        );
         for _ in 0..9 {
             assert!(!breaker.failed(at(0)) && breaker.admit(at(0)).is_ok());
         }
@@ -134,7 +131,7 @@ mod tests {
             now += seconds * 1000;
         }
         assert_eq!(breaker.admit(at(now)), Ok(()));
-        assert!(breaker.answered() && breaker.is_new(), "it closes");
+        assert!(breaker.answered() && breaker == Breaker::default(), "it closes");
     }
 
     #[test]

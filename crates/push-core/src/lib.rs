@@ -18,7 +18,7 @@ pub mod facts;
 pub mod quiet;
 mod tag;
 
-pub use backoff::{LONGEST_WAIT, backoff};
+pub use backoff::{LONGEST_WAIT, asked, away, backoff};
 pub use breaker::Breaker;
 pub use decide::{
     Class, Decision, Hold, LIVE_PATIENCE, MAX_PUSHES_A_MINUTE, POINTLESS_AFTER, Send, Why, decide, is_old,

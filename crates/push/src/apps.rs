@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 use tern_transport::tls;
 
-use crate::providers::jwt::{self, EcKey};
+use crate::jwt::{self, EcKey};
 
 /// The address of Apple's push service.
 const APNS: &str = "https://api.push.apple.com";
@@ -20,7 +20,7 @@ const APNS: &str = "https://api.push.apple.com";
 const APNS_SANDBOX: &str = "https://api.sandbox.push.apple.com";
 /// The address of Firebase Cloud Messaging.
 const FCM: &str = "https://fcm.googleapis.com";
-/// What an iPhone shows if nothing else is said.
+/// The text that an iPhone shows if nothing else is said.
 const TEXT: &str = "New message";
 /// The most bytes of that text: it has to fit into a payload of 4,096 bytes with all that is beside it.
 const MAX_TEXT: usize = 200;
@@ -40,6 +40,8 @@ pub struct Apps {
     pub(crate) relay: Option<RelayApp>,
     /// True if Apple's alerts say in clear text who sent something.
     pub(crate) templates: bool,
+    /// The URL of the proxy through which Apple and Google are called.
+    pub(crate) proxy: Option<Secret>,
     /// The certificates that are trusted beside the system's.
     pub(crate) roots: Vec<CertificateDer<'static>>,
 }
@@ -51,7 +53,7 @@ pub(crate) struct ApnsApp {
     pub team_id: String,
     pub key_id: String,
     pub key: EcKey,
-    /// What an alert shows.
+    /// The text of an alert.
     pub text: String,
     pub url: String,
     pub sandbox_url: String,
@@ -84,6 +86,8 @@ pub(crate) struct WebPushApp {
     pub subject: String,
     /// True if endpoints may be http and at private addresses, for development.
     pub allow_private: bool,
+    /// The URL of the proxy through which Web Push services are called. It has to refuse private addresses.
+    pub proxy: Option<Secret>,
 }
 
 /// A relay of pushes.
@@ -114,6 +118,7 @@ struct File {
     relay: Option<RelayEntry>,
     #[serde(default)]
     templates: bool,
+    proxy: Option<String>,
     ca_file: Option<PathBuf>,
 }
 
@@ -144,6 +149,7 @@ struct WebPushEntry {
     subject: String,
     #[serde(default)]
     allow_private: bool,
+    proxy: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -199,6 +205,7 @@ impl Apps {
             web_push: web_push.transpose().context("web_push")?,
             relay: relay.transpose().context("relay")?,
             templates: file.templates,
+            proxy: file.proxy.map(proxy).transpose()?,
             roots: roots.transpose().context("ca_file")?.unwrap_or_default(),
         })
     }
@@ -250,6 +257,7 @@ impl WebPushEntry {
             key: key.context("key_file")?,
             subject: self.subject,
             allow_private: self.allow_private,
+            proxy: self.proxy.map(proxy).transpose()?,
         })
     }
 }
@@ -315,6 +323,13 @@ fn named(field: &str, text: &str) -> anyhow::Result<()> {
 fn base(field: &str, url: &str) -> anyhow::Result<String> {
     checked_url(url).with_context(|| format!("{field} {url}"))?;
     Ok(url.trim_end_matches('/').to_owned())
+}
+
+/// Checks the URL of a proxy. Its user and password may be in it, so the error does not show it.
+fn proxy(url: String) -> anyhow::Result<Secret> {
+    let known = Url::parse(&url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    ensure!(known, "proxy: it must begin with http:// or https://");
+    Ok(Secret(url))
 }
 
 /// Checks a URL to which keys are shown: it must be https, or http at this machine, which development uses.

@@ -12,6 +12,8 @@
 //! - [`worker`]: claims pushes, looks, sends, and notes what became of them
 //! - [`store`]: the statements in Postgres
 //! - [`presence`]: asks which devices have a stream
+//! - `jwt`: the keys, and what is signed with them
+//! - `lanes`: the bounds and the breakers of push services
 //! - [`provider`]: what a push is, and what may become of it
 //! - [`providers`]: sends pushes to the providers, and by a relay
 //! - [`apps`]: for which apps, and with which keys
@@ -25,6 +27,8 @@
 pub mod apps;
 pub mod config;
 mod grpc;
+mod jwt;
+mod lanes;
 mod metrics;
 pub mod presence;
 pub mod provider;

@@ -24,6 +24,13 @@ const BREAKERS: &str = "tern_push_breaker_open";
 const STORE_FAILURES: &str = "tern_push_store_failures_total";
 const PRESENCE_FAILURES: &str = "tern_push_presence_failures_total";
 
+/// The metric that a relay has too.
+const BREAKERS_DESCRIBED: Described = (
+    Gauge,
+    BREAKERS,
+    "breakers that are open, by provider: its service is left alone for a while",
+);
+
 /// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[
     (
@@ -64,11 +71,7 @@ const DESCRIBED: &[Described] = &[
         TOKENS_ENDED,
         "tokens that ended because their provider said so or no device named them, by provider",
     ),
-    (
-        Gauge,
-        BREAKERS,
-        "breakers that are open, by provider: its service is left alone for a while",
-    ),
+    BREAKERS_DESCRIBED,
     (
         Counter,
         STORE_FAILURES,
@@ -97,12 +100,24 @@ pub fn describe() {
     for step in STEPS {
         counter!(STORE_FAILURES, "step" => step).absolute(0);
     }
+    begin_breakers();
     for provider in Provider::ALL {
         counter!(TOKENS_ENDED, "provider" => provider.as_str()).absolute(0);
-        gauge!(BREAKERS, "provider" => provider.as_str()).set(0.0);
         for class in ["alert", "badge", "withdraw", "silent"] {
             counter!(SENT, "provider" => provider.as_str(), "class" => class).absolute(0);
         }
+    }
+}
+
+/// Describes the breakers alone.
+pub(crate) fn describe_breakers() {
+    described::describe(&[BREAKERS_DESCRIBED]);
+    begin_breakers();
+}
+
+fn begin_breakers() {
+    for provider in Provider::ALL {
+        gauge!(BREAKERS, "provider" => provider.as_str()).set(0.0);
     }
 }
 

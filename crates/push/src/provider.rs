@@ -1,4 +1,4 @@
-//! What a push is, whatever its provider, and what may become of it.
+//! A push, whatever its provider, and the things that may become of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,19 +75,24 @@ pub struct Outgoing {
     pub device: DeviceId,
     /// Where it gets its pushes.
     pub token: Arc<Token>,
-    /// What the push does on the device.
+    /// The effect of the push on the device.
     pub class: PushClass,
     /// The name of the chat for the device.
     pub tag: Tag,
     /// The number of chats with something unread that waits for the device.
     pub badge: u32,
-    /// What is announced; `None` if the push says nothing but that something waits, or announces nothing.
+    /// The thing that is announced; `None` if the push says nothing but that something waits, or announces nothing.
     pub notification: Option<Arc<Notification>>,
     /// For how long the provider keeps trying. Zero: once.
     pub lifetime: Duration,
 }
 
-/// What became of a push.
+/// The reason of a [`Delivery::Later`] that says that the device, the app or this server sends too much.
+pub const TOO_MANY: &str = "too_many";
+/// The reason of a [`Delivery::Later`] that a relay gave: the relay is there, and has breakers of its own.
+pub const RELAYED: &str = "relay_later";
+
+/// The outcome of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
     /// The provider took it.
@@ -115,4 +120,15 @@ pub enum Delivery {
         /// The provider's answer in its own words.
         detail: String,
     },
+}
+
+impl Delivery {
+    /// Returns whether it says that the provider, or the way to it, is away. What a provider answers of one push says
+    /// nothing of the others.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Later { reason, .. } => ![TOO_MANY, RELAYED].contains(reason),
+            Self::Sent | Self::TokenEnded { .. } | Self::Refused { .. } => false,
+        }
+    }
 }

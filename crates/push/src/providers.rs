@@ -1,23 +1,19 @@
 //! Sends pushes to the providers: Apple's and Google's, Web Push services, and a relay for apps of others.
 //!
 //! ```text
-//!   Outgoing ──> sealed, or in clear text ──> breaker ──> apns, fcm ──┐
-//!            └─> encrypted (RFC 8291) ──────────────────> web_push ───┼──> http
-//!                                             breaker ──> relay (gRPC)┘
+//!   Outgoing ──> sealed, or in clear text ──> apns, fcm ──┬──> http
+//!            │                           └──> relay (gRPC) │
+//!            └─> encrypted (RFC 8291) ──────> web_push ────┘
 //! ```
 //!
 //! - [`http`], [`addresses`]: requests, and which addresses devices may name
-//! - [`jwt`]: the keys, and what is signed with them
-//! - [`breaker`]: keeps pushes from a provider that is away
 //! - [`apns`], [`fcm`] with [`google`], [`web_push`] with [`vapid`], [`relay`]: one for each provider
 
 pub(crate) mod addresses;
 pub(crate) mod apns;
-pub(crate) mod breaker;
 pub(crate) mod fcm;
 pub(crate) mod google;
 pub(crate) mod http;
-pub(crate) mod jwt;
 pub(crate) mod relay;
 pub(crate) mod vapid;
 pub(crate) mod web_push;
@@ -28,16 +24,12 @@ use std::time::Duration;
 
 use tern_proto::v1::{Notification, PushClass};
 use tern_push_core::Tag;
-use tern_types::Clock;
 
 use crate::apps::Apps;
 use crate::provider::{Delivery, Outgoing, Provider, Token};
 use crate::seal;
 
-pub use breaker::BREAKER_OPEN;
-
 use apns::Apns;
-use breaker::{Breakers, Line};
 use fcm::Fcm;
 use relay::Relay;
 use web_push::WebPush;
@@ -45,7 +37,7 @@ use web_push::WebPush;
 /// The time that a push may take with all that is tried, so that the claim of its row does not run out meanwhile.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// The time that a relay gives a push. It is shorter, so that its answer still reaches the server that waits for it.
-const RELAYED_LIMIT: Duration = Duration::from_secs(8);
+const RELAYED_LIMIT: Duration = Duration::from_secs(7);
 
 /// How pushes for a token are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +59,6 @@ struct Inner {
     fcm: Fcm,
     web_push: Option<WebPush>,
     relay: Option<Relay>,
-    breakers: Breakers,
     /// True if Apple's alerts say in clear text who sent something.
     templates: bool,
 }
@@ -83,7 +74,7 @@ impl fmt::Debug for Providers {
 pub(crate) struct Parcel {
     /// Where the device gets its pushes.
     pub token: Arc<Token>,
-    /// What the push does on the device.
+    /// The effect of the push on the device.
     pub class: PushClass,
     /// The name of the chat for the device.
     pub tag: Tag,
@@ -91,7 +82,7 @@ pub(crate) struct Parcel {
     pub badge: u32,
     /// The sealed notification.
     pub sealed: Option<Vec<u8>>,
-    /// What an alert of Apple's shows in place of the app's text.
+    /// The text that an alert of Apple's shows in place of the app's.
     pub text: Option<String>,
     /// For how long the provider keeps trying. Zero: once.
     pub lifetime: Duration,
@@ -109,11 +100,10 @@ impl Providers {
         let web_push = apps.web_push.as_ref().map(|app| WebPush::new(app, &roots));
         let relay = apps.relay.as_ref().map(|app| Relay::new(app, &roots));
         Ok(Self(Arc::new(Inner {
-            apns: Apns::new(&apps.apns, http::http2(&roots)?),
-            fcm: Fcm::new(&apps.fcm, http::negotiated(&roots)?),
+            apns: Apns::new(&apps.apns, http::http2(&roots, apps.proxy.as_ref())?),
+            fcm: Fcm::new(&apps.fcm, http::negotiated(&roots, apps.proxy.as_ref())?),
             web_push: web_push.transpose()?,
             relay: relay.transpose()?,
-            breakers: Breakers::default(),
             templates: apps.templates,
         })))
     }
@@ -138,41 +128,31 @@ impl Providers {
     }
 
     /// Sends a push, and returns what became of it within 10 s.
-    ///
-    /// After 10 failures in a row, a provider counts as away. Then pushes are not tried: the answer is
-    /// [`Delivery::Later`] with the reason [`BREAKER_OPEN`] and the time to wait.
     pub async fn send(&self, push: &Outgoing) -> Delivery {
         match push.token.provider {
-            Provider::Apns | Provider::Fcm => self.within(SEND_LIMIT, self.parcel(push)).await,
-            Provider::WebPush => self.web_push(push).await,
+            Provider::Apns | Provider::Fcm => within(SEND_LIMIT, self.by_route(self.parcel(push))).await,
+            Provider::WebPush => within(SEND_LIMIT, self.web_push(push)).await,
         }
     }
 
-    /// Forwards a push of another platform, if there is a key for its app.
+    /// Forwards a push of another platform, if there is a key for its app, and returns what became of it within 7 s.
     pub(crate) async fn forward(&self, parcel: Parcel) -> Delivery {
         match self.serves(&parcel.token) {
-            Route::Direct => self.within(RELAYED_LIMIT, parcel).await,
+            Route::Direct => within(RELAYED_LIMIT, self.by_route(parcel)).await,
             Route::Relay | Route::Nobody => no_key(&parcel.token),
         }
     }
 
     /// Sends a parcel by its route.
-    async fn within(&self, limit: Duration, parcel: Parcel) -> Delivery {
+    async fn by_route(&self, parcel: Parcel) -> Delivery {
         if parcel.class == PushClass::Unspecified {
             return refused("class", "the push has no class");
         }
         let token = &parcel.token;
         match (self.serves(token), token.provider, &self.0.relay) {
-            (Route::Direct, Provider::Apns, _) => {
-                let line = Line::Apns {
-                    sandbox: token.sandbox,
-                };
-                self.tried(line, limit, self.0.apns.send(&parcel)).await
-            }
-            (Route::Direct, Provider::Fcm, _) => self.tried(Line::Fcm, limit, self.0.fcm.send(&parcel)).await,
-            (Route::Relay, Provider::Apns | Provider::Fcm, Some(relay)) => {
-                self.tried(Line::Relay, limit, relay.send(&parcel)).await
-            }
+            (Route::Direct, Provider::Apns, _) => self.0.apns.send(&parcel).await,
+            (Route::Direct, Provider::Fcm, _) => self.0.fcm.send(&parcel).await,
+            (Route::Relay, Provider::Apns | Provider::Fcm, Some(relay)) => relay.send(&parcel).await,
             (
                 Route::Direct | Route::Relay | Route::Nobody,
                 Provider::Apns | Provider::Fcm | Provider::WebPush,
@@ -186,31 +166,9 @@ impl Providers {
             return no_key(&push.token);
         };
         match web_push.prepare(push) {
-            Ok(prepared) => {
-                let line = Line::WebPush(prepared.origin.clone());
-                self.tried(line, SEND_LIMIT, web_push.send(prepared)).await
-            }
+            Ok(prepared) => web_push.send(prepared).await,
             Err(delivery) => delivery,
         }
-    }
-
-    /// Sends by a line, unless its breaker is open.
-    async fn tried(&self, line: Line, limit: Duration, sending: impl Future<Output = Delivery>) -> Delivery {
-        if let Err(wait) = self.0.breakers.admit(&line, Clock::monotonic()) {
-            return Delivery::Later {
-                after: Some(wait),
-                reason: BREAKER_OPEN,
-                detail: "the provider was away at the last tries".to_owned(),
-            };
-        }
-        let sent = tokio::time::timeout(limit, sending).await;
-        let sent = sent.unwrap_or_else(|_| Delivery::Later {
-            after: None,
-            reason: "timeout",
-            detail: "no answer in time".to_owned(),
-        });
-        self.0.breakers.note(&line, &sent, Clock::monotonic());
-        sent
     }
 
     /// Makes what Apple, Google or a relay gets of a push.
@@ -229,6 +187,16 @@ impl Providers {
             lifetime: push.lifetime,
         }
     }
+}
+
+/// Returns what became of a push, also if nothing is heard of it within `limit`.
+async fn within(limit: Duration, sending: impl Future<Output = Delivery>) -> Delivery {
+    let sent = tokio::time::timeout(limit, sending).await;
+    sent.unwrap_or_else(|_| Delivery::Later {
+        after: None,
+        reason: "timeout",
+        detail: "no answer in time".to_owned(),
+    })
 }
 
 /// Returns the text that the operator's choice `templates` shows. `None` if nothing is to be said, so that the app's

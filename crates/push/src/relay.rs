@@ -1,7 +1,7 @@
 //! `tern push relay`: forwards pushes of other platforms to Apple and Google, for apps whose keys only this server has.
 //!
 //! ```text
-//!   push nodes of others ──gRPC, key──> listener ──> service: key, rate ──> providers ──> APNs, FCM
+//!   push nodes of others ──gRPC, key──> listener ──> service: key, rate ──> lanes ──> providers ──> APNs, FCM
 //! ```
 //!
 //! - [`keys`]: who may have pushes forwarded, and how many
@@ -25,7 +25,6 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
-use tern_proto::v1::push_relay_server::PushRelayServer;
 use tern_telemetry::TelemetryArgs;
 use tern_transport::admin::{self, Readiness};
 use tern_transport::connections::Bounds;
@@ -42,7 +41,7 @@ use crate::providers::Providers;
 use keys::Keys;
 use service::Service;
 
-/// The calls of one connection at a time: a platform's push nodes make 16 each.
+/// The calls of one connection at a time: each push node makes 16 for each of two providers.
 const MAX_STREAMS: u32 = 64;
 /// The time between two pings on a connection.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -52,7 +51,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// The time that a connection may be idle.
 const IDLE: Duration = Duration::from_secs(600);
-/// The time that a call may take, until its answer is taken. A push takes 8 s at most.
+/// The time that a call may take, until its answer is taken. A push takes 9 s at most.
 const CALL: Duration = Duration::from_secs(30);
 /// The connections of one address on which nobody has shown a key.
 const STRANGERS: usize = 32;
@@ -152,7 +151,7 @@ async fn serve(listener: TcpListener, tls: Option<Tls>, service: Service, stop: 
         calls: true,
         known_by_request: false,
     };
-    let routes = Routes::new(PushRelayServer::new(service));
+    let routes = Routes::new(service.guarded());
     let router = routes.prepare().into_axum_router();
     Server::new(settings, router, TaskTracker::new())
         .serve(listener, stop)

@@ -7,14 +7,12 @@
 //! - `cells`: waits for what is due in each cell
 //! - `batch`: looks at what was claimed, and decides
 //! - `sending`: sends, with a bound for each push service, and notes what became of it
-//! - `lanes`: the bounds and the breakers of push services
 //! - `listen`: is woken by chat nodes
 //! - `janitor`: ends tokens that no device names any more
 
 mod batch;
 mod cells;
 mod janitor;
-mod lanes;
 mod listen;
 mod sending;
 
@@ -30,6 +28,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::lanes::Lanes;
 use crate::metrics;
 use crate::presence::Sessions;
 use crate::provider::{Delivery, Outgoing};
@@ -37,7 +36,6 @@ use crate::providers::Providers;
 use crate::store::claim::{self, Batch, Claimed};
 use crate::store::note::{self, Became, Note};
 use crate::store::{Store, StoreClock};
-use lanes::Lanes;
 use listen::Bells;
 
 /// The time after a claim within which its pushes are handed to their providers. A provider takes 10 s at most, so what

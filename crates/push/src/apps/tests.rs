@@ -46,6 +46,7 @@ fn full() -> Value {
         "web_push": {"key_file": "apns.p8", "subject": "mailto:ops@example.com"},
         "relay": {"url": "https://push.builder.example", "key_file": "relay.key"},
         "templates": true,
+        "proxy": "http://user:PRIVATE@proxy.example.com:3128",
     })
 }
 
@@ -63,6 +64,7 @@ fn what_is_left_out_has_the_providers_addresses() {
         ("ferry", ACCOUNT)
     );
     assert_eq!(apps.relay.unwrap().key, Secret("secret-of-the-relay".into()));
+    assert!(apps.proxy.is_some());
     assert!(apps.templates && !apps.web_push.unwrap().allow_private);
     let empty = read(&json!({})).unwrap();
     assert!(empty.apns.is_empty() && empty.fcm.is_empty() && empty.web_push.is_none());
@@ -78,7 +80,7 @@ fn debug_shows_no_key() {
 
 #[test]
 fn an_error_names_the_file_and_the_field() {
-    let cases: [(&str, Value, &str); 16] = [
+    let cases: [(&str, Value, &str); 18] = [
         ("/extra", json!(1), "unknown field `extra`"),
         ("/apns/0/extra", json!(1), "unknown field `extra`"),
         ("/apns/0/bundle_id", json!(""), "apns[0]: bundle_id"),
@@ -115,6 +117,12 @@ fn an_error_names_the_file_and_the_field() {
         ("/web_push/key_file", json!("empty"), "web_push: key_file"),
         ("/relay/key_file", json!("empty"), "relay: key_file"),
         ("/ca_file", json!("empty"), "ca_file"),
+        (
+            "/proxy",
+            json!("MII:pass@proxy.example.com"),
+            "proxy: it must begin",
+        ),
+        ("/web_push/proxy", json!("socks5://proxy"), "web_push: proxy"),
     ];
     for (pointer, value, expected) in cases {
         let mut apps = full();

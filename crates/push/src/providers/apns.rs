@@ -16,10 +16,10 @@ use tern_types::{Clock, Timestamp};
 use uuid::Uuid;
 
 use super::http::{self, Answer};
-use super::jwt::EcKey;
-use super::{Parcel, breaker, no_key, refused};
+use super::{Parcel, no_key, refused};
 use crate::apps::ApnsApp;
-use crate::provider::Delivery;
+use crate::jwt::EcKey;
+use crate::provider::{Delivery, TOO_MANY};
 
 /// The time for which a provider token is used. Apple accepts one for an hour.
 const TOKEN_KEPT: Duration = Duration::from_secs(50 * 60);
@@ -73,7 +73,7 @@ struct Prepared {
     payload: Bytes,
 }
 
-/// What an answer means.
+/// The meaning of an answer.
 #[derive(Debug, PartialEq, Eq)]
 struct Verdict {
     delivery: Delivery,
@@ -293,17 +293,20 @@ fn judge(answer: &Answer, class: PushClass) -> Verdict {
         (400, "BadDeviceToken" | "DeviceTokenNotForTopic") | (410, _) if class == PushClass::Call => {
             refused("voip_token")
         }
-        (400, "BadDeviceToken" | "DeviceTokenNotForTopic") => Delivery::TokenEnded {
+        (400, "BadDeviceToken") => Delivery::TokenEnded {
             since: None,
             reason: detail,
         },
+        // The token is another app's, or the key's topic is: a mistake in the file must not end all tokens.
+        (400, "DeviceTokenNotForTopic") => refused("mismatch"),
         (410, _) => Delivery::TokenEnded {
             since: timestamp.map(Timestamp),
             reason: detail,
         },
-        (403, _) => refused("provider_token"),
+        // The operator can mend it, and then what waits is still wanted.
+        (403, _) => answer.later("provider_token", detail),
         (413, _) => refused("payload_too_large"),
-        (429, _) => answer.later(breaker::TOO_MANY, detail),
+        (429, _) => answer.later(TOO_MANY, detail),
         (400, "IdleTimeout") => answer.later("broken", detail),
         (400..=499, _) => refused("request"),
         (500..=599, _) => answer.later("unavailable", detail),

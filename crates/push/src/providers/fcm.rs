@@ -2,6 +2,7 @@
 //! with the FCM HTTP v1 API" say. A push is a data message, because only the app can open what is sealed.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,15 +14,17 @@ use tern_proto::v1::PushClass;
 
 use super::google::AccessToken;
 use super::http::{self, Answer};
-use super::{Parcel, breaker, no_key, refused};
+use super::{Parcel, no_key, refused};
 use crate::apps::FcmApp;
-use crate::provider::Delivery;
+use crate::provider::{Delivery, TOO_MANY};
 
 /// The key under which Google keeps only the newest push that says nothing but that something waits: the app fetches
 /// everything then. A sealed one has none, because it tells of its chat alone.
 const COLLAPSE: &str = "tern";
 /// The same for pushes that show nothing. With the key above, one of them would take the place of an alert.
 const COLLAPSE_QUIET: &str = "tern-quiet";
+/// The wait that Google wants after an answer that too much is sent, if the answer says none.
+const QUOTA_WAIT: Duration = Duration::from_secs(60);
 /// The most bytes of the data of a message.
 const MAX_DATA: usize = 4096;
 
@@ -36,7 +39,7 @@ struct App {
     access: AccessToken,
 }
 
-/// What an answer means.
+/// The meaning of an answer.
 #[derive(Debug, PartialEq, Eq)]
 struct Verdict {
     delivery: Delivery,
@@ -200,10 +203,17 @@ fn judge(answer: &Answer) -> Verdict {
         reason: detail.clone(),
     };
     let delivery = match (answer.status, code) {
-        (_, "UNREGISTERED" | "SENDER_ID_MISMATCH") => ended(),
+        (_, "UNREGISTERED") => ended(),
+        // The token is another project's: a mistake in the file must not end all tokens.
+        (_, "SENDER_ID_MISMATCH") => refused("mismatch"),
         (400, _) if about_token => ended(),
-        (429, _) | (_, "QUOTA_EXCEEDED") => answer.later(breaker::TOO_MANY, detail.clone()),
-        (_, "THIRD_PARTY_AUTH_ERROR") | (401 | 403, _) => refused("provider_token"),
+        (429, _) | (_, "QUOTA_EXCEEDED") => Delivery::Later {
+            after: answer.retry_after.or(Some(QUOTA_WAIT)),
+            reason: TOO_MANY,
+            detail: detail.clone(),
+        },
+        // The operator can mend it, and then what waits is still wanted.
+        (_, "THIRD_PARTY_AUTH_ERROR") | (401 | 403, _) => answer.later("provider_token", detail.clone()),
         (400..=499, _) => refused("request"),
         (500..=599, _) => answer.later("unavailable", detail.clone()),
         _ => answer.later("unexpected", detail.clone()),
@@ -216,8 +226,6 @@ fn judge(answer: &Answer) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::providers::tests::parcel;
 
@@ -283,8 +291,12 @@ mod tests {
             let expected = json!({"message": {"token": "token", "data": data, "android": android}});
             assert_eq!(sent, expected, "{class:?}");
         }
+    }
+
+    #[test]
+    fn a_push_that_is_too_large_is_refused() {
+        let mut push = parcel(PushClass::Alert);
         push.sealed = Some(vec![0; MAX_DATA]);
-        push.class = PushClass::Alert;
         assert!(matches!(
             body(&push),
             Err(Delivery::Refused {
@@ -294,22 +306,24 @@ mod tests {
         ));
     }
 
+    fn code(status: &str, code: &str) -> String {
+        format!(
+            r#"{{"error":{{"status":"{status}","message":"m","details":[
+                {{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"{code}"}}]}}}}"#
+        )
+    }
+
+    fn violation(field: &str) -> String {
+        format!(
+            r#"{{"error":{{"status":"INVALID_ARGUMENT","details":[
+                {{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"INVALID_ARGUMENT"}},
+                {{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[
+                    {{"field":"{field}","description":"d"}}]}}]}}}}"#
+        )
+    }
+
     #[test]
     fn an_answer_says_what_became_of_the_push() {
-        let code = |status: &str, code: &str| {
-            format!(
-                r#"{{"error":{{"status":"{status}","message":"m","details":[
-                    {{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"{code}"}}]}}}}"#
-            )
-        };
-        let violation = |field: &str| {
-            format!(
-                r#"{{"error":{{"status":"INVALID_ARGUMENT","details":[
-                    {{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"INVALID_ARGUMENT"}},
-                    {{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[
-                        {{"field":"{field}","description":"d"}}]}}]}}}}"#
-            )
-        };
         for (status, body, expected, renew) in [
             (
                 200,
@@ -321,7 +335,7 @@ mod tests {
             (
                 403,
                 code("PERMISSION_DENIED", "SENDER_ID_MISMATCH"),
-                "ended",
+                "mismatch",
                 false,
             ),
             (400, violation("message.token"), "ended", false),
@@ -376,5 +390,17 @@ mod tests {
             };
             assert_eq!((got, verdict.renew), (expected, renew), "{status} {body}");
         }
+    }
+
+    #[test]
+    fn too_much_is_a_minute_too_early_unless_google_says_when() {
+        let busy = Answer {
+            status: 429,
+            ..Answer::default()
+        };
+        let Delivery::Later { after, .. } = judge(&busy).delivery else {
+            panic!("it is not for later")
+        };
+        assert_eq!(after, Some(QUOTA_WAIT));
     }
 }

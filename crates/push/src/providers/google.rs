@@ -11,11 +11,12 @@ use tern_types::{Clock, Timestamp};
 use tokio::sync::Mutex;
 
 use super::http::{self, Answer};
-use super::{jwt, refused};
+use super::refused;
 use crate::apps::ServiceAccount;
+use crate::jwt;
 use crate::provider::Delivery;
 
-/// What the token is for.
+/// The use of the token.
 const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
 /// The way of proving who asks.
 const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
@@ -38,7 +39,7 @@ pub(crate) struct AccessToken {
     known: Mutex<Option<Known>>,
 }
 
-/// What the last exchange gave. The times are of the monotonic clock.
+/// The result of the last exchange. The times are of the monotonic clock.
 struct Known {
     token: Result<Arc<str>, Delivery>,
     /// When it was made.
@@ -58,8 +59,11 @@ impl Known {
             return Some(self.token.clone());
         }
         if now.since(self.at) < MIN_AGE {
-            let detail = "FCM refuses an access token that is new";
-            return Some(Err(refused("provider_token", detail)));
+            return Some(Err(Delivery::Later {
+                after: None,
+                reason: "provider_token",
+                detail: "FCM refuses an access token that is new".to_owned(),
+            }));
         }
         None
     }
@@ -140,7 +144,8 @@ fn understand(answer: &Answer) -> Result<(Arc<str>, Duration), Delivery> {
     let detail = format!("access token: {}", answer.detail(None));
     match answer.status {
         429 | 500..=599 => Err(answer.later("access_token", detail)),
-        400..=499 => Err(refused("provider_token", &detail)),
+        // The operator can mend it: the key is revoked, or the clock is wrong.
+        400..=499 => Err(answer.later("provider_token", detail)),
         _ => Err(answer.later("unexpected", detail)),
     }
 }
@@ -210,7 +215,11 @@ mod tests {
         assert_eq!(at(None, 100_000), None);
         assert_eq!(at(Some("a"), 60_000), None);
         let new = at(Some("a"), 59_999);
-        assert!(matches!(new, Some(Err(Delivery::Refused { .. }))), "{new:?}");
+        let reason = match new {
+            Some(Err(Delivery::Later { reason, .. })) => reason,
+            _ => panic!("{new:?}"),
+        };
+        assert_eq!(reason, "provider_token");
         let failed = Known {
             token: Err(refused("x", "y")),
             ..known
@@ -225,17 +234,18 @@ mod tests {
             r#"{"access_token":"a","expires_in":3599,"token_type":"Bearer"}"#,
         ));
         assert_eq!(granted, Ok(("a".into(), Duration::from_secs(3599))));
-        for (status, body, refused) in [
-            (400, r#"{"error":"invalid_grant"}"#, true),
-            (401, "", true),
-            (429, "", false),
-            (500, "", false),
-            (503, "", false),
-            (302, "", false),
-            (200, "{}", false),
+        for (status, body, expected) in [
+            (400, r#"{"error":"invalid_grant"}"#, "provider_token"),
+            (401, "", "provider_token"),
+            (429, "", "access_token"),
+            (500, "", "access_token"),
+            (503, "", "access_token"),
+            (302, "", "unexpected"),
+            (200, "{}", "unexpected"),
         ] {
             let delivery = understand(&answer(status, body)).unwrap_err();
-            assert_eq!(matches!(delivery, Delivery::Refused { .. }), refused, "{status}");
+            let later = matches!(&delivery, Delivery::Later { reason, .. } if *reason == expected);
+            assert!(later, "{status}: {delivery:?}");
         }
     }
 }

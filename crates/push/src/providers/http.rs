@@ -6,6 +6,9 @@
 //! | [`negotiated`] | FCM, Google's access tokens | 2 or 1.1 | none | any |
 //! | [`guarded`] | Web Push services, which devices name | 2 or 1.1 | none | public ones alone |
 //!
+//! The first two go through the operator's proxy if there is one, and the third through one of its own: a proxy resolves
+//! the names, so there it is the proxy that has to refuse private addresses. Proxies of the environment are not used.
+//!
 //! A request that the server has certainly not processed (REFUSED_STREAM, or GOAWAY without an error) is sent again by
 //! reqwest, at most twice. Any other failure is [`Delivery::Later`]. A request whose answer was lost may have been
 //! processed; then the device gets the push twice, under the same tag.
@@ -14,18 +17,21 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, RequestBuilder, Url};
+use reqwest::{Client, ClientBuilder, Proxy, RequestBuilder, Url};
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
+use tern_types::{Clock, Timestamp};
+use tokio::sync::Semaphore;
 
 use super::addresses::is_public;
+use crate::apps::Secret;
 use crate::provider::Delivery;
 
 /// The time that a request may take, with connecting and the answer's body.
@@ -44,6 +50,9 @@ const GUARDED_IDLE_CONNECTIONS: usize = 8;
 const MAX_ANSWER: usize = 16 << 10;
 /// The most bytes of an answer that are told as a detail.
 const MAX_DETAIL: usize = 300;
+/// The most names of Web Push services that are resolved at a time. Devices choose them, and one whose server does not
+/// answer holds a thread for half a minute; the other names that are resolved need threads of the same 512.
+const MAX_LOOKUPS: usize = 128;
 /// The longest time that a provider may ask to wait for. A longer one is taken for a mistake.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
@@ -97,39 +106,52 @@ pub(crate) fn roots(more: &[CertificateDer<'static>]) -> anyhow::Result<RootCert
 }
 
 /// Makes a client that speaks HTTP/2 alone, and keeps its connections.
-pub(crate) fn http2(roots: &RootCertStore) -> anyhow::Result<Client> {
-    let client = builder(roots, &[b"h2"])?
+pub(crate) fn http2(roots: &RootCertStore, proxy: Option<&Secret>) -> anyhow::Result<Client> {
+    let client = builder(roots, &[b"h2"], proxy)?
         .http2_prior_knowledge()
         .pool_idle_timeout(None::<Duration>);
     Ok(client.build()?)
 }
 
 /// Makes a client that speaks HTTP/2 where the server does, and keeps its connections.
-pub(crate) fn negotiated(roots: &RootCertStore) -> anyhow::Result<Client> {
-    let client = builder(roots, &[b"h2", b"http/1.1"])?.pool_idle_timeout(None::<Duration>);
+pub(crate) fn negotiated(roots: &RootCertStore, proxy: Option<&Secret>) -> anyhow::Result<Client> {
+    let client = builder(roots, &[b"h2", b"http/1.1"], proxy)?.pool_idle_timeout(None::<Duration>);
     Ok(client.build()?)
 }
 
-/// Makes a client for URLs that devices name. Unless `allow_private`, it connects to public addresses alone.
-pub(crate) fn guarded(roots: &RootCertStore, allow_private: bool) -> anyhow::Result<Client> {
-    let mut client = builder(roots, &[b"h2", b"http/1.1"])?
+/// Makes a client for URLs that devices name. Unless `allow_private`, it connects to public addresses alone, or through
+/// the proxy.
+pub(crate) fn guarded(
+    roots: &RootCertStore,
+    allow_private: bool,
+    proxy: Option<&Secret>,
+) -> anyhow::Result<Client> {
+    let mut client = builder(roots, &[b"h2", b"http/1.1"], proxy)?
         .pool_idle_timeout(GUARDED_IDLE)
         .pool_max_idle_per_host(GUARDED_IDLE_CONNECTIONS)
         .https_only(!allow_private);
-    if !allow_private {
-        client = client.dns_resolver(PublicAddresses);
+    // With a proxy, the proxy's own name is the only one that is resolved here.
+    if !allow_private && proxy.is_none() {
+        client = client.dns_resolver(PublicAddresses::default());
     }
     Ok(client.build()?)
 }
 
-fn builder(roots: &RootCertStore, protocols: &[&[u8]]) -> anyhow::Result<ClientBuilder> {
+fn builder(
+    roots: &RootCertStore,
+    protocols: &[&[u8]],
+    proxy: Option<&Secret>,
+) -> anyhow::Result<ClientBuilder> {
     let mut tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots.clone())
         .with_no_client_auth();
     tls.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    // A proxy would connect in place of this server, and to addresses that were not checked.
-    let client = Client::builder().no_proxy();
+    // A proxy connects in place of this server, so only the operator's own file names one.
+    let client = match proxy {
+        Some(Secret(url)) => Client::builder().proxy(Proxy::all(url.as_str())?),
+        None => Client::builder().no_proxy(),
+    };
     Ok(client
         .tls_backend_preconfigured(tls)
         .redirect(Policy::none())
@@ -147,7 +169,7 @@ pub(crate) async fn ask(request: RequestBuilder) -> Result<Answer, Delivery> {
     let mut response = request.send().await.map_err(failed)?;
     let mut answer = Answer {
         status: response.status().as_u16(),
-        retry_after: retry_after(response.headers()),
+        retry_after: retry_after(response.headers(), Clock::wall()),
         body: Vec::new(),
     };
     // If the body breaks off, what came of it is enough: the status says what became of the push.
@@ -160,10 +182,20 @@ pub(crate) async fn ask(request: RequestBuilder) -> Result<Answer, Delivery> {
     Ok(answer)
 }
 
-/// Parses the time to wait. Only seconds are understood; if there is a date instead, the usual back-off applies.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
+/// Parses the time to wait: seconds, or a date, of which one that has passed says nothing. `wall` is of the wall clock.
+fn retry_after(headers: &HeaderMap, wall: Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = httpdate::parse_http_date(text)
+                .ok()?
+                .duration_since(UNIX_EPOCH)
+                .ok()?;
+            Some((Timestamp(0) + date).since(wall)).filter(|wait| !wait.is_zero())?
+        }
+    };
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 fn failed(error: reqwest::Error) -> Delivery {
@@ -229,16 +261,29 @@ struct PrivateAddress;
 
 /// A resolver that leaves out all addresses that are not public. The connection goes to an address that it returned, so
 /// a name cannot change its meaning between the check and the connection.
-struct PublicAddresses;
+struct PublicAddresses(Arc<Semaphore>);
 
-impl Resolve for PublicAddresses {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(public_addresses(name.as_str().to_owned()))
+impl Default for PublicAddresses {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_LOOKUPS)))
     }
 }
 
-async fn public_addresses(host: String) -> Result<Addrs, Box<dyn Error + Send + Sync>> {
-    let found = tokio::net::lookup_host((host, 0)).await?;
+impl Resolve for PublicAddresses {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(public_addresses(self.0.clone(), name.as_str().to_owned()))
+    }
+}
+
+async fn public_addresses(room: Arc<Semaphore>, host: String) -> Result<Addrs, Box<dyn Error + Send + Sync>> {
+    let place = room.acquire_owned().await?;
+    // Whoever asked may give up, and the lookup holds its thread all the same. So a task keeps the place.
+    let lookup = tokio::spawn(async move {
+        let found = tokio::net::lookup_host((host, 0)).await;
+        drop(place);
+        found.map(|found| found.collect::<Vec<SocketAddr>>())
+    });
+    let found = lookup.await??.into_iter();
     let public: Vec<SocketAddr> = found.filter(|found| is_public(found.ip())).collect();
     if public.is_empty() {
         return Err(Box::new(PrivateAddress));
@@ -275,27 +320,56 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_without_a_public_address_is_refused() {
-        let error = public_addresses("localhost".to_owned()).await.err().unwrap();
+        let room = Arc::new(Semaphore::new(1));
+        let error = public_addresses(room.clone(), "localhost".to_owned())
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(room.available_permits(), 1);
         assert!(error.is::<PrivateAddress>(), "{error}");
-        let client = guarded(&RootCertStore::empty(), false).unwrap();
+        let client = guarded(&RootCertStore::empty(), false, None).unwrap();
         let refused = ask(client.get("https://localhost:1/")).await.unwrap_err();
         assert_eq!(refused, private_address());
     }
 
+    #[tokio::test]
+    async fn a_proxy_of_the_file_is_asked_to_connect() {
+        use tokio::io::{AsyncBufReadExt, BufReader};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Secret(format!("http://user:pass@{}", listener.local_addr().unwrap()));
+        let client = http2(&RootCertStore::empty(), Some(&proxy)).unwrap();
+        let asked = tokio::spawn(ask(client.get("https://push.example.com/")));
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut lines = BufReader::new(stream).lines();
+        let first = lines.next_line().await.unwrap().unwrap();
+        assert!(first.starts_with("CONNECT push.example.com:443 "), "{first}");
+        drop(lines);
+        let became = asked.await.unwrap().unwrap_err();
+        let Delivery::Later { detail, .. } = &became else {
+            panic!("{became:?}")
+        };
+        assert!(!detail.contains("pass"), "{detail}");
+    }
+
     #[test]
-    fn the_time_to_wait_is_seconds_and_bounded() {
+    fn the_time_to_wait_is_seconds_or_a_date_and_bounded() {
+        // It is Sun, 06 Nov 1994 08:49:00 GMT.
+        let wall = Timestamp(784_111_740_000);
         for (value, expected) in [
             ("7", Some(Duration::from_secs(7))),
             (" 7 ", Some(Duration::from_secs(7))),
             ("99999999", Some(MAX_RETRY_AFTER)),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", None),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(Duration::from_secs(37))),
+            ("Sun, 06 Nov 1994 08:49:00 GMT", None),
+            ("Mon, 07 Nov 1994 08:49:00 GMT", Some(MAX_RETRY_AFTER)),
             ("-1", None),
+            ("soon", None),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, HeaderValue::from_static(value));
-            assert_eq!(retry_after(&headers), expected, "{value}");
+            assert_eq!(retry_after(&headers, wall), expected, "{value}");
         }
-        assert_eq!(retry_after(&HeaderMap::new()), None);
+        assert_eq!(retry_after(&HeaderMap::new(), wall), None);
     }
 
     #[test]

@@ -16,15 +16,15 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status};
 
-use super::{Parcel, breaker, refused};
+use super::{Parcel, refused};
 use crate::apps::RelayApp;
-use crate::provider::{Delivery, Provider};
+use crate::provider::{Delivery, Provider, RELAYED, TOO_MANY};
 
 /// The most pushes of a call, as the proto says.
 pub(crate) const MAX_PUSHES: usize = 256;
-/// The pushes that may wait for a call. A worker claims fewer at a time.
+/// The pushes to one provider that may wait for a call. A worker claims fewer at a time.
 const QUEUE: usize = 4 * MAX_PUSHES;
-/// The calls under way at a time. Each may take as long as the provider does.
+/// The calls under way at a time for one provider. Each may take as long as the provider does.
 const CALLS: usize = 16;
 /// The time within which the relay has to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -39,7 +39,9 @@ const MAX_DETAIL: usize = 300;
 
 /// A relay, with its connection.
 pub(crate) struct Relay {
-    queue: mpsc::Sender<Waiting>,
+    /// Each provider has calls of its own, because a call takes as long as the slowest of its pushes.
+    apns: mpsc::Sender<Waiting>,
+    fcm: mpsc::Sender<Waiting>,
 }
 
 /// A push that waits for its call, and whoever waits for what becomes of it.
@@ -48,7 +50,7 @@ struct Waiting {
     done: oneshot::Sender<Delivery>,
 }
 
-/// What every call needs.
+/// The client and the key of every call.
 #[derive(Clone)]
 struct Caller {
     client: PushRelayClient<Channel>,
@@ -56,7 +58,7 @@ struct Caller {
 }
 
 impl Relay {
-    /// Makes the channel, which connects when it is first used, and a task that calls. Fails if the address or the key
+    /// Makes the channel, which connects when it is first used, and the tasks that call. Fails if the address or the key
     /// is of no use.
     pub(crate) fn new(app: &RelayApp, roots: &RootCertStore) -> anyhow::Result<Self> {
         let mut endpoint = Endpoint::from_shared(app.url.clone())
@@ -79,9 +81,12 @@ impl Relay {
             client: PushRelayClient::new(endpoint.connect_lazy()),
             bearer,
         };
-        let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(call(caller, waiting));
-        Ok(Self { queue })
+        let [apns, fcm] = [caller.clone(), caller].map(|caller| {
+            let (queue, waiting) = mpsc::channel(QUEUE);
+            tokio::spawn(call(caller, waiting));
+            queue
+        });
+        Ok(Self { apns, fcm })
     }
 
     /// Sends a push by the relay.
@@ -95,7 +100,11 @@ impl Relay {
             reason: "broken",
             detail: "the call to the relay was given up".to_owned(),
         };
-        if self.queue.send(Waiting { push, done }).await.is_err() {
+        let queue = match parcel.token.provider {
+            Provider::Fcm => &self.fcm,
+            Provider::Apns | Provider::WebPush => &self.apns,
+        };
+        if queue.send(Waiting { push, done }).await.is_err() {
             return gone();
         }
         became.await.unwrap_or_else(|_| gone())
@@ -189,7 +198,7 @@ fn delivered(result: ForwardResult) -> Delivery {
         },
         Ok(PushOutcome::Later) => Delivery::Later {
             after: time.map(|ms| Duration::from_millis(ms.unsigned_abs())),
-            reason: breaker::RELAYED,
+            reason: RELAYED,
             detail,
         },
         Ok(PushOutcome::Refused) => refused("relay", &detail),
@@ -210,13 +219,11 @@ fn missing() -> Delivery {
 fn failed(status: &Status) -> Delivery {
     let detail = format!("relay: {:?} {}", status.code(), status.message());
     let reason = match status.code() {
-        Code::Unauthenticated
-        | Code::PermissionDenied
-        | Code::InvalidArgument
-        | Code::Unimplemented
-        | Code::OutOfRange => return refused("relay", &detail),
+        Code::InvalidArgument | Code::OutOfRange => return refused("relay", &detail),
+        // The operators of both can mend it, and then what waits is still wanted.
+        Code::Unauthenticated | Code::PermissionDenied => "provider_token",
         Code::DeadlineExceeded | Code::Cancelled => "timeout",
-        Code::ResourceExhausted => breaker::TOO_MANY,
+        Code::ResourceExhausted => TOO_MANY,
         _ => "unavailable",
     };
     Delivery::Later {
@@ -266,7 +273,7 @@ mod tests {
         };
         let later = |after| Delivery::Later {
             after,
-            reason: breaker::RELAYED,
+            reason: RELAYED,
             detail: "d".into(),
         };
         for (outcome, time_ms, expected) in [
@@ -281,7 +288,8 @@ mod tests {
             assert_eq!(delivered(result(outcome, time_ms)), expected);
         }
         for (code, is_refused) in [
-            (Code::Unauthenticated, true),
+            (Code::Unauthenticated, false),
+            (Code::PermissionDenied, false),
             (Code::InvalidArgument, true),
             (Code::ResourceExhausted, false),
             (Code::Unavailable, false),

@@ -3,7 +3,7 @@ use tern_types::{DeviceId, Timestamp};
 
 use super::*;
 use crate::apps::{ApnsApp, FcmApp, RelayApp, Secret, ServiceAccount, WebPushApp};
-use crate::providers::jwt::EcKey;
+use crate::jwt::{self, EcKey};
 
 /// A key of P-256 that is used nowhere else.
 pub(crate) const EC_PEM: &str = "-----BEGIN PRIVATE KEY-----
@@ -96,6 +96,7 @@ pub(crate) fn web_push_app() -> WebPushApp {
         key: EcKey::from_pem(EC_PEM.as_bytes()).unwrap(),
         subject: "mailto:ops@example.com".into(),
         allow_private: false,
+        proxy: None,
     }
 }
 

@@ -12,10 +12,10 @@ use tern_types::Clock;
 use web_push_native::{Auth, p256};
 
 use super::http::{self, Answer};
+use super::refused;
 use super::vapid::Vapid;
-use super::{breaker, refused};
 use crate::apps::WebPushApp;
-use crate::provider::{Delivery, Outgoing, Token};
+use crate::provider::{Delivery, Outgoing, TOO_MANY, Token};
 use crate::seal;
 
 /// The plaintext is filled up to a multiple of so many bytes, so that its length tells nothing of the names in it.
@@ -44,7 +44,7 @@ pub(crate) struct WebPush {
 pub(crate) struct Prepared {
     url: Url,
     /// The service's scheme, host and port.
-    pub origin: String,
+    origin: String,
     body: Vec<u8>,
     /// For how many seconds the service keeps trying.
     ttl: u64,
@@ -56,7 +56,7 @@ impl WebPush {
     /// Makes the client. Fails if the roots are of no use to it.
     pub(crate) fn new(app: &WebPushApp, roots: &RootCertStore) -> anyhow::Result<Self> {
         Ok(Self {
-            client: http::guarded(roots, app.allow_private)?,
+            client: http::guarded(roots, app.allow_private, app.proxy.as_ref())?,
             vapid: Vapid::new(app),
             allow_private: app.allow_private,
         })
@@ -170,7 +170,7 @@ fn judge(answer: &Answer) -> Delivery {
             reason: detail,
         },
         413 => refused("payload_too_large", &detail),
-        429 => answer.later(breaker::TOO_MANY, detail),
+        429 => answer.later(TOO_MANY, detail),
         401 | 403 => refused("provider_token", &detail),
         400..=499 => refused("request", &detail),
         500..=599 => answer.later("unavailable", detail),

@@ -34,7 +34,7 @@ pub(super) struct Key {
     bucket: Mutex<Bucket>,
 }
 
-/// What is left of a rate. A bucket that was not used for long is full.
+/// The rest of a rate. A bucket that was not used for long is full.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     /// The parts of pushes that are left.

@@ -6,6 +6,7 @@ use metrics::counter;
 use tern_telemetry::described::Kind::Counter;
 use tern_telemetry::described::{self, Described};
 
+use crate::metrics as breakers;
 use crate::provider::Delivery;
 
 const PUSHES: &str = "tern_push_relay_pushes_total";
@@ -24,6 +25,7 @@ const DESCRIBED: &[Described] = &[
 /// Describes the metrics. Those of each key are visible before its first push.
 pub(super) fn describe<'a>(names: impl Iterator<Item = &'a Arc<str>>) {
     described::describe(DESCRIBED);
+    breakers::describe_breakers();
     counter!(STRANGERS).absolute(0);
     for name in names {
         for outcome in ["sent", "token_ended", "later", "refused", "limited"] {

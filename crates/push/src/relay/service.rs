@@ -3,23 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern_proto::v1::push_relay_server::PushRelay;
+use tern_proto::v1::push_relay_server::{PushRelay, PushRelayServer};
 use tern_proto::v1::relayed_push::Provider as Named;
 use tern_proto::v1::{ForwardRequest, ForwardResponse, ForwardResult, PushClass, PushOutcome, RelayedPush};
 use tern_push_core::Tag;
 use tern_transport::connections::Connection;
 use tern_types::{Clock, Timestamp};
-use tokio::sync::Semaphore;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
 
 use super::keys::{Key, Keys};
 use super::metrics;
+use crate::lanes::{Lanes, Shut};
 use crate::provider::{Delivery, Provider, Token};
 use crate::providers::relay::MAX_PUSHES;
-use crate::providers::{Parcel, Providers, refused};
+use crate::providers::{Parcel, Providers, Route, refused};
 
-/// The most pushes that are forwarded at a time. Those above wait in their calls.
-const MAX_UNDER_WAY: usize = 4096;
+/// The time that a push waits for room at its provider. With the 7 s that it may take then, and the way to the caller,
+/// it is less than the 10 s for which the caller waits.
+const ROOM_LIMIT: Duration = Duration::from_secs(2);
+/// The most bytes of a call: those of 256 pushes with the longest of all fields.
+const MAX_CALL: usize = MAX_PUSHES * 8192;
+/// The most bytes of the name of an app.
+const MAX_APP: usize = 255;
 /// The most bytes of a token of Apple's, as in `push.proto`.
 const MAX_APNS_TOKEN: usize = 100;
 /// The most bytes of a token of Google's, as in `push.proto`.
@@ -35,7 +42,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(28 * 24 * 3600);
 pub(super) struct Service {
     providers: Providers,
     keys: Keys,
-    room: Semaphore,
+    lanes: Lanes,
 }
 
 impl Service {
@@ -43,8 +50,19 @@ impl Service {
         Self {
             providers,
             keys,
-            room: Semaphore::new(MAX_UNDER_WAY),
+            lanes: Lanes::default(),
         }
+    }
+
+    /// Makes the server of this service. It finds out who calls before it reads what they send.
+    pub(super) fn guarded(self) -> InterceptedService<PushRelayServer<Self>, impl Interceptor + Clone> {
+        let service = Arc::new(self);
+        let server = PushRelayServer::from_arc(service.clone()).max_decoding_message_size(MAX_CALL);
+        let guard = move |request: Request<()>| {
+            let known = service.caller(&request).map(|_| ());
+            known.map(|()| request)
+        };
+        InterceptedService::new(server, guard)
     }
 
     /// Finds who calls. Fails if the call has no key that is known.
@@ -65,15 +83,27 @@ impl Service {
 
     async fn push(&self, key: &Key, push: RelayedPush) -> ForwardResult {
         let became = match parcel(push) {
-            Ok(parcel) => {
-                // The semaphore is never closed, so there is always a permit.
-                let _room = self.room.acquire().await;
-                self.providers.forward(parcel).await
-            }
+            Ok(parcel) => self.forward_one(parcel).await,
             Err(delivery) => delivery,
         };
         metrics::forwarded(&key.name, &became);
         result(became)
+    }
+
+    /// Forwards a push, unless its provider has no room or is away.
+    async fn forward_one(&self, parcel: Parcel) -> Delivery {
+        // What goes nowhere has no lane: others choose the names of apps.
+        if self.providers.serves(&parcel.token) != Route::Direct {
+            return self.providers.forward(parcel).await;
+        }
+        match self.lanes.enter_within(&parcel.token, ROOM_LIMIT).await {
+            Ok(pass) => {
+                let became = self.providers.forward(parcel).await;
+                pass.done(&became);
+                became
+            }
+            Err(shut) => waits(shut),
+        }
     }
 }
 
@@ -150,7 +180,9 @@ fn token(named: Named) -> Option<Token> {
         Provider::Fcm | Provider::WebPush => MAX_FCM_TOKEN,
     };
     let second = token.second_key.as_ref().map_or(0, |key| key.len());
-    ((1..=most).contains(&token.token.len()) && second <= MAX_APNS_TOKEN).then_some(token)
+    let fits =
+        (1..=most).contains(&token.token.len()) && second <= MAX_APNS_TOKEN && token.app.len() <= MAX_APP;
+    fits.then_some(token)
 }
 
 /// Says what became of a push.
@@ -176,6 +208,19 @@ fn result(became: Delivery) -> ForwardResult {
         outcome: outcome.into(),
         time_ms,
         detail,
+    }
+}
+
+/// Says that a push was not tried.
+fn waits(shut: Shut) -> Delivery {
+    let (reason, detail) = match shut {
+        Shut::Busy(_) => ("busy", "too many pushes are under way to the provider"),
+        Shut::Open(_) => ("breaker", "the provider did not answer at the last tries"),
+    };
+    Delivery::Later {
+        after: Some(shut.wait()),
+        reason,
+        detail: detail.to_owned(),
     }
 }
 

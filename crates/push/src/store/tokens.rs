@@ -1,5 +1,7 @@
 //! Ends tokens.
 
+use std::time::Duration;
+
 use sqlx::PgPool;
 use tern_types::{DeviceId, Timestamp};
 
@@ -11,10 +13,10 @@ const UNNAMED_DAYS: i32 = 270;
 const MOST: i64 = 1_000;
 
 /// Ends the token of a device ($1), if it is still this one ($2, $3, $4), and if the device named it first before the
-/// time $5 (milliseconds; NULL: whenever that was).
+/// time $5 (milliseconds).
 pub const END: &str = "
 DELETE FROM push_tokens WHERE device_id = $1 AND provider = $2 AND app = $3 AND token = $4
-    AND ($5::int8 IS NULL OR registered_at < to_timestamp($5::int8 / 1000.0))";
+    AND registered_at < to_timestamp($5::int8 / 1000.0)";
 
 /// Ends tokens that no device has named for $1 days, at most $2, and selects their providers.
 pub const END_UNNAMED: &str = "
@@ -24,19 +26,21 @@ DELETE FROM push_tokens WHERE device_id IN (
 ) RETURNING provider";
 
 /// Ends the device's token because its provider says that it is not valid any more: since the time `since` by the wall
-/// clock, if it says so. Returns false if the device has named another token since, or this one again.
+/// clock, if it says so, and else at the push, so that one which the device has named anew meanwhile stays. Returns false
+/// if the device has named another token since, or this one again.
 pub async fn end(
     pool: &PgPool,
     device: DeviceId,
     token: &Token,
     since: Option<Timestamp>,
 ) -> sqlx::Result<bool> {
+    let before = since.unwrap_or(token.registered_at + Duration::from_millis(1));
     let ended = sqlx::query(END)
         .bind(device.0)
         .bind(token.provider.number())
         .bind(&token.app)
         .bind(&token.token[..])
-        .bind(since.map(|since| since.0))
+        .bind(before.0)
         .execute(pool)
         .await?;
     Ok(ended.rows_affected() > 0)

@@ -9,6 +9,7 @@ use tern_push_core::facts::{Announced, Facts, Presence, Reason, Row, Settings};
 use tern_push_core::{Class, Decision, Hold, POINTLESS_AFTER, Tag, Why, decide, is_old, unreachable};
 use tern_types::{Cell, ChatId, DeviceId, Seq, Timestamp, UserId};
 
+use super::sending::put_off_for;
 use super::{Deliver, Worker};
 use crate::metrics;
 use crate::provider::{Outgoing, Token};
@@ -107,7 +108,10 @@ impl<D: Deliver> Worker<D> {
             };
             match (unreachable(device.recipient), device.token.clone()) {
                 (None, Some(token)) => match self.lanes.closed(&token) {
-                    Some(wait) => plan.put_off(row, batch.clock.now() + wait),
+                    Some(shut) => {
+                        let now = batch.clock.now();
+                        plan.put_off(row, now + put_off_for(shut, row, now));
+                    }
                     None => open.push(Open::new(*row, device, token)),
                 },
                 (why, _) => plan.end(row, why.unwrap_or(Why::NoToken), None, batch.clock.now()),

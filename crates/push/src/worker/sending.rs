@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tern_push_core::{Class, Why, backoff};
+use tern_push_core::{Class, Why, asked, away, backoff};
 use tern_types::{Cell, ChatId, DeviceId, Timestamp};
 use tokio::task::{JoinError, JoinSet};
 
 use super::batch::{Prepared, RESTED, shown};
 use super::{Deliver, SEND_BY, Worker};
+use crate::lanes::Shut;
 use crate::metrics;
 use crate::provider::Delivery;
 use crate::store::StoreClock;
@@ -16,8 +17,13 @@ use crate::store::claim::Claimed;
 use crate::store::note::{Became, Note};
 use crate::store::tokens;
 
-/// The longest wait that a provider may ask for.
-const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// Returns for how long a push is put off whose service takes none now.
+pub(super) fn put_off_for(shut: Shut, row: &Claimed, now: Timestamp) -> Duration {
+    match shut {
+        Shut::Busy(wait) => wait,
+        Shut::Open(wait) => away(wait, now.since(row.since), rand::random()),
+    }
+}
 
 impl<D: Deliver> Worker<D> {
     /// Sends the pushes, all of which are of this cell. A push whose service has no room, or does not answer, is put
@@ -47,9 +53,9 @@ impl<D: Deliver> Worker<D> {
                         (prepared, delivery)
                     });
                 }
-                Err(wait) => {
+                Err(shut) => {
                     metrics::held("service");
-                    notes.push(put_off(wait));
+                    notes.push(put_off(put_off_for(shut, &row, clock.now())));
                 }
             }
         }
@@ -176,12 +182,12 @@ fn ended(now: Timestamp) -> Became {
 }
 
 /// Returns when a push that failed is tried again.
-fn waits(row: &Claimed, asked: Option<Duration>, now: Timestamp) -> Became {
+fn waits(row: &Claimed, after: Option<Duration>, now: Timestamp) -> Became {
     let tries = row.tries.saturating_add(1);
-    let wait = asked.map_or_else(
-        || backoff(tries, rand::random()),
-        |asked| asked.min(LONGEST_ASKED),
-    );
+    let wait = match after {
+        Some(after) => asked(after, rand::random()),
+        None => backoff(tries, rand::random()),
+    };
     Became::Waits {
         until: now + wait,
         tries,

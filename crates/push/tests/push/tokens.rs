@@ -20,23 +20,27 @@ async fn a_token_ends_only_if_it_was_named_before_its_providers_time() {
     let world = World::start().await;
     let day = Duration::from_secs(24 * 3600);
     let user = world.user("Bob").await;
-    for (since, other, ends) in [
-        (None, false, true),
-        (Some(Clock::wall() - day), false, true),
-        (Some(Clock::wall() - day * 3), false, false),
-        (None, true, false),
+    for (since, change, ends) in [
+        (None, "", true),
+        (Some(Clock::wall() - day), "", true),
+        (Some(Clock::wall() - day * 3), "", false),
+        (None, "another", false),
+        (None, "named anew", false),
     ] {
         let device = world.device(user).await;
         world.token(device, user, 2).await;
         let mut named = token(&world, device).await.unwrap();
         assert_eq!(named.provider, Provider::Fcm);
-        if other {
-            named.token = "another".into();
+        match change {
+            "another" => named.token = "another".into(),
+            // The push went to what the device had named a day earlier.
+            "named anew" => named.registered_at = named.registered_at - day,
+            _ => {}
         }
         let ended = tokens::end(world.pools.people(), device, &named, since)
             .await
             .unwrap();
-        assert_eq!(ended, ends, "{since:?}, {other}");
+        assert_eq!(ended, ends, "{since:?}, {change}");
         assert_eq!(token(&world, device).await.is_none(), ends);
     }
 }

@@ -231,7 +231,7 @@ fn an_answer_says_what_became_of_the_push() {
     for (status, reason, expected, renew) in [
         (200, "", "sent", false),
         (400, "BadDeviceToken", "ended", false),
-        (400, "DeviceTokenNotForTopic", "ended", false),
+        (400, "DeviceTokenNotForTopic", "mismatch", false),
         (410, "Unregistered", "ended since 7", false),
         (410, "ExpiredToken", "ended since 7", false),
         (400, "BadTopic", "request", false),

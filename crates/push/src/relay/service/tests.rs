@@ -4,7 +4,7 @@ use tern_proto::v1::{ApnsToken, FcmToken};
 use tonic::Code;
 
 use super::*;
-use crate::apps::Apps;
+use crate::apps::{ApnsApp, Apps};
 use crate::providers::tests::apns_app;
 
 fn relayed() -> RelayedPush {
@@ -67,59 +67,37 @@ fn what_is_of_no_use_is_refused_alone() {
         }))
     };
     let long = || Bytes::from(vec![0; MAX_APNS_TOKEN + 1]);
+    let long_app = Some(Named::Fcm(FcmToken {
+        token: "t".into(),
+        app: "a".repeat(MAX_APP + 1),
+    }));
+    let class = |push_class| RelayedPush {
+        push_class,
+        ..relayed()
+    };
+    let tag = |tag: String| RelayedPush { tag, ..relayed() };
+    let sealed = |length| RelayedPush {
+        sealed: vec![0_u8; length].into(),
+        ..relayed()
+    };
     let with = |provider| RelayedPush {
         provider,
         ..relayed()
     };
     for (field, push) in [
-        (
-            "push_class",
-            RelayedPush {
-                push_class: 0,
-                ..relayed()
-            },
-        ),
-        (
-            "push_class",
-            RelayedPush {
-                push_class: 99,
-                ..relayed()
-            },
-        ),
-        (
-            "tag",
-            RelayedPush {
-                tag: String::new(),
-                ..relayed()
-            },
-        ),
-        (
-            "tag",
-            RelayedPush {
-                tag: "t".repeat(MAX_TAG + 1),
-                ..relayed()
-            },
-        ),
-        (
-            "tag",
-            RelayedPush {
-                tag: "a\nb".into(),
-                ..relayed()
-            },
-        ),
-        (
-            "sealed",
-            RelayedPush {
-                sealed: vec![0_u8; MAX_SEALED + 1].into(),
-                ..relayed()
-            },
-        ),
+        ("push_class", class(0)),
+        ("push_class", class(99)),
+        ("tag", tag(String::new())),
+        ("tag", tag("t".repeat(MAX_TAG + 1))),
+        ("tag", tag("a\nb".into())),
+        ("sealed", sealed(MAX_SEALED + 1)),
         ("provider", with(None)),
         ("token", with(apns(Bytes::new(), Bytes::new()))),
         ("token", with(apns(long(), Bytes::new()))),
         ("token", with(apns(Bytes::from_static(b"t"), long()))),
         ("token", with(fcm(String::new()))),
         ("token", with(fcm("t".repeat(MAX_FCM_TOKEN + 1)))),
+        ("token", with(long_app)),
     ] {
         let refused = parcel(push).unwrap_err();
         let expected = Delivery::Refused {
@@ -170,8 +148,12 @@ fn service() -> Service {
     let path = dir.path().join("keys");
     let hash = hex::encode(Sha256::digest(b"one"));
     std::fs::write(&path, format!("acme {hash}\n")).unwrap();
+    let nobody = ApnsApp {
+        sandbox_url: "https://127.0.0.1:1".into(),
+        ..apns_app()
+    };
     let apps = Apps {
-        apns: vec![apns_app()],
+        apns: vec![nobody],
         ..Apps::default()
     };
     let keys = Keys::read(&path, 1).unwrap();
@@ -226,4 +208,25 @@ async fn a_call_and_a_key_have_their_limits() {
     let (forwarded, limited) = outcomes(100).await;
     assert_eq!(forwarded + limited, 100);
     assert!((6..50).contains(&forwarded), "{forwarded}");
+}
+
+#[tokio::test]
+async fn a_provider_that_is_away_is_left_alone() {
+    let service = service();
+    let away = async || {
+        let made = parcel(relayed()).unwrap();
+        service.forward_one(made).await
+    };
+    let mut reasons = Vec::new();
+    for _ in 0..11 {
+        let Delivery::Later { reason, .. } = away().await else {
+            panic!("nobody is there")
+        };
+        reasons.push(reason);
+    }
+    assert_eq!(reasons[10], "breaker", "{reasons:?}");
+    assert!(
+        reasons[..10].iter().all(|reason| *reason != "breaker"),
+        "{reasons:?}"
+    );
 }
