@@ -1,4 +1,4 @@
-//! The pushes that arrive at each provider, which only the device can read.
+//! What arrives at each provider, and that only the device can read it.
 
 use tern_local::push::tag;
 use tern_proto::v1::{Notification, NotificationReason, PushClass};

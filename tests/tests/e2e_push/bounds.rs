@@ -28,6 +28,12 @@ async fn a_push_that_has_been_due_for_more_than_a_day_is_pointless() {
         .await
         .unwrap();
     assert_eq!(made.rows_affected(), 1, "a push is due");
+    // What it announces is as old.
+    sqlx::query("UPDATE messages SET sent_at = sent_at - interval '25 hours' WHERE chat_id = $1")
+        .bind(chat.0)
+        .execute(&scene.store)
+        .await
+        .unwrap();
     scene.world.platform.restart(PUSH).await.unwrap();
     scene.decided(&his, chat).await;
     assert_eq!(scene.taken(&his).len(), 0);

@@ -2,7 +2,6 @@
 
 use tern_local::push::Answer;
 use tern_proto::error::reason_of;
-use tern_proto::v1::push_token::Provider;
 use tern_proto::v1::{self, ErrorReason};
 use tern_tests::Api;
 use tern_tests::world::tern;
@@ -101,15 +100,21 @@ async fn without_a_push_node_its_calls_are_unavailable_and_tokens_are_kept_all_t
     scene.end().await;
 }
 
-/// Returns tokens that cannot be ones: the field that is wrong, the provider, and the bytes of the sealing key. `good`
-/// is a subscription as it should be.
-fn bad_tokens(good: v1::WebPushSubscription) -> Vec<(&'static str, Option<Provider>, usize)> {
+#[tokio::test]
+async fn a_token_that_cannot_be_one_is_refused_by_the_name_of_its_field() {
+    use v1::push_token::Provider;
+    let scene = Scene::start().await;
+    let bob = scene.world.user("bob").await;
+    let his = scene.away(&bob, Service::WebPush).await;
     let apns = |token: usize, bundle_id: &str| v1::ApnsToken {
         token: vec![1; token].into(),
         bundle_id: bundle_id.to_owned(),
         ..Default::default()
     };
-    vec![
+    let Provider::WebPush(good) = his.address.provider.clone() else {
+        panic!("a subscription")
+    };
+    let cases = [
         ("token.apns", None, 0),
         ("token", Some(Provider::Apns(apns(0, "com.example.chat"))), 0),
         ("token", Some(Provider::Apns(apns(101, "com.example.chat"))), 0),
@@ -144,18 +149,8 @@ fn bad_tokens(good: v1::WebPushSubscription) -> Vec<(&'static str, Option<Provid
             })),
             0,
         ),
-    ]
-}
-
-#[tokio::test]
-async fn a_token_that_cannot_be_one_is_refused_by_the_name_of_its_field() {
-    let scene = Scene::start().await;
-    let bob = scene.world.user("bob").await;
-    let his = scene.away(&bob, Service::WebPush).await;
-    let Provider::WebPush(good) = his.address.provider.clone() else {
-        panic!("a subscription")
-    };
-    for (field, provider, sealing) in bad_tokens(good) {
+    ];
+    for (field, provider, sealing) in cases {
         let token = v1::PushToken {
             provider,
             sealing_key: vec![1; sealing].into(),

@@ -1,5 +1,4 @@
-//! Messages that were acknowledged or read are not announced, or are withdrawn. A device that somebody uses is not
-//! woken.
+//! What was acknowledged or read is not announced, or is withdrawn. A device that somebody uses is not woken.
 
 use tern_proto::v1::client_item::Item;
 use tern_proto::v1::server_event::Event;

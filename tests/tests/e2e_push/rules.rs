@@ -1,4 +1,4 @@
-//! The rules of who is told of what.
+//! What is announced to whom.
 
 use tern_proto::v1::{self, Envelope, NotificationReason, PushClass, PushHint};
 use tern_tests::acts::{self, Act, By, done};

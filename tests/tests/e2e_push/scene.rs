@@ -35,7 +35,7 @@ pub struct Away {
     pub key: NotificationKey,
 }
 
-/// The push of a device for a chat, as the store has it.
+/// What the store says of the push of a device for a chat.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Due {
     /// The time after which the push is looked at again, in seconds from now. `None`: nothing is due.

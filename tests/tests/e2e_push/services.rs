@@ -40,9 +40,9 @@ pub struct Arrived {
     pub class: PushClass,
     pub tag: String,
     pub badge: u64,
-    /// The notification that is sealed to the device's key, as base64 (APNs, FCM).
+    /// What is sealed to the device's key, as base64 (APNs, FCM).
     pub sealed: Option<String>,
-    /// The notification that the subscription's keys have decrypted (Web Push).
+    /// What the subscription's keys have decrypted (Web Push).
     pub notification: Option<Notification>,
     pub received: Received,
 }

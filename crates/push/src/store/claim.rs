@@ -58,7 +58,7 @@ pub struct Claimed {
     pub device: DeviceId,
     /// The device's user.
     pub user: UserId,
-    /// The time at which the claim runs out, which names it.
+    /// What names the claim: the time at which it runs out.
     pub claim: Timestamp,
     /// When the push first became due.
     pub since: Timestamp,
@@ -91,7 +91,7 @@ impl Claimed {
     }
 }
 
-/// The pushes that one worker claimed at once, the longest due first, and the clock of the store.
+/// What one worker claimed at once, the longest due first, and the clock of the store.
 #[derive(Debug)]
 pub struct Batch {
     /// The pushes.

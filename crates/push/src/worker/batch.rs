@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tern_proto::v1::{Notification, NotificationReason, PushClass};
 use tern_push_core::facts::{Announced, Facts, Presence, Reason, Row, Settings};
-use tern_push_core::quiet::QuietHours;
 use tern_push_core::{Class, Decision, Hold, Tag, Why, decide, unreachable};
 use tern_types::{Cell, ChatId, DeviceId, Seq, Timestamp, UserId};
 
@@ -21,20 +20,20 @@ use crate::store::settings;
 
 /// For how long a provider keeps a push for a device that is out of reach.
 const LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
-/// A push that was found to have nobody to go to counts as sent so long ago. Another one of the row is due a minute
-/// after that, so in 10 s at the earliest: a row of a busy chat is not looked at for each message.
+/// What was found to have nobody to go to counts as pushed so long ago. Another push of the row is due a minute after
+/// that, so in 10 s at the earliest: a row of a busy chat is not looked at for each message.
 pub(super) const RESTED: Duration = Duration::from_secs(50);
 /// The most bytes of a name or a title in a notification: see `Notification` in push.proto.
 const MAX_NAME_BYTES: usize = 128;
 /// The time between two pushes of a row, which the statement keeps that makes it due.
 const APART: Duration = Duration::from_secs(60);
 
-/// The decisions about a batch.
+/// What becomes of a batch.
 #[derive(Default)]
 pub(super) struct Plan {
-    /// The notes that are written at once.
+    /// What is noted at once.
     pub notes: Vec<Note>,
-    /// The pushes that are sent.
+    /// What is sent.
     pub pushes: Vec<Prepared>,
 }
 
@@ -298,7 +297,7 @@ fn notification(
 
 /// Returns since when a push was to go out: since it became due, but not within quiet hours, and not within a minute
 /// after the last push of its row. So the age of pushes tells how late workers and providers are.
-fn wanted(row: &Claimed, quiet: Option<&QuietHours>) -> Timestamp {
+fn wanted(row: &Claimed, quiet: Option<&tern_push_core::quiet::QuietHours>) -> Timestamp {
     let apart = row
         .pushed
         .map_or(row.since, |pushed| row.since.max(pushed + APART));
@@ -321,6 +320,8 @@ pub(super) fn shown(class: Class) -> Shown {
 
 #[cfg(test)]
 mod tests {
+    use tern_push_core::quiet::QuietHours;
+
     use super::*;
 
     #[test]
