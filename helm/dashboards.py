@@ -128,7 +128,7 @@ DASHBOARDS = {
     "push": ("Tern: push notifications", [
         ("Sent", "cps", "Pushes that a provider took, by provider and class",
          {"{{provider}} {{class}}": rate("tern_push_sent_total", by="provider, class")}),
-        ("Age", "s", "From the time at which a push was due to the provider's answer", quantiles("tern_push_age_seconds")),
+        ("Age", "s", "From the time at which a push was to go out to the provider's answer; quiet hours do not count", quantiles("tern_push_age_seconds")),
         ("Oldest that is due", "s", "How late the first push is that nobody has taken yet",
          {"age": total("tern_push_oldest_due_seconds", how="max")}),
         ("Claimed", "cps", "Inbox rows that workers took, and those taken again because a worker ended in between",
@@ -137,9 +137,9 @@ DASHBOARDS = {
          {"{{why}}": rate("tern_push_ended_total", by="why")}),
         ("Not taken", "cps", "Pushes that a provider did not take, by reason",
          {"{{provider}} {{reason}}": rate("tern_push_failed_total", by="provider, reason")}),
-        ("Breakers", "short", "1 while a provider is given a rest",
+        ("Breakers", "short", "How many are open: an app's, or of Web Push that of a host which a device has named",
          {"{{pod}} {{provider}}": total("tern_push_breaker_open", "pod, provider", how="max")}),
-        ("Tokens ended", "cps", "Because the provider says so", {"{{provider}}": rate("tern_push_tokens_ended_total", by="provider")}),
+        ("Tokens ended", "cps", "Because the provider says so, or no device names them", {"{{provider}}": rate("tern_push_tokens_ended_total", by="provider")}),
     ]),
     "cluster": ("Tern: the cluster", [
         ("Nodes in the map", "short", "By role", {"{{role}}": total("tern_node_map_nodes", "role", how="min")}),

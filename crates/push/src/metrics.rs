@@ -11,7 +11,7 @@ use tern_types::Cell;
 use crate::provider::Provider;
 
 const DUE: &str = "tern_push_due";
-const OVERDUE: &str = "tern_push_overdue_seconds";
+const OLDEST_DUE: &str = "tern_push_oldest_due_seconds";
 const CLAIMED: &str = "tern_push_claimed_total";
 const REPEATED: &str = "tern_push_claims_repeated_total";
 const SENT: &str = "tern_push_sent_total";
@@ -40,7 +40,7 @@ const DESCRIBED: &[Described] = &[
     ),
     (
         Gauge,
-        OVERDUE,
+        OLDEST_DUE,
         "seconds for which the push that is due first has been due, by cell",
     ),
     (Counter, CLAIMED, "pushes that this node has claimed"),
@@ -64,7 +64,7 @@ const DESCRIBED: &[Described] = &[
     (
         Histogram,
         AGE,
-        "seconds from when a push became due until a provider took it",
+        "seconds from when a push was to go out until a provider took it",
     ),
     (
         Counter,
@@ -87,6 +87,32 @@ const DESCRIBED: &[Described] = &[
 /// The steps of a worker that ask the store.
 const STEPS: [&str; 5] = ["claim", "look", "note", "token", "due"];
 
+/// The reasons that any provider may have for not taking a push.
+const REASONS: [&str; 11] = [
+    "breaker",
+    "broken",
+    "connect",
+    "no_key",
+    "payload_too_large",
+    "provider_token",
+    "request",
+    "timeout",
+    "too_many",
+    "unavailable",
+    "unexpected",
+];
+
+/// The reasons for which a push is put off.
+const HOLDS: [&str; 7] = [
+    "live",
+    "active",
+    "quiet_hours",
+    "crowded",
+    "unknown",
+    "service",
+    "late",
+];
+
 /// Registers the kinds, names and descriptions of the metrics for `/metrics`.
 pub fn describe() {
     described::describe(DESCRIBED);
@@ -97,6 +123,9 @@ pub fn describe() {
     for why in Why::ALL {
         counter!(ENDED, "why" => why.as_str()).absolute(0);
     }
+    for why in HOLDS {
+        counter!(HELD, "why" => why).absolute(0);
+    }
     for step in STEPS {
         counter!(STORE_FAILURES, "step" => step).absolute(0);
     }
@@ -105,6 +134,9 @@ pub fn describe() {
         counter!(TOKENS_ENDED, "provider" => provider.as_str()).absolute(0);
         for class in ["alert", "badge", "withdraw", "silent"] {
             counter!(SENT, "provider" => provider.as_str(), "class" => class).absolute(0);
+        }
+        for reason in REASONS {
+            counter!(FAILED, "provider" => provider.as_str(), "reason" => reason).absolute(0);
         }
     }
 }
@@ -124,7 +156,7 @@ fn begin_breakers() {
 pub(crate) fn due(cell: Cell, count: u64, overdue: Duration) {
     let cell = cell.number().to_string();
     gauge!(DUE, "cell" => cell.clone()).set(count as f64);
-    gauge!(OVERDUE, "cell" => cell).set(overdue.as_secs_f64());
+    gauge!(OLDEST_DUE, "cell" => cell).set(overdue.as_secs_f64());
 }
 
 pub(crate) fn claimed(count: usize, repeated: usize) {

@@ -2,10 +2,11 @@
 
 use tern_local::push::tag;
 use tern_proto::v1::{Notification, NotificationReason, PushClass};
+use tern_tests::World;
 use tern_types::ChatId;
 
-use crate::scene::{CLAIM_S, Scene};
-use crate::services::{Arrived, SERVICES, Service};
+use crate::scene::{CLAIM_S, PUSH, Scene};
+use crate::services::{Arrived, SERVICES, Service, Services};
 
 #[tokio::test]
 async fn a_device_without_a_stream_gets_one_alert_that_only_it_can_read() {
@@ -132,4 +133,48 @@ async fn a_chat_wakes_a_device_at_most_once_a_minute() {
         .await;
     assert_eq!(scene.taken(&his).len(), 1);
     scene.end().await;
+}
+
+#[tokio::test]
+async fn an_iphone_shows_who_wrote_only_where_the_operator_wants_it() {
+    for templates in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let services = Services::start(dir.path()).await;
+        let text = std::fs::read_to_string(services.apps_file()).unwrap();
+        let mut settings: serde_json::Value = serde_json::from_str(&text).unwrap();
+        settings["templates"] = templates.into();
+        // It is beside the keys that it names.
+        let file = services.apps_file().with_file_name("templates.json");
+        std::fs::write(&file, settings.to_string()).unwrap();
+        let world = World::with(|builder| {
+            let file = file.to_string_lossy();
+            services.of(builder).node_env(PUSH, "TERN_PUSH_APPS", &file)
+        })
+        .await;
+        let scene = Scene::of(world, services, dir).await;
+        let [alice, bob] = scene.world.users(["Alice Adams", "Bob Brown"]).await;
+        let hers = scene.world.phone(&alice).await;
+        let group = scene.world.group(&[&alice, &bob]).await;
+        scene.world.settled().await;
+        let his = scene.away(&bob, Service::Apns).await;
+        let body = |push: &Arrived| push.received.payload["aps"]["alert"]["body"].clone();
+
+        hers.say(bob.id, "dinner at eight").await;
+        let (direct, _) = scene.alert(&his, 1).await;
+        hers.say(group, "dinner for all").await;
+        let (in_group, says) = scene.alert(&his, 2).await;
+        let expected = if templates {
+            ["Alice Adams", "Alice Adams in a group"]
+        } else {
+            ["New message", "New message"]
+        };
+        assert_eq!([body(&direct), body(&in_group)], expected);
+        // What the extension opens is the same, and no text of a message is in clear.
+        assert_eq!(
+            (&*says.sender_name, &*says.chat_title),
+            ("Alice Adams", "a group")
+        );
+        assert!(!scene.services.readable().contains("dinner"));
+        scene.end().await;
+    }
 }

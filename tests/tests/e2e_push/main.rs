@@ -5,6 +5,7 @@
 //! - [`rules`]: what is announced to whom
 //! - [`reading`]: what was acknowledged or read is not announced, or is withdrawn
 //! - [`tokens`]: tokens end, and move from one device to another
+//! - [`bounds`]: how many, and for how long
 //! - [`providers`]: providers that are busy, away or slow
 //! - [`workers`]: push nodes and stores that die
 //! - [`relay`]: pushes by the relay of the company that publishes the app
@@ -19,6 +20,7 @@
 )]
 
 mod alerts;
+mod bounds;
 mod calls;
 mod providers;
 mod reading;

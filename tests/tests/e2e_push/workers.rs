@@ -94,6 +94,38 @@ async fn a_push_node_that_dies_after_it_has_claimed_drops_nothing() {
     scene.end().await;
 }
 
+/// The push services have answered, and the node dies before it has written so: the rows are locked, as by an
+/// acknowledgement that takes long, and a node waits for no lock.
+#[tokio::test]
+async fn a_push_node_that_dies_after_a_provider_has_answered_repeats_a_push_once() {
+    const ANSWERS_AFTER: Duration = Duration::from_secs(4);
+    let mut scene = Scene::start().await;
+    let crowd = Crowd::begin(&scene, &Answer::Slow(ANSWERS_AFTER)).await;
+    crowd.write().await;
+    crowd.first_arrives(&scene).await;
+    let mut lock = scene.store.begin().await.unwrap();
+    sqlx::query("SELECT FROM inbox WHERE notified_at IS NULL FOR UPDATE")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    until::holds("a provider has answered", BOUND, || async {
+        let sent = scene.world.platform.metric(PUSH, "tern_push_sent_total", &[]);
+        Ok(sent.await? >= 1.0)
+    })
+    .await
+    .unwrap();
+    scene.world.platform.kill(PUSH).await.unwrap();
+    lock.rollback().await.unwrap();
+    for (away, _) in &crowd.people {
+        scene.services.answer(&away.address, Answer::Ok);
+    }
+    scene.world.platform.restart(PUSH).await.unwrap();
+    crowd.are_reached(&scene, 2).await;
+    let repeated = |(away, _): &&(Away, ChatId)| scene.taken(away).len() == 2;
+    assert!(crowd.people.iter().filter(repeated).count() >= 1);
+    scene.end().await;
+}
+
 #[tokio::test]
 async fn a_push_node_that_drains_leaves_nothing_undone_and_repeats_nothing() {
     let mut scene = Scene::start().await;

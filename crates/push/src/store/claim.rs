@@ -30,14 +30,16 @@ WITH due AS MATERIALIZED (
         push_tries = CASE WHEN d.push_tries < 0 THEN d.push_tries ELSE -1 - d.push_tries END
     FROM due d WHERE i.chat_id = d.chat_id AND i.device_id = d.device_id
     RETURNING i.chat_id, i.device_id, i.user_id, i.push_at, i.push_since, i.push_tries, i.notified_at,
-              d.push_tries < 0 AS repeated
+              i.pushed_at, d.push_tries < 0 AS repeated
 )
 SELECT c.chat_id, c.device_id, c.user_id, c.push_tries, c.notified_at IS NOT NULL AS notified, c.repeated,
        ",
     millis!("c.push_at"),
     " AS claim, ",
     millis!("c.push_since"),
-    " AS since
+    " AS since, ",
+    millis!("c.pushed_at"),
+    " AS pushed
 FROM claimed c ORDER BY c.push_since"
 );
 
@@ -60,6 +62,8 @@ pub struct Claimed {
     pub claim: Timestamp,
     /// When the push first became due.
     pub since: Timestamp,
+    /// When the last push of the row was sent, or found to have nobody to go to.
+    pub pushed: Option<Timestamp>,
     /// How often it was tried in vain.
     pub tries: u32,
     /// True if a notification of the chat is shown on the device.
@@ -79,6 +83,7 @@ impl Claimed {
             user: UserId(row.try_get::<Uuid, _>("user_id")?),
             claim,
             since: since.map_or(claim - LEASE, Timestamp),
+            pushed: row.try_get::<Option<i64>, _>("pushed")?.map(Timestamp),
             tries: u32::try_from(tries).unwrap_or(0),
             notified: row.try_get("notified")?,
             repeated: row.try_get("repeated")?,

@@ -27,6 +27,8 @@ const LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
 pub(super) const RESTED: Duration = Duration::from_secs(50);
 /// The most bytes of a name or a title in a notification: see `Notification` in push.proto.
 const MAX_NAME_BYTES: usize = 128;
+/// The time between two pushes of a row, which the statement keeps that makes it due.
+const APART: Duration = Duration::from_secs(60);
 
 /// The outcome of a look at a batch.
 #[derive(Default)]
@@ -42,6 +44,8 @@ pub(super) struct Prepared {
     pub row: Claimed,
     pub class: Class,
     pub push: Outgoing,
+    /// Since when it was to go out.
+    pub wanted: Timestamp,
     /// The chat's head at the look.
     pub head: Seq,
     /// The newest entry that is announced.
@@ -296,6 +300,7 @@ fn prepare(
         lifetime: LIFETIME,
     };
     Some(Prepared {
+        wanted: wanted(&open.row, open.device.quiet.as_ref()),
         row: open.row,
         class: send.class,
         push,
@@ -337,6 +342,15 @@ fn notification(
     }
 }
 
+/// Returns since when a push was to go out: since it became due, but not within quiet hours, and not within a minute
+/// after the last push of its row. So the age of pushes tells how late workers and providers are.
+fn wanted(row: &Claimed, quiet: Option<&tern_push_core::quiet::QuietHours>) -> Timestamp {
+    let apart = row
+        .pushed
+        .map_or(row.since, |pushed| row.since.max(pushed + APART));
+    quiet.and_then(|quiet| quiet.end(apart)).unwrap_or(apart)
+}
+
 /// Cuts a text to as many bytes as a notification has room for, at the end of a character.
 fn cut(text: &str) -> String {
     text[..text.floor_char_boundary(MAX_NAME_BYTES)].to_owned()
@@ -353,6 +367,8 @@ pub(super) fn shown(class: Class) -> Shown {
 
 #[cfg(test)]
 mod tests {
+    use tern_push_core::quiet::QuietHours;
+
     use super::*;
 
     #[test]
@@ -361,5 +377,43 @@ mod tests {
         assert_eq!(cut(&long), "x".repeat(127));
         assert_eq!(cut("Zoë"), "Zoë");
         assert_eq!(cut(&"y".repeat(129)).len(), 128);
+    }
+
+    /// Otherwise every morning would look as if the workers had slept.
+    #[test]
+    fn quiet_hours_and_the_minute_between_two_pushes_make_no_push_late() {
+        const HOUR: i64 = 3_600_000;
+        let id = uuid::Uuid::nil();
+        let row = |since: i64, pushed: Option<i64>| Claimed {
+            chat: ChatId(id),
+            device: DeviceId(id),
+            user: UserId(id),
+            claim: Timestamp(0),
+            since: Timestamp(since),
+            pushed: pushed.map(Timestamp),
+            tries: 0,
+            notified: false,
+            repeated: false,
+        };
+        let night = QuietHours {
+            from_minute: 22 * 60,
+            to_minute: 7 * 60,
+            time_zone: "UTC".to_owned(),
+        };
+        for (since, pushed, quiet, expected) in [
+            (12 * HOUR, None, None, 12 * HOUR),
+            (12 * HOUR, None, Some(&night), 12 * HOUR),
+            (12 * HOUR, Some(HOUR), Some(&night), 12 * HOUR),
+            (12 * HOUR, Some(12 * HOUR - 1_000), None, 12 * HOUR + 59_000),
+            (23 * HOUR, None, Some(&night), 31 * HOUR),
+            (
+                22 * HOUR - 1_000,
+                Some(22 * HOUR - 2_000),
+                Some(&night),
+                31 * HOUR,
+            ),
+        ] {
+            assert_eq!(wanted(&row(since, pushed), quiet), Timestamp(expected), "{since}");
+        }
     }
 }

@@ -98,7 +98,7 @@ impl<D: Deliver> Worker<D> {
         let now = clock.now();
         let became = match delivery {
             Delivery::Sent => {
-                metrics::sent(provider, class_name(prepared.class), now.since(row.since));
+                metrics::sent(provider, class_name(prepared.class), now.since(prepared.wanted));
                 sent(prepared, now)
             }
             Delivery::TokenEnded { since, reason } => {
