@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 use tern_transport::tls;
 
-use crate::providers::jwt::{self, EcKey};
+use crate::jwt::{self, EcKey};
 
 /// The address of Apple's push service.
 const APNS: &str = "https://api.push.apple.com";

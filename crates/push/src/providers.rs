@@ -7,7 +7,6 @@
 //! ```
 //!
 //! - [`http`], [`addresses`]: requests, and which addresses devices may name
-//! - [`jwt`]: the keys, and what is signed with them
 //! - [`breaker`]: keeps pushes from a provider that is away
 //! - [`apns`], [`fcm`] with [`google`], [`web_push`] with [`vapid`], [`relay`]: one for each provider
 
@@ -17,7 +16,6 @@ pub(crate) mod breaker;
 pub(crate) mod fcm;
 pub(crate) mod google;
 pub(crate) mod http;
-pub(crate) mod jwt;
 pub(crate) mod relay;
 pub(crate) mod vapid;
 pub(crate) mod web_push;

@@ -122,11 +122,15 @@ fn with_mentions_only_nothing_else_is_announced() {
     assert_eq!(decide(NOW, row(false), &both), send(Class::Alert, Some(mention)));
 }
 
-#[test]
-fn a_push_ends_where_nobody_is_to_hear_it() {
+/// Returns facts with which a push ends, each with the reason.
+fn ends() -> [(Facts, Why); 7] {
     let recipient = message().recipient;
+    let with = |recipient| Facts {
+        recipient,
+        ..message()
+    };
     let waiting = message().waiting.unwrap();
-    let ends = [
+    [
         (
             Facts {
                 waiting: None,
@@ -135,33 +139,24 @@ fn a_push_ends_where_nobody_is_to_hear_it() {
             Why::Acknowledged,
         ),
         (
-            Facts {
-                recipient: Recipient {
-                    active: false,
-                    ..recipient
-                },
-                ..message()
-            },
+            with(Recipient {
+                active: false,
+                ..recipient
+            }),
             Why::Revoked,
         ),
         (
-            Facts {
-                recipient: Recipient {
-                    suspended: true,
-                    ..recipient
-                },
-                ..message()
-            },
+            with(Recipient {
+                suspended: true,
+                ..recipient
+            }),
             Why::Suspended,
         ),
         (
-            Facts {
-                recipient: Recipient {
-                    has_token: false,
-                    ..recipient
-                },
-                ..message()
-            },
+            with(Recipient {
+                has_token: false,
+                ..recipient
+            }),
             Why::NoToken,
         ),
         (
@@ -195,8 +190,12 @@ fn a_push_ends_where_nobody_is_to_hear_it() {
             },
             Why::Muted,
         ),
-    ];
-    for (facts, why) in ends {
+    ]
+}
+
+#[test]
+fn a_push_ends_where_nobody_is_to_hear_it() {
+    for (facts, why) in ends() {
         assert_eq!(decide(NOW, row(false), &facts), Decision::End(why), "{facts:?}");
     }
     let was_muted = Facts {

@@ -16,9 +16,9 @@ use tern_types::{Clock, Timestamp};
 use uuid::Uuid;
 
 use super::http::{self, Answer};
-use super::jwt::EcKey;
 use super::{Parcel, breaker, no_key, refused};
 use crate::apps::ApnsApp;
+use crate::jwt::EcKey;
 use crate::provider::Delivery;
 
 /// The time for which a provider token is used. Apple accepts one for an hour.

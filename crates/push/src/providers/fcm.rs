@@ -283,8 +283,12 @@ mod tests {
             let expected = json!({"message": {"token": "token", "data": data, "android": android}});
             assert_eq!(sent, expected, "{class:?}");
         }
+    }
+
+    #[test]
+    fn a_push_that_is_too_large_is_refused() {
+        let mut push = parcel(PushClass::Alert);
         push.sealed = Some(vec![0; MAX_DATA]);
-        push.class = PushClass::Alert;
         assert!(matches!(
             body(&push),
             Err(Delivery::Refused {
@@ -294,22 +298,26 @@ mod tests {
         ));
     }
 
+    /// Returns the body of an answer with an error code of FCM.
+    fn code(status: &str, code: &str) -> String {
+        format!(
+            r#"{{"error":{{"status":"{status}","message":"m","details":[
+                {{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"{code}"}}]}}}}"#
+        )
+    }
+
+    /// Returns the body of an answer that refuses a field of the request.
+    fn violation(field: &str) -> String {
+        format!(
+            r#"{{"error":{{"status":"INVALID_ARGUMENT","details":[
+                {{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"INVALID_ARGUMENT"}},
+                {{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[
+                    {{"field":"{field}","description":"d"}}]}}]}}}}"#
+        )
+    }
+
     #[test]
     fn an_answer_says_what_became_of_the_push() {
-        let code = |status: &str, code: &str| {
-            format!(
-                r#"{{"error":{{"status":"{status}","message":"m","details":[
-                    {{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"{code}"}}]}}}}"#
-            )
-        };
-        let violation = |field: &str| {
-            format!(
-                r#"{{"error":{{"status":"INVALID_ARGUMENT","details":[
-                    {{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","errorCode":"INVALID_ARGUMENT"}},
-                    {{"@type":"type.googleapis.com/google.rpc.BadRequest","fieldViolations":[
-                        {{"field":"{field}","description":"d"}}]}}]}}}}"#
-            )
-        };
         for (status, body, expected, renew) in [
             (
                 200,

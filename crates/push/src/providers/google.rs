@@ -11,8 +11,9 @@ use tern_types::{Clock, Timestamp};
 use tokio::sync::Mutex;
 
 use super::http::{self, Answer};
-use super::{jwt, refused};
+use super::refused;
 use crate::apps::ServiceAccount;
+use crate::jwt;
 use crate::provider::Delivery;
 
 /// What the token is for.

@@ -3,7 +3,7 @@ use tern_types::{DeviceId, Timestamp};
 
 use super::*;
 use crate::apps::{ApnsApp, FcmApp, RelayApp, Secret, ServiceAccount, WebPushApp};
-use crate::providers::jwt::EcKey;
+use crate::jwt::{self, EcKey};
 
 /// A key of P-256 that is used nowhere else.
 pub(crate) const EC_PEM: &str = "-----BEGIN PRIVATE KEY-----

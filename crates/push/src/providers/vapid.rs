@@ -9,8 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 use tern_types::Timestamp;
 
-use super::jwt::EcKey;
 use crate::apps::WebPushApp;
+use crate::jwt::EcKey;
 
 /// The time for which a JWT is valid. The RFC allows 24 hours; half of it leaves room for clocks that are wrong.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);

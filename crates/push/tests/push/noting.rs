@@ -34,76 +34,78 @@ fn sent(at: Timestamp, shown: Shown) -> Became {
     }
 }
 
+/// Returns what may become of a push, each with the state of its row after that.
+fn steps(now: Timestamp) -> [(Became, State); 7] {
+    let hour = now + Duration::from_secs(3600);
+    [
+        (
+            Became::Waits {
+                until: hour,
+                tries: 3,
+            },
+            State {
+                open: true,
+                tries: 3,
+                ..NOTHING
+            },
+        ),
+        (
+            Became::Waits { until: now, tries: 4 },
+            State {
+                open: true,
+                due: true,
+                tries: 4,
+                ..NOTHING
+            },
+        ),
+        (
+            Became::Ended {
+                pushed_at: None,
+                head: None,
+            },
+            NOTHING,
+        ),
+        (
+            Became::Ended {
+                pushed_at: Some(now),
+                head: None,
+            },
+            State {
+                pushed: true,
+                ..NOTHING
+            },
+        ),
+        (
+            sent(now, Shown::Now),
+            State {
+                pushed: true,
+                shown: true,
+                ..NOTHING
+            },
+        ),
+        (
+            sent(now, Shown::Same),
+            State {
+                pushed: true,
+                shown: true,
+                ..NOTHING
+            },
+        ),
+        (
+            sent(now, Shown::Withdrawn),
+            State {
+                pushed: true,
+                ..NOTHING
+            },
+        ),
+    ]
+}
+
 #[tokio::test]
 async fn a_note_says_what_became_of_a_push() {
     let world = World::start().await;
     let phone = world.phone("Bob").await;
     let (chat, ..) = world.group_with_message(phone).await;
-    let steps = |now: Timestamp| {
-        let hour = now + Duration::from_secs(3600);
-        [
-            (
-                Became::Waits {
-                    until: hour,
-                    tries: 3,
-                },
-                State {
-                    open: true,
-                    tries: 3,
-                    ..NOTHING
-                },
-            ),
-            (
-                Became::Waits { until: now, tries: 4 },
-                State {
-                    open: true,
-                    due: true,
-                    tries: 4,
-                    ..NOTHING
-                },
-            ),
-            (
-                Became::Ended {
-                    pushed_at: None,
-                    head: None,
-                },
-                NOTHING,
-            ),
-            (
-                Became::Ended {
-                    pushed_at: Some(now),
-                    head: None,
-                },
-                State {
-                    pushed: true,
-                    ..NOTHING
-                },
-            ),
-            (
-                sent(now, Shown::Now),
-                State {
-                    pushed: true,
-                    shown: true,
-                    ..NOTHING
-                },
-            ),
-            (
-                sent(now, Shown::Same),
-                State {
-                    pushed: true,
-                    shown: true,
-                    ..NOTHING
-                },
-            ),
-            (
-                sent(now, Shown::Withdrawn),
-                State {
-                    pushed: true,
-                    ..NOTHING
-                },
-            ),
-        ]
-    };
     for step in 0..7 {
         world.due(chat, phone, 2).await;
         let (row, batch) = world.claim_one().await;

@@ -23,6 +23,12 @@ fn relayed() -> RelayedPush {
     }
 }
 
+fn changed(change: impl FnOnce(&mut RelayedPush)) -> RelayedPush {
+    let mut push = relayed();
+    change(&mut push);
+    push
+}
+
 fn fcm(token: String) -> Option<Named> {
     let app = "com.example.chat".into();
     Some(Named::Fcm(FcmToken { token, app }))
@@ -67,52 +73,16 @@ fn what_is_of_no_use_is_refused_alone() {
         }))
     };
     let long = || Bytes::from(vec![0; MAX_APNS_TOKEN + 1]);
-    let with = |provider| RelayedPush {
-        provider,
-        ..relayed()
-    };
+    let with = |provider| changed(|push| push.provider = provider);
     for (field, push) in [
-        (
-            "push_class",
-            RelayedPush {
-                push_class: 0,
-                ..relayed()
-            },
-        ),
-        (
-            "push_class",
-            RelayedPush {
-                push_class: 99,
-                ..relayed()
-            },
-        ),
-        (
-            "tag",
-            RelayedPush {
-                tag: String::new(),
-                ..relayed()
-            },
-        ),
-        (
-            "tag",
-            RelayedPush {
-                tag: "t".repeat(MAX_TAG + 1),
-                ..relayed()
-            },
-        ),
-        (
-            "tag",
-            RelayedPush {
-                tag: "a\nb".into(),
-                ..relayed()
-            },
-        ),
+        ("push_class", changed(|push| push.push_class = 0)),
+        ("push_class", changed(|push| push.push_class = 99)),
+        ("tag", changed(|push| push.tag = String::new())),
+        ("tag", changed(|push| push.tag = "t".repeat(MAX_TAG + 1))),
+        ("tag", changed(|push| push.tag = "a\nb".into())),
         (
             "sealed",
-            RelayedPush {
-                sealed: vec![0_u8; MAX_SEALED + 1].into(),
-                ..relayed()
-            },
+            changed(|push| push.sealed = vec![0_u8; MAX_SEALED + 1].into()),
         ),
         ("provider", with(None)),
         ("token", with(apns(Bytes::new(), Bytes::new()))),
