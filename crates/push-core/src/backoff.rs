@@ -1,4 +1,4 @@
-//! When a push that failed is tried again.
+//! Computes when a push that failed is tried again.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// The longest wait: a provider that was away for an hour gets the pushes within five minutes of its return.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// Returns the wait after so many failures in a row, which are at least one, if the provider says none: a part of a
-/// bound that doubles from a second to [`LONGEST_WAIT`]. `random` is a random number from 0 to 1 that says which part.
-/// The waits of many pushes that failed together are thereby spread over the whole time ("full jitter").
+/// Returns the wait after so many failures in a row, at least one, if the provider does not say how long to wait. It is
+/// a part of a bound that doubles from a second to [`LONGEST_WAIT`]. `random` is a random number from 0 to 1 that says
+/// which part. So the waits of many pushes that failed together are spread over the whole time ("full jitter").
 pub fn backoff(failures: u32, random: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let bound = FIRST.saturating_mul(1 << doublings).min(LONGEST_WAIT);

@@ -23,7 +23,7 @@ const CROWDED_WAIT: Duration = Duration::from_secs(60);
 /// The wait of a push whose settings could not be read, because their part of the store is away.
 const UNKNOWN_WAIT: Duration = Duration::from_secs(5);
 
-/// What a push does on the device.
+/// The effect of a push on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Shows a notification.
@@ -39,13 +39,13 @@ pub enum Class {
 /// A push that is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Send {
-    /// What it does on the device.
+    /// The effect on the device.
     pub class: Class,
     /// The newest entry that is announced; `None` if nothing is.
     pub announced: Option<Announced>,
 }
 
-/// Why a push waits.
+/// The reason why a push waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hold {
     /// The device has a stream, or may have one, and may still acknowledge by it.
@@ -60,7 +60,7 @@ pub enum Hold {
     Unknown,
 }
 
-/// Why a push ends unsent. The names are labels of a metric.
+/// The reason why a push ends unsent. The names are labels of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Why {
     /// The device has acknowledged everything, or the row has changed.
@@ -83,9 +83,9 @@ pub enum Why {
     MentionsOnly,
     /// Nothing of what waits is announced.
     Nothing,
-    /// It was due for too long.
+    /// The push was due for too long.
     Pointless,
-    /// The provider does not take it.
+    /// The provider does not take the push.
     Refused,
     /// The provider says that the token is not valid any more.
     TokenEnded,
@@ -149,16 +149,16 @@ impl Why {
     }
 }
 
-/// What becomes of a push that is due.
+/// The decision about a push that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// It is sent.
     Send(Send),
     /// It is looked at again.
     Wait {
-        /// When.
+        /// The time of that look.
         until: Timestamp,
-        /// Why it waits.
+        /// The reason why it waits.
         hold: Hold,
     },
     /// It ends unsent.

@@ -1,4 +1,4 @@
-//! What is decided about push notifications, as pure functions: whether one is sent, when, and what happens after one
+//! The decisions about push notifications, as pure functions: whether one is sent, when, and what happens after one
 //! that failed.
 //!
 //! - [`facts`]: what a worker found out about a push that is due

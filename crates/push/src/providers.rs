@@ -45,14 +45,14 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// The time that a relay gives a push. It is shorter, so that its answer still reaches the server that waits for it.
 const RELAYED_LIMIT: Duration = Duration::from_secs(8);
 
-/// How pushes for a token are sent.
+/// The way in which pushes for a token are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// To the provider, with a key of the apps file.
+    /// They go to the provider, with a key of the apps file.
     Direct,
-    /// By the relay.
+    /// They go to the relay.
     Relay,
-    /// Not at all: there is neither a key for the app nor a relay.
+    /// They are not sent: there is neither a key for the app nor a relay.
     Nobody,
 }
 
@@ -76,12 +76,12 @@ impl fmt::Debug for Providers {
     }
 }
 
-/// A push as Apple's or Google's service gets it, or a relay. Nothing of it can be read, but for `text`.
+/// A push as Apple's service, Google's or a relay gets it. Of what it announces, they can read nothing but `text`.
 #[derive(Debug, Clone)]
 pub(crate) struct Parcel {
-    /// Where the device gets its pushes.
+    /// The device's push token.
     pub token: Arc<Token>,
-    /// What the push does on the device.
+    /// The effect of the push on the device.
     pub class: PushClass,
     /// The name of the chat for the device.
     pub tag: Tag,
@@ -89,9 +89,9 @@ pub(crate) struct Parcel {
     pub badge: u32,
     /// The sealed notification.
     pub sealed: Option<Vec<u8>>,
-    /// What an alert of Apple's shows in place of the app's text.
+    /// The text that an alert of Apple's shows in place of the app's.
     pub text: Option<String>,
-    /// For how long the provider keeps trying. Zero: once.
+    /// The time for which the provider keeps trying. With zero it tries once.
     pub lifetime: Duration,
 }
 
@@ -211,7 +211,7 @@ impl Providers {
         sent
     }
 
-    /// Makes what Apple, Google or a relay gets of a push.
+    /// Makes the part of a push that Apple, Google or a relay gets.
     fn parcel(&self, push: &Outgoing) -> Parcel {
         let notification = push.notification.as_deref();
         let sealed = notification.zip(push.token.sealing_key.as_deref());
@@ -229,8 +229,8 @@ impl Providers {
     }
 }
 
-/// Returns the text that the operator's choice `templates` shows. `None` if nothing is to be said, so that the app's
-/// constant text is shown. A chat that is encrypted is to get none either; no chat is yet.
+/// Returns the text of an alert where the operator chose `templates`. Returns `None` if the notification has no name;
+/// then the app's constant text is shown. An encrypted chat must get `None` too; there are no such chats yet.
 fn clear_text(notification: &Notification) -> Option<String> {
     let short = seal::shortened(notification);
     match (short.sender_name.as_str(), short.chat_title.as_str()) {

@@ -1,4 +1,4 @@
-//! The calls of apps and operators.
+//! Tests the calls of apps and operators.
 
 use tern_local::push::Answer;
 use tern_proto::error::reason_of;
@@ -46,7 +46,7 @@ async fn an_operator_sees_each_step_of_a_push_and_the_providers_answer() {
     assert_eq!((answer.sent, &*last.name, last.ok), (false, "token", false));
     let nobodys = admin.test_push(test(DeviceId::random())).await.unwrap_err();
     assert_eq!(reason_of(&nobodys), Some(ErrorReason::DeviceNotFound));
-    // Devices may not.
+    // Devices may not call it.
     let refused = scene.api(&his).admin().test_push(test(his.device.id)).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 

@@ -1,8 +1,8 @@
-//! Keeps pushes from a provider that is away, so that they neither wait for time-outs nor add to its troubles.
+//! Keeps pushes from a provider that is away, so that they neither wait for time-outs nor add to its load.
 //!
 //! Each line to a provider has a breaker of its own. After [`FAILURES`] failures in a row it opens for a second, and no
-//! push is tried. Then one push is, the probe. If it fails too, the breaker stays open for twice the time, at most a
-//! minute; if not, it is as if nothing had been.
+//! push is tried. Then one push is tried, the probe. If it fails too, the breaker stays open for twice the time, at
+//! most a minute. Otherwise the breaker closes, and counts from zero.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,9 +23,9 @@ pub(crate) const RELAYED: &str = "relay_later";
 
 /// The failures in a row after which a breaker opens.
 const FAILURES: u32 = 10;
-/// The time for which it opens first.
+/// The time for which a breaker opens first.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest time for which it opens.
+/// The longest time for which a breaker opens.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The time after which another probe is let through if nothing was heard of the last one. It is longer than a push
 /// may take.
@@ -33,7 +33,7 @@ const PROBE: Duration = Duration::from_secs(15);
 /// The most lines whose failures are remembered. Devices choose the Web Push services, so there may be any number.
 const MAX_LINES: usize = 1024;
 
-/// A way to a provider that may be away alone.
+/// A way to a provider, or to one of its services, that may be away while the others are not.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Line {
     /// Apple's service.
@@ -42,7 +42,8 @@ pub(crate) enum Line {
     Fcm,
     /// The relay.
     Relay,
-    /// The Web Push service at this origin. Each counts alone, because a device may name one that is never there.
+    /// The Web Push service at this origin. Each has a breaker of its own, because a device may name one that is never
+    /// there.
     WebPush(String),
 }
 
@@ -57,7 +58,7 @@ struct Breaker {
     failures: u32,
     /// The time until which nothing is tried, by the monotonic clock.
     shut_until: Option<Timestamp>,
-    /// How long it was open last.
+    /// The time for which the breaker opened last.
     pause: Duration,
     /// True if a probe is under way.
     probing: bool,
@@ -84,7 +85,7 @@ impl Breakers {
             return;
         }
         if !lines.contains_key(line) && lines.len() >= MAX_LINES {
-            // Any one gives way: it is counted anew if it fails again.
+            // Any line is forgotten for the new one. Its failures are counted anew.
             if let Some(gone) = lines.keys().next().cloned() {
                 lines.remove(&gone);
             }
@@ -116,7 +117,7 @@ impl Breaker {
             return;
         }
         let open = self.shut_until.is_some_and(|until| now < until);
-        // These are failures of pushes that were under way when it opened. They are no news.
+        // These pushes were under way when the breaker opened. Their failures say nothing new.
         if open && !self.probing {
             return;
         }
@@ -153,7 +154,7 @@ mod tests {
         let (breakers, line) = (Breakers::default(), Line::Fcm);
         fail(&breakers, &line, FAILURES - 1, 0);
         assert_eq!(breakers.admit(&line, at(0)), Ok(()));
-        // More failures of pushes that are under way open it no longer.
+        // More failures of pushes that were under way do not keep it open for longer.
         fail(&breakers, &line, 100, 0);
         let mut now = 0;
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {

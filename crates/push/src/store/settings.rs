@@ -1,4 +1,4 @@
-//! Reads how users keep chats. That is in the cells of their own logs.
+//! Reads users' settings of chats, which are in the cells of their own logs.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ CROSS JOIN LATERAL (
     WHERE s.chat_id = w.own AND s.of_chat = w.of_chat LIMIT 1
 ) s";
 
-/// Reads how these users keep these chats. What is in a cell that does not answer is left out.
+/// Reads these users' settings of these chats. Those in a cell that does not answer are left out.
 pub async fn settings(pools: &Pools, of: &[(UserId, ChatId)]) -> HashMap<(UserId, ChatId), Settings> {
     let by_cell = pools.by_cell(of.iter().copied(), |(user, _)| ChatId::own(*user));
     let asked = by_cell.map(|(pool, of)| async move {

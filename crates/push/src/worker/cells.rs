@@ -18,7 +18,7 @@ use crate::metrics;
 const POLL: Duration = Duration::from_secs(1);
 /// The time between two counts of what is due in a cell, for metrics.
 const MEASURE: Duration = Duration::from_secs(10);
-/// The wait of pushes that could not be looked at because the store failed.
+/// The wait of pushes that could not be looked at, because the store failed.
 const FAILED_WAIT: Duration = Duration::from_secs(2);
 
 impl<D: Deliver> Worker<D> {

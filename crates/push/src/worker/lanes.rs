@@ -16,11 +16,11 @@ use crate::provider::{Delivery, Provider, Token};
 const ROOM: usize = 256;
 /// The wait of a push to a service that has no room.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
-/// The most services whose lanes are kept. Devices choose the hosts of Web Push, so there may be any number of them;
-/// those beyond that share one lane.
+/// The most services that have a lane of their own. Devices choose the hosts of Web Push, so there may be any number of
+/// them. The others of a provider share one lane.
 const MAX_LANES: usize = 1024;
 
-/// What is known of all push services.
+/// The lanes of all push services: how much is under way to each, and whether it answers.
 #[derive(Default)]
 pub(super) struct Lanes(Mutex<HashMap<Key, Arc<Lane>>>);
 

@@ -74,7 +74,7 @@ impl<D: Deliver> Worker<D> {
                         open.remove(&(prepared.row.chat, prepared.row.device));
                         notes.push(self.after(&prepared, delivery, clock).await);
                     }
-                    // Nothing is noted of it, so it is claimed again when the claim has run out.
+                    // Nothing is noted of the push, so it is claimed again when its claim has run out.
                     Err(error) => tracing::error!(%error, "sending a push failed"),
                 }
             }
@@ -134,7 +134,7 @@ impl<D: Deliver> Worker<D> {
     }
 }
 
-/// Returns the name of what a push does, for metrics.
+/// Returns the name of a class, for metrics.
 fn class_name(class: Class) -> &'static str {
     match class {
         Class::Alert => "alert",
@@ -144,8 +144,9 @@ fn class_name(class: Class) -> &'static str {
     }
 }
 
-/// Returns what is noted of a push that was sent. What comes after a notification changes nothing that the person sees,
-/// but it may have been read meanwhile. After another push, what has come may have to be announced.
+/// Returns what is noted of a push that was sent. After an alert, an entry that has come meanwhile changes nothing that
+/// the person sees, but the chat may have been read. After another push, an entry that has come may have to be
+/// announced.
 fn sent(prepared: &Prepared, at: Timestamp) -> Became {
     let (head, seq) = match prepared.class {
         Class::Alert | Class::Badge => (None, prepared.seq),
