@@ -1,7 +1,8 @@
 //! Claims pushes that are due, looks once more, sends them, and notes what became of them.
 //!
 //! A claim is the only state. Whatever stops a worker, the claim of its rows runs out, and another one repeats them.
-//! What is written about a row names its claim, so nothing is written about a row that has changed meanwhile.
+//! Everything that is written about a row names its claim, so nothing is written about a row that has changed
+//! meanwhile.
 //!
 //! - this file: the worker, its start and its end
 //! - `cells`: waits for what is due in each cell

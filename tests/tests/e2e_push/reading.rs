@@ -54,7 +54,7 @@ impl Desk {
 async fn what_was_read_on_the_laptop_is_not_announced_on_the_phone() {
     let mut scene = Scene::start().await;
     let Desk { hers, laptop, his } = Desk::begin(&scene, Service::Apns).await;
-    // No push node is there while he reads, so that he is always quicker.
+    // No push node is there while he reads, so he has always read before a worker looks.
     scene.world.platform.kill(PUSH).await.unwrap();
     let sent = hers.say(his.device.user, "look at your laptop").await;
     let chat: ChatId = sent.chat_id.parse().unwrap();

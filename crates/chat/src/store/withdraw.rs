@@ -27,9 +27,9 @@ impl From<&ReadMark> for Withdrawal {
 }
 
 /// Makes a push due for the rows of users ($2) in chats ($1) whose devices show a notification, unless one is due
-/// already. Whoever sends it looks at the read mark, which must be written, and decides what is withdrawn. The
-/// statement finds the rows by the members' devices, because a large group has many rows, and takes them by their
-/// places.
+/// already. The worker that sends it looks at the read mark, which must be written before, and decides what is
+/// withdrawn. The statement finds the rows by the members' devices, because a large group has many rows, and updates
+/// them by their ctid.
 pub const WITHDRAW: &str = "
 UPDATE inbox i SET push_at = now(), push_since = now(), push_tries = 0
 WHERE i.ctid = ANY (ARRAY(

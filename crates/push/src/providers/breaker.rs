@@ -85,7 +85,7 @@ impl Breakers {
             return;
         }
         if !lines.contains_key(line) && lines.len() >= MAX_LINES {
-            // Any line is forgotten for the new one. Its failures are counted anew.
+            // One of the lines is forgotten to make room. If it fails again, its failures are counted anew.
             if let Some(gone) = lines.keys().next().cloned() {
                 lines.remove(&gone);
             }

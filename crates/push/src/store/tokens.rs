@@ -24,7 +24,8 @@ DELETE FROM push_tokens WHERE device_id IN (
 ) RETURNING provider";
 
 /// Ends the device's token because its provider says that it is not valid any more: since the time `since` by the wall
-/// clock, if it says so. Returns false if the device has named another token since, or this one again.
+/// clock, if it says so. Returns false if the device has named another token meanwhile, or first named this one after
+/// that time.
 pub async fn end(
     pool: &PgPool,
     device: DeviceId,

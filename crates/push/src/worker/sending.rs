@@ -114,8 +114,8 @@ impl<D: Deliver> Worker<D> {
         Note::of(row, became)
     }
 
-    /// Ends the token, unless the device has named another one meanwhile, or the same again: then the push is tried
-    /// once more.
+    /// Ends the token, unless the device has named another one meanwhile, or first named it after the time from which
+    /// the provider calls it invalid. Then the push is tried once more.
     async fn token_ended(&self, prepared: &Prepared, since: Option<Timestamp>, now: Timestamp) -> Became {
         let (row, token) = (&prepared.row, &prepared.push.token);
         match tokens::end(self.store.pools().people(), row.device, token, since).await {
@@ -144,9 +144,9 @@ fn class_name(class: Class) -> &'static str {
     }
 }
 
-/// Returns what is noted of a push that was sent. After an alert, an entry that has come meanwhile changes nothing that
-/// the person sees, but the chat may have been read. After another push, an entry that has come may have to be
-/// announced.
+/// Returns what is noted of a push that was sent. After an alert or a badge, an entry that has come meanwhile changes
+/// nothing that the person sees, but the chat may have been read. After another push, an entry that has come may have
+/// to be announced.
 fn sent(prepared: &Prepared, at: Timestamp) -> Became {
     let (head, seq) = match prepared.class {
         Class::Alert | Class::Badge => (None, prepared.seq),
@@ -167,7 +167,7 @@ fn ended(now: Timestamp) -> Became {
     }
 }
 
-/// Returns when a push that failed is tried again.
+/// Returns the note of a push that failed, with the time at which it is tried again.
 fn waits(row: &Claimed, asked: Option<Duration>, now: Timestamp) -> Became {
     let tries = row.tries.saturating_add(1);
     let wait = asked.map_or_else(
