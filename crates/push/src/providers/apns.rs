@@ -288,7 +288,7 @@ fn judge(answer: &Answer, class: PushClass) -> Verdict {
     };
     let delivery = match (answer.status, reason.as_str()) {
         (200, _) => Delivery::Sent,
-        // Only the token for calls has ended. The device's other token is still valid.
+        // Only the token for calls is refused, which says nothing about the device's other token.
         (400, "BadDeviceToken" | "DeviceTokenNotForTopic") | (410, _) if class == PushClass::Call => {
             refused("voip_token")
         }
