@@ -1,8 +1,9 @@
-//! Wakes the push workers when a push becomes due in a cell, by NOTIFY on a connection of its own, which writes nothing.
+//! Wakes the push workers when a push becomes due in a cell, by NOTIFY on a connection of its own, which writes
+//! nothing.
 //!
-//! Ringing is a hint, and whoever rings waits for nothing. The workers look at each cell from time to time anyway, so a
-//! ring that the store does not take is only counted. It is not sent in the transaction that makes a push due, because
-//! Postgres commits the transactions of a database that notify somebody one after the other.
+//! A ring is a hint, and nobody waits for it. The workers look at each cell once a second anyway, so a ring that the
+//! store does not take is only counted. It is not sent in the transaction that makes a push due, because Postgres
+//! commits the transactions of a database that notify somebody one after the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,13 +19,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::metrics;
 
-/// Wakes who listens on the channel `tern_push`, once for each number of a cell ($1), as text.
+/// Wakes the listeners of the channel `tern_push`, once for each number of a cell ($1), as text.
 const RING: &str = "SELECT pg_notify('tern_push', n) FROM unnest($1::text[]) AS n";
 
 /// The time between two rings, in which those of the same cell become one. A worker takes some milliseconds for what
 /// it finds, and a person does not notice a push that comes so much later.
 const RING_EVERY: Duration = Duration::from_millis(20);
-/// The longest time that one ring may take, with the connection. Afterwards the workers have looked by themselves.
+/// The longest time that one ring may take, with the connection. After that time the workers have looked by themselves.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The bell of a node. It is cheap to clone.
@@ -33,13 +34,13 @@ pub struct Bell(Arc<Rung>);
 
 #[derive(Debug)]
 struct Rung {
-    /// True for each cell that was rung for and whose workers were not woken yet, in the order of the cells. It is all
-    /// that waits.
+    /// True for each cell that was rung for and whose workers were not woken yet, in the order of the cells. Nothing
+    /// else is kept of a ring.
     cells: Vec<AtomicBool>,
     news: Notify,
 }
 
-/// The bell's rope of one cell.
+/// The handle that rings the bell for one cell.
 #[derive(Debug, Clone)]
 pub struct Rope {
     bell: Bell,
@@ -55,7 +56,7 @@ impl Bell {
         }))
     }
 
-    /// Returns the rope of the cell with this number.
+    /// Returns the handle that rings for the cell with this number.
     pub fn rope(&self, cell: usize) -> Rope {
         Rope {
             bell: self.clone(),
@@ -81,8 +82,8 @@ impl Rope {
     }
 }
 
-/// Returns the pool of the one connection by which a bell rings. It is to the first server of the store, which is where
-/// the workers listen. A ring that is lost with the server is no loss, so no ring waits until it is safe on a disk.
+/// Returns the pool of the one connection by which a bell rings. It leads to the first server of the store, where the
+/// workers listen. A ring may be lost with the server, so none waits until it is safe on a disk.
 pub fn pool(args: &PostgresArgs) -> PgPool {
     let patience = PATIENCE.as_millis().to_string();
     let options = args.database_url.first().application_name("tern").options([
@@ -103,7 +104,7 @@ pub async fn run(bell: Bell, pool: PgPool, drain: Drain) {
     }
 }
 
-/// Passes the rings on. It never returns.
+/// Passes the rings on, and never returns.
 async fn pass_on(bell: &Bell, pool: &PgPool) {
     loop {
         bell.0.news.notified().await;

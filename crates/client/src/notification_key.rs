@@ -34,7 +34,7 @@ pub enum OpenError {
     /// The notification was sealed to another key or for another tag, or was changed on its way.
     #[error("the notification was sealed to another key, or for another chat")]
     NotSealedToThis,
-    /// What was sealed is no notification.
+    /// The text that was sealed is no notification.
     #[error("what was sealed is no notification: {0}")]
     NotUnderstood(prost::DecodeError),
 }

@@ -1,4 +1,4 @@
-//! Push notifications: where this device gets its pushes, and how it opens what they carry. docs/push.md tells more.
+//! Registers where this device gets its pushes, and opens what they carry. docs/push.md tells more.
 //!
 //! A push often comes while the app does not run. Then the app's notification extension opens it, which is another
 //! process, and the store has one owner at a time. Therefore an app puts [`Client::notification_key`] into a place that
@@ -11,14 +11,14 @@ use crate::client::Client;
 use crate::error::ClientError;
 use crate::notification_key::NotificationKey;
 
-/// Where a device gets its pushes: a token of Apple's or Google's service, or a subscription of Web Push.
+/// The place at which a device gets its pushes: a token of Apple's or Google's service, or a subscription of Web Push.
 pub type PushProvider = push_token::Provider;
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
 impl Client {
-    /// Says where this device gets its pushes. An app calls it at each start, and whenever it has got a new token. What
-    /// a push says is sealed to [`Client::notification_key`]; with a subscription of Web Push the whole push is
+    /// Says where this device gets its pushes. An app calls it at each start, and whenever it has got a new token.
+    /// Notifications are sealed to [`Client::notification_key`]. With a subscription of Web Push, the whole push is
     /// encrypted to the subscription's keys instead.
     ///
     /// # Errors
@@ -49,7 +49,8 @@ impl Client {
         Ok(())
     }
 
-    /// Returns the key to which this device's notifications are sealed. The first call makes it, the store keeps it.
+    /// Returns the key to which this device's notifications are sealed. The first call makes it, and the store keeps
+    /// it.
     ///
     /// # Errors
     ///

@@ -117,5 +117,5 @@ pub fn tag(device: DeviceId, chat: ChatId) -> String {
     URL_SAFE_NO_PAD.encode(&hash.finalize()[..16])
 }
 
-/// The TLS settings of a service; `None`: plain text.
+/// The TLS settings of a service. `None` stands for plain text.
 type Tls = Option<Arc<ServerConfig>>;

@@ -1,4 +1,4 @@
-//! When a push that failed is tried again.
+//! Computes when a push that failed is tried again.
 
 use std::time::Duration;
 

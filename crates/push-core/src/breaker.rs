@@ -6,11 +6,11 @@ use tern_types::Timestamp;
 
 /// The number of failures in a row after which the breaker opens.
 const FAILURES: u32 = 10;
-/// The time for which it opens first.
+/// The time for which the breaker opens first.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest time for which it opens, so that a provider that is back is found within a minute.
+/// The longest time for which the breaker opens, so that a provider that is back is found within a minute.
 const LONGEST: Duration = Duration::from_secs(60);
-/// The time for which the others wait for what becomes of a probe. No push takes as long.
+/// The time for which other pushes wait for the outcome of a probe. No push takes as long.
 const PROBE: Duration = Duration::from_secs(15);
 
 /// The state of a circuit breaker: it opens after ten failures in a row, for a second at first. Then one push finds out
@@ -20,7 +20,7 @@ const PROBE: Duration = Duration::from_secs(15);
 pub struct Breaker {
     /// The failures in a row, as long as the breaker is closed.
     failures: u32,
-    /// How often it opened since the provider last answered.
+    /// The number of times that it opened since the provider last answered.
     opened: u32,
     /// The time until which it lets nothing through; `None` while it is closed.
     until: Option<Timestamp>,

@@ -39,13 +39,13 @@ pub enum Class {
 /// A push that is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Send {
-    /// Its effect on the device.
+    /// The effect on the device.
     pub class: Class,
     /// The newest entry that is announced; `None` if nothing is.
     pub announced: Option<Announced>,
 }
 
-/// Why a push waits.
+/// The reason why a push waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hold {
     /// The device has a stream, or may have one, and may still acknowledge by it.
@@ -60,7 +60,7 @@ pub enum Hold {
     Unknown,
 }
 
-/// Why a push ends unsent. The names are labels of a metric.
+/// The reason why a push ends unsent. The names are labels of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Why {
     /// The device has acknowledged everything, or the row has changed.
@@ -85,7 +85,7 @@ pub enum Why {
     Nothing,
     /// It was due for too long, and so was everything that it announces.
     Pointless,
-    /// The provider does not take it.
+    /// The provider does not take the push.
     Refused,
     /// The provider says that the token is not valid any more.
     TokenEnded,
@@ -156,9 +156,9 @@ pub enum Decision {
     Send(Send),
     /// It is looked at again.
     Wait {
-        /// When.
+        /// The time of that look.
         until: Timestamp,
-        /// Why it waits.
+        /// The reason why it waits.
         hold: Hold,
     },
     /// It ends unsent.

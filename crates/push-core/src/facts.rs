@@ -1,5 +1,5 @@
-//! What a worker found out about a push that is due, right before it would send it. Times are those of the store's
-//! clock.
+//! The facts that a worker found out about a push that is due, right before it would send it. Times are those of the
+//! store's clock.
 
 use tern_types::{Seq, Timestamp, UserId};
 
@@ -8,7 +8,7 @@ use crate::quiet::QuietHours;
 /// A push as it was claimed: an inbox row of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
-    /// When the push first became due.
+    /// The time since which the push is due.
     pub since: Timestamp,
     /// True if a notification of the chat was shown since the device last acknowledged something of it.
     pub notified: bool,
@@ -25,7 +25,7 @@ pub struct Recipient {
     pub has_token: bool,
 }
 
-/// Why an entry is announced.
+/// The reason why an entry is announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// A message that is to wake the app, but to show nothing.
@@ -67,39 +67,39 @@ impl Reason {
 /// The newest entry that one person announces for one reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Announced {
-    /// The entry.
+    /// The seq of the entry.
     pub seq: Seq,
-    /// Who sent it; [`UserId::SYSTEM`]: the server or a back end.
+    /// The sender. [`UserId::SYSTEM`] stands for the server or a back end.
     pub sender: UserId,
-    /// Why it is announced.
+    /// The reason why it is announced.
     pub reason: Reason,
-    /// When it was sent.
+    /// The time at which it was sent.
     pub sent_at: Timestamp,
     /// True if the user has blocked the sender.
     pub blocked: bool,
 }
 
-/// What waits for the device in the chat.
+/// The part of a chat that waits for the device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Waiting {
     /// True if the user is a member of the chat, or was one.
     pub is_member: bool,
     /// True if the chat has entries that the user may read and that are after their read mark.
     pub unread: bool,
-    /// What announces something, after the read mark and not acknowledged by the device.
+    /// The entries that announce something, are after the read mark, and were not acknowledged by the device.
     pub announced: Vec<Announced>,
 }
 
-/// How the user keeps the chat.
+/// The user's settings of the chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settings {
-    /// Until when the chat is muted. A time that has passed: it is not.
+    /// The time until which the chat is muted. If it has passed, the chat is not muted.
     pub muted_until: Timestamp,
     /// True if only messages that mention the user are announced.
     pub mentions_only: bool,
 }
 
-/// Whether the device has a stream.
+/// The answer to whether the device has a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// It has none.
@@ -117,13 +117,13 @@ pub enum Presence {
 pub struct Facts {
     /// The device.
     pub recipient: Recipient,
-    /// What waits for it; `None` if the row has ended or changed since it was claimed.
+    /// The part of the chat that waits for it; `None` if the row has ended or changed since it was claimed.
     pub waiting: Option<Waiting>,
     /// The user's settings of the chat; `None` if they could not be read.
     pub settings: Option<Settings>,
     /// The user's quiet hours, if there are any.
     pub quiet: Option<QuietHours>,
-    /// Whether the device has a stream.
+    /// The presence of the device.
     pub presence: Presence,
     /// The number of pushes to the device in the last minute.
     pub pushed_lately: u32,

@@ -1,5 +1,5 @@
-//! The decisions about push notifications, as pure functions: whether one is sent, when, and what happens after one that
-//! failed.
+//! The decisions about push notifications, as pure functions: whether one is sent, when, and what happens after one
+//! that failed.
 //!
 //! - [`facts`]: what a worker found out about a push that is due
 //! - [`decide()`]: decides by that whether it is sent, waits or ends

@@ -79,90 +79,92 @@ mod tests {
         Timestamp(text.parse::<Instant>().unwrap().as_millisecond())
     }
 
+    const BERLIN: &str = "Europe/Berlin";
+    /// The hours, their time zone, a time, and the end of the hours in which that lies.
+    const CASES: &[(&str, &str, &str, &str, Option<&str>)] = &[
+        ("22:00", "07:00", BERLIN, "2025-06-10T19:59:00Z", None),
+        (
+            "22:00",
+            "07:00",
+            BERLIN,
+            "2025-06-10T20:00:00Z",
+            Some("2025-06-11T05:00:00Z"),
+        ),
+        (
+            "22:00",
+            "07:00",
+            BERLIN,
+            "2025-06-11T04:59:59Z",
+            Some("2025-06-11T05:00:00Z"),
+        ),
+        ("22:00", "07:00", BERLIN, "2025-06-11T05:00:00Z", None),
+        ("13:00", "14:00", "UTC", "2025-06-10T12:59:00Z", None),
+        (
+            "13:00",
+            "14:00",
+            "UTC",
+            "2025-06-10T13:30:00Z",
+            Some("2025-06-10T14:00:00Z"),
+        ),
+        ("13:00", "14:00", "UTC", "2025-06-10T14:00:00Z", None),
+        (
+            "22:00",
+            "00:00",
+            "UTC",
+            "2025-06-10T23:00:00Z",
+            Some("2025-06-11T00:00:00Z"),
+        ),
+        (
+            "00:00",
+            "06:00",
+            "Asia/Kathmandu",
+            "2025-06-10T18:15:00Z",
+            Some("2025-06-11T00:15:00Z"),
+        ),
+        // The night in which summer begins has an hour less, and that in which it ends one more.
+        (
+            "22:00",
+            "07:00",
+            BERLIN,
+            "2025-03-29T22:00:00Z",
+            Some("2025-03-30T05:00:00Z"),
+        ),
+        (
+            "22:00",
+            "07:00",
+            BERLIN,
+            "2025-10-25T22:00:00Z",
+            Some("2025-10-26T06:00:00Z"),
+        ),
+        // The end is in the hour that is left out.
+        (
+            "22:00",
+            "02:30",
+            BERLIN,
+            "2025-03-30T00:30:00Z",
+            Some("2025-03-30T01:30:00Z"),
+        ),
+        // The end is in the hour that comes twice: the first, then the second time.
+        (
+            "22:00",
+            "02:30",
+            BERLIN,
+            "2025-10-26T00:10:00Z",
+            Some("2025-10-26T00:30:00Z"),
+        ),
+        (
+            "22:00",
+            "02:30",
+            BERLIN,
+            "2025-10-26T01:10:00Z",
+            Some("2025-10-26T01:30:00Z"),
+        ),
+        ("00:00", "23:59", "No/Where", "2025-06-10T12:00:00Z", None),
+    ];
+
     #[test]
     fn they_end_at_the_next_end_in_the_time_zone() {
-        let berlin = "Europe/Berlin";
-        let cases = [
-            ("22:00", "07:00", berlin, "2025-06-10T19:59:00Z", None),
-            (
-                "22:00",
-                "07:00",
-                berlin,
-                "2025-06-10T20:00:00Z",
-                Some("2025-06-11T05:00:00Z"),
-            ),
-            (
-                "22:00",
-                "07:00",
-                berlin,
-                "2025-06-11T04:59:59Z",
-                Some("2025-06-11T05:00:00Z"),
-            ),
-            ("22:00", "07:00", berlin, "2025-06-11T05:00:00Z", None),
-            ("13:00", "14:00", "UTC", "2025-06-10T12:59:00Z", None),
-            (
-                "13:00",
-                "14:00",
-                "UTC",
-                "2025-06-10T13:30:00Z",
-                Some("2025-06-10T14:00:00Z"),
-            ),
-            ("13:00", "14:00", "UTC", "2025-06-10T14:00:00Z", None),
-            (
-                "22:00",
-                "00:00",
-                "UTC",
-                "2025-06-10T23:00:00Z",
-                Some("2025-06-11T00:00:00Z"),
-            ),
-            (
-                "00:00",
-                "06:00",
-                "Asia/Kathmandu",
-                "2025-06-10T18:15:00Z",
-                Some("2025-06-11T00:15:00Z"),
-            ),
-            // The night in which summer begins has an hour less, and that in which it ends one more.
-            (
-                "22:00",
-                "07:00",
-                berlin,
-                "2025-03-29T22:00:00Z",
-                Some("2025-03-30T05:00:00Z"),
-            ),
-            (
-                "22:00",
-                "07:00",
-                berlin,
-                "2025-10-25T22:00:00Z",
-                Some("2025-10-26T06:00:00Z"),
-            ),
-            // The end is in the hour that is left out.
-            (
-                "22:00",
-                "02:30",
-                berlin,
-                "2025-03-30T00:30:00Z",
-                Some("2025-03-30T01:30:00Z"),
-            ),
-            // The end is in the hour that comes twice: the first, then the second time.
-            (
-                "22:00",
-                "02:30",
-                berlin,
-                "2025-10-26T00:10:00Z",
-                Some("2025-10-26T00:30:00Z"),
-            ),
-            (
-                "22:00",
-                "02:30",
-                berlin,
-                "2025-10-26T01:10:00Z",
-                Some("2025-10-26T01:30:00Z"),
-            ),
-            ("00:00", "23:59", "No/Where", "2025-06-10T12:00:00Z", None),
-        ];
-        for (from, to, zone, now, end) in cases {
+        for &(from, to, zone, now, end) in CASES {
             assert_eq!(
                 hours(from, to, zone).end(at(now)),
                 end.map(at),

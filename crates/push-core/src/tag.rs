@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 use tern_types::{ChatId, DeviceId};
 
-/// The text that begins what is hashed, so that the hash is no other one of the same ids.
+/// The text at the beginning of what is hashed, so that the hash differs from others of the same ids.
 const CONTEXT: &[u8] = b"tern push tag";
 /// The number of bytes of the hash that the name has: they are 22 characters of base64url, which Web Push allows for a
 /// Topic (RFC 8030 has at most 32).

@@ -20,7 +20,7 @@ const APNS: &str = "https://api.push.apple.com";
 const APNS_SANDBOX: &str = "https://api.sandbox.push.apple.com";
 /// The address of Firebase Cloud Messaging.
 const FCM: &str = "https://fcm.googleapis.com";
-/// The text that an iPhone shows if nothing else is said.
+/// The text of alerts on Apple's platforms if the file names none.
 const TEXT: &str = "New message";
 /// The most bytes of that text: it has to fit into a payload of 4,096 bytes with all that is beside it.
 const MAX_TEXT: usize = 200;
@@ -53,7 +53,7 @@ pub(crate) struct ApnsApp {
     pub team_id: String,
     pub key_id: String,
     pub key: EcKey,
-    /// The text of an alert.
+    /// The text that an alert shows.
     pub text: String,
     pub url: String,
     pub sandbox_url: String,
@@ -82,7 +82,7 @@ pub(crate) struct ServiceAccount {
 #[derive(Debug, Clone)]
 pub(crate) struct WebPushApp {
     pub key: EcKey,
-    /// Whom a push service may ask about this server: a URL, mailto or https.
+    /// The URL, mailto or https, at which a push service may ask about this server.
     pub subject: String,
     /// True if endpoints may be http and at private addresses, for development.
     pub allow_private: bool,

@@ -22,7 +22,7 @@ use crate::store::{Store, look};
 
 /// The length of an X25519 public key in bytes.
 const SEALING_KEY_BYTES: usize = 32;
-/// For how long a provider keeps a push that an operator sends as a test: they wait for it.
+/// The time for which a provider keeps a push that an operator sends as a test. It is short, because they wait for it.
 const TEST_LIFETIME: Duration = Duration::from_secs(60);
 
 /// The services `tern.v1.Push` and `tern.internal.v1.PushAdmin`.
@@ -83,7 +83,7 @@ impl Service {
         Ok(steps.end(sent))
     }
 
-    /// Finds out whether the device can be pushed to, and by which way. `None` if it cannot.
+    /// Finds out whether the device can be pushed to, and by which route. Returns `None` if it cannot.
     fn reach(&self, device: &Device, steps: &mut Steps) -> Option<(Arc<Token>, Route)> {
         let recipient = device.recipient;
         let state = match (recipient.active, recipient.suspended) {
@@ -213,7 +213,7 @@ fn describe(token: &Token) -> String {
     format!("{}{place}{sandbox}", token.provider.as_str())
 }
 
-/// Returns whether a push was sent, and what to tell people of the provider's answer.
+/// Returns whether a push was sent, and the provider's answer as people read it.
 fn told(delivery: &Delivery) -> (bool, String) {
     match delivery {
         Delivery::Sent => (true, "taken".to_owned()),

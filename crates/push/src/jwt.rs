@@ -62,7 +62,7 @@ pub(crate) fn rsa_key(pem: &[u8]) -> anyhow::Result<EncodingKey> {
     let Ok(key) = EncodingKey::from_rsa_pem(pem) else {
         anyhow::bail!(NOT_ONE)
     };
-    // The library looks at the key when it signs. So it is found out here whether it can.
+    // The library looks at the key only when it signs, so a signature is made here to find out whether it can.
     let Ok(_) = sign_rsa(&key, None, &serde_json::json!({})) else {
         anyhow::bail!(NOT_ONE)
     };

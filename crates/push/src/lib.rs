@@ -17,6 +17,7 @@
 //! - [`provider`]: what a push is, and what may become of it
 //! - [`providers`]: sends pushes to the providers, and by a relay
 //! - [`apps`]: for which apps, and with which keys
+//! - [`jwt`]: the keys that prove to a provider who sends, and what is signed with them
 //! - [`seal`]: seals notifications to a device's key
 //! - [`relay`]: `tern push relay`, which forwards pushes of other platforms
 //! - [`server`]: starts and drains the role

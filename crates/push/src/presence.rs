@@ -15,8 +15,8 @@ use tonic::Status;
 
 use crate::metrics;
 
-/// The time for which an answer is waited for. A device of which nothing is known waits for seconds, so that a presence
-/// node which hangs delays pushes and loses none.
+/// The time within which a presence node has to answer. A push to a device about which nothing is known waits for some
+/// seconds, so a node that hangs delays pushes, but none is lost.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// The most users of one question: see `GetSessionsRequest.user_ids`.
 const MAX_USERS: usize = 256;
@@ -27,7 +27,7 @@ pub struct Sessions {
     ctx: NodeContext,
 }
 
-/// What presence nodes answered.
+/// The answers of presence nodes.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The devices with a stream, and whether the person is active on each.

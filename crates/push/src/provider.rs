@@ -1,4 +1,4 @@
-//! A push, whatever its provider, and the things that may become of it.
+//! The types of pushes and of their outcomes, which are the same for all providers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Provider {
     }
 }
 
-/// Where a device gets its pushes, as it is stored.
+/// The push token of a device, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// The provider.
@@ -56,7 +56,7 @@ pub struct Token {
     pub app: String,
     /// True if the token is for Apple's sandbox.
     pub sandbox: bool,
-    /// The token; of Web Push the endpoint, as UTF-8.
+    /// The provider's token; for Web Push it is the endpoint, as UTF-8.
     pub token: Bytes,
     /// The token for calls (APNs), or the subscription's public key (Web Push).
     pub second_key: Option<Bytes>,
@@ -64,7 +64,7 @@ pub struct Token {
     pub auth: Option<Bytes>,
     /// The X25519 public key to which notifications are sealed.
     pub sealing_key: Option<Bytes>,
-    /// When the device first named the token, by the wall clock.
+    /// The time at which the device first named the token, by the wall clock.
     pub registered_at: Timestamp,
 }
 
@@ -73,7 +73,7 @@ pub struct Token {
 pub struct Outgoing {
     /// The device.
     pub device: DeviceId,
-    /// Where it gets its pushes.
+    /// The device's push token.
     pub token: Arc<Token>,
     /// The effect of the push on the device.
     pub class: PushClass,
@@ -81,9 +81,9 @@ pub struct Outgoing {
     pub tag: Tag,
     /// The number of chats with something unread that waits for the device.
     pub badge: u32,
-    /// The thing that is announced; `None` if the push says nothing but that something waits, or announces nothing.
+    /// The notification; `None` if the push says only that something waits, or announces nothing.
     pub notification: Option<Arc<Notification>>,
-    /// For how long the provider keeps trying. Zero: once.
+    /// The time for which the provider keeps trying. With zero it tries once.
     pub lifetime: Duration,
 }
 
@@ -99,7 +99,7 @@ pub enum Delivery {
     Sent,
     /// The provider says that the token is not valid any more: since this time by the wall clock, if it says so.
     TokenEnded {
-        /// Since when.
+        /// The time since which it is not valid.
         since: Option<Timestamp>,
         /// The provider's reason.
         reason: String,
@@ -108,14 +108,14 @@ pub enum Delivery {
     Later {
         /// The time to wait, if the provider says it.
         after: Option<Duration>,
-        /// The reason, for metrics: one of few words.
+        /// The reason in a word, for metrics. There are few such words.
         reason: &'static str,
         /// The provider's answer in its own words.
         detail: String,
     },
     /// The provider does not take it and never will, or no key is set up for the token's app.
     Refused {
-        /// The reason, for metrics: one of few words.
+        /// The reason in a word, for metrics. There are few such words.
         reason: &'static str,
         /// The provider's answer in its own words.
         detail: String,

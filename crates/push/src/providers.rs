@@ -39,14 +39,14 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// The time that a relay gives a push. It is shorter, so that its answer still reaches the server that waits for it.
 const RELAYED_LIMIT: Duration = Duration::from_secs(7);
 
-/// How pushes for a token are sent.
+/// The way in which pushes for a token are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// To the provider, with a key of the apps file.
+    /// They go to the provider, with a key of the apps file.
     Direct,
-    /// By the relay.
+    /// They go to the relay.
     Relay,
-    /// Not at all: there is neither a key for the app nor a relay.
+    /// They are not sent: there is neither a key for the app nor a relay.
     Nobody,
 }
 
@@ -69,10 +69,10 @@ impl fmt::Debug for Providers {
     }
 }
 
-/// A push as Apple's or Google's service gets it, or a relay. Nothing of it can be read, but for `text`.
+/// A push as Apple's service, Google's or a relay gets it. Of what it announces, they can read nothing but `text`.
 #[derive(Debug, Clone)]
 pub(crate) struct Parcel {
-    /// Where the device gets its pushes.
+    /// The device's push token.
     pub token: Arc<Token>,
     /// The effect of the push on the device.
     pub class: PushClass,
@@ -84,7 +84,7 @@ pub(crate) struct Parcel {
     pub sealed: Option<Vec<u8>>,
     /// The text that an alert of Apple's shows in place of the app's.
     pub text: Option<String>,
-    /// For how long the provider keeps trying. Zero: once.
+    /// The time for which the provider keeps trying. With zero it tries once.
     pub lifetime: Duration,
 }
 

@@ -8,8 +8,8 @@
 //! - [`service`]: understands a call, and forwards what it has
 //! - [`metrics`]: what is counted
 //!
-//! It keeps nothing: a push is forwarded while its call waits. No token and no key is ever logged. What a push says is
-//! sealed to the device.
+//! The relay keeps nothing: a push is forwarded while its call waits. No token and no key is ever logged. The contents
+//! of a push are sealed to the device.
 
 mod keys;
 mod metrics;
@@ -41,7 +41,7 @@ use crate::providers::Providers;
 use keys::Keys;
 use service::Service;
 
-/// The calls of one connection at a time: each push node makes 16 for each of two providers.
+/// The most calls of one connection at a time. A push node makes 16 for each of two providers.
 const MAX_STREAMS: u32 = 64;
 /// The time between two pings on a connection.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -53,9 +53,9 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(600);
 /// The time that a call may take, until its answer is taken. A push takes 9 s at most.
 const CALL: Duration = Duration::from_secs(30);
-/// The connections of one address on which nobody has shown a key.
+/// The most connections of one address on which nobody has shown a key.
 const STRANGERS: usize = 32;
-/// The most bytes of a request's header fields: a key and little else.
+/// The most bytes of a request's header fields, which are a key and little else.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 
 /// Forward pushes of other platforms, for apps whose keys from Apple and Google only this server has
@@ -169,7 +169,7 @@ fn http() -> auto::Builder<TokioExecutor> {
     http
 }
 
-/// Reads the certificate and the key that the flags name. `None` if they name none.
+/// Reads the certificate and the key that the flags name. Returns `None` if they name none.
 async fn acceptor(args: &RelayArgs) -> anyhow::Result<Option<Tls>> {
     let (Some(cert), Some(key)) = (&args.tls_cert, &args.tls_key) else {
         return Ok(None);

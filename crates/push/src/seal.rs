@@ -9,7 +9,7 @@ use prost::Message;
 use tern_proto::v1::Notification;
 use tern_push_core::Tag;
 
-/// The text that ties a sealed one to this use of the key.
+/// The text that ties a sealed notification to this use of the key.
 const INFO: &[u8] = b"tern.v1.Notification";
 /// The most bytes of a name or a title in a notification. With names of this length a sealed notification has about 700
 /// characters in base64, so every payload fits into Apple's 4,096 bytes.

@@ -41,7 +41,7 @@ impl Store {
     }
 }
 
-/// The time by the clock of a cell's server, as far as it is known here: what is due, and since when, is by that clock.
+/// The clock of a cell's server, as far as it is known here. All times of the inbox are by that clock.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreClock {
     at: Timestamp,

@@ -1,7 +1,8 @@
 //! Claims pushes that are due, looks once more, sends them, and notes what became of them.
 //!
 //! A claim is the only state. Whatever stops a worker, the claim of its rows runs out, and another one repeats them.
-//! What is written about a row names its claim, so nothing is written about a row that has changed meanwhile.
+//! Everything that is written about a row names its claim, so nothing is written about a row that has changed
+//! meanwhile.
 //!
 //! - this file: the worker, its start and its end
 //! - `cells`: waits for what is due in each cell
@@ -38,8 +39,8 @@ use crate::store::note::{self, Became, Note};
 use crate::store::{Store, StoreClock};
 use listen::Bells;
 
-/// The time after a claim within which its pushes are handed to their providers. A provider takes 10 s at most, so what
-/// became of a push is written before the claim runs out.
+/// The time after a claim within which its pushes are handed to their providers. A provider takes 10 s at most, so the
+/// outcome of a push is written before the claim runs out.
 pub const SEND_BY: Duration = Duration::from_secs(15);
 /// The time after a claim until which the worker tries to write what became of its pushes.
 const NOTE_BY: Duration = Duration::from_secs(28);
@@ -80,7 +81,7 @@ pub struct Worker<D> {
     looks: Arc<Semaphore>,
     /// The batches that have not come to their end.
     tasks: TaskTracker,
-    /// Is cancelled when there is no time left, and claims have to be given back.
+    /// The token is cancelled when no time is left, and claims have to be given back.
     cut: CancellationToken,
 }
 
@@ -141,7 +142,7 @@ impl<D: Deliver> Worker<D> {
         let _given_back = timeout(deadline.mul_f64(GIVE_BACK), self.tasks.wait()).await;
     }
 
-    /// Makes these pushes due at once, so that another worker takes them.
+    /// Makes these pushes due at once, so that another worker claims them.
     async fn give_back(&self, cell: Cell, rows: impl Iterator<Item = Claimed>, clock: StoreClock) {
         self.put_off(cell, rows, Duration::ZERO, clock).await;
     }

@@ -8,7 +8,7 @@ use tern_proto::v1;
 /// The number of characters of a token that are shown.
 const TOKEN_CHARACTERS: usize = 12;
 
-/// Says a line for each push that a service takes, for ever.
+/// Says a line for each push that a service takes, and never returns.
 pub async fn follow(servers: &PushServers, say: impl Fn(&str)) {
     let [apns, fcm, web_push] = servers.records();
     tokio::join!(each(apns, &say), each(fcm, &say), each(web_push, &say));

@@ -28,7 +28,7 @@ use tern_tests::World;
 /// A platform with nodes of every role, so that each call finds one that answers it.
 struct Whole {
     world: World,
-    /// What the push nodes send to, and the directory of its keys.
+    /// The services to which the push nodes send, and the directory of their keys.
     push: (PushServers, TempDir),
 }
 

@@ -1,4 +1,4 @@
-//! What arrives at each provider, and that only the device can read it.
+//! Tests what arrives at each provider, and that only the device can read it.
 
 use tern_local::push::tag;
 use tern_proto::v1::{Notification, NotificationReason, PushClass};
@@ -32,7 +32,7 @@ async fn a_device_without_a_stream_gets_one_alert_that_only_it_can_read() {
         assert_eq!(says, expected);
         assert_eq!((push.badge, &*push.tag), (1, &*tag(his.device.id, chat)));
         looks_right(&push, service);
-        // Nothing more comes of it.
+        // No other push comes.
         scene.decided(&his, chat).await;
         assert_eq!(scene.taken(&his).len(), 1);
 

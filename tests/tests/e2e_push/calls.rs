@@ -1,8 +1,9 @@
-//! The calls of apps and operators.
+//! Tests the calls of apps and operators.
 
 use tern_local::push::Answer;
 use tern_proto::error::reason_of;
-use tern_proto::v1::{self, ErrorReason};
+use tern_proto::v1::push_token::Provider;
+use tern_proto::v1::{self, ErrorReason, WebPushSubscription};
 use tern_tests::Api;
 use tern_tests::world::tern;
 use tern_types::DeviceId;
@@ -45,7 +46,7 @@ async fn an_operator_sees_each_step_of_a_push_and_the_providers_answer() {
     assert_eq!((answer.sent, &*last.name, last.ok), (false, "token", false));
     let nobodys = admin.test_push(test(DeviceId::random())).await.unwrap_err();
     assert_eq!(reason_of(&nobodys), Some(ErrorReason::DeviceNotFound));
-    // Devices may not.
+    // Devices may not call it.
     let refused = scene.api(&his).admin().test_push(test(his.device.id)).await;
     assert_eq!(refused.unwrap_err().code(), Code::PermissionDenied);
 
@@ -100,21 +101,15 @@ async fn without_a_push_node_its_calls_are_unavailable_and_tokens_are_kept_all_t
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_token_that_cannot_be_one_is_refused_by_the_name_of_its_field() {
-    use v1::push_token::Provider;
-    let scene = Scene::start().await;
-    let bob = scene.world.user("bob").await;
-    let his = scene.away(&bob, Service::WebPush).await;
+/// Returns tokens that cannot be one, each with the name of the field that is wrong, and the bytes of its sealing key.
+/// `good` is a subscription that can be one.
+fn bad_tokens(good: WebPushSubscription) -> [(&'static str, Option<Provider>, usize); 9] {
     let apns = |token: usize, bundle_id: &str| v1::ApnsToken {
         token: vec![1; token].into(),
         bundle_id: bundle_id.to_owned(),
         ..Default::default()
     };
-    let Provider::WebPush(good) = his.address.provider.clone() else {
-        panic!("a subscription")
-    };
-    let cases = [
+    [
         ("token.apns", None, 0),
         ("token", Some(Provider::Apns(apns(0, "com.example.chat"))), 0),
         ("token", Some(Provider::Apns(apns(101, "com.example.chat"))), 0),
@@ -127,7 +122,7 @@ async fn a_token_that_cannot_be_one_is_refused_by_the_name_of_its_field() {
         ),
         (
             "endpoint",
-            Some(Provider::WebPush(v1::WebPushSubscription {
+            Some(Provider::WebPush(WebPushSubscription {
                 endpoint: "ftp://example.com/1".to_owned(),
                 ..good.clone()
             })),
@@ -135,7 +130,7 @@ async fn a_token_that_cannot_be_one_is_refused_by_the_name_of_its_field() {
         ),
         (
             "p256dh",
-            Some(Provider::WebPush(v1::WebPushSubscription {
+            Some(Provider::WebPush(WebPushSubscription {
                 p256dh: vec![4; 64].into(),
                 ..good.clone()
             })),
@@ -143,14 +138,24 @@ async fn a_token_that_cannot_be_one_is_refused_by_the_name_of_its_field() {
         ),
         (
             "auth",
-            Some(Provider::WebPush(v1::WebPushSubscription {
+            Some(Provider::WebPush(WebPushSubscription {
                 auth: vec![4; 17].into(),
                 ..good
             })),
             0,
         ),
-    ];
-    for (field, provider, sealing) in cases {
+    ]
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_one_is_refused_by_the_name_of_its_field() {
+    let scene = Scene::start().await;
+    let bob = scene.world.user("bob").await;
+    let his = scene.away(&bob, Service::WebPush).await;
+    let Provider::WebPush(good) = his.address.provider.clone() else {
+        panic!("a subscription")
+    };
+    for (field, provider, sealing) in bad_tokens(good) {
         let token = v1::PushToken {
             provider,
             sealing_key: vec![1; sealing].into(),

@@ -1,5 +1,5 @@
-//! Push notifications: devices without a stream are woken in time, never for nothing, and by nobody who can read what
-//! they are woken for.
+//! Tests of push notifications: devices without a stream are woken in time and never for nothing, and nobody on the way
+//! can read what they are woken for.
 //!
 //! - [`alerts`]: what arrives at each provider, and that only the device can read it
 //! - [`rules`]: what is announced to whom

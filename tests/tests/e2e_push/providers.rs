@@ -1,4 +1,4 @@
-//! Providers that are busy, away or slow.
+//! Tests of providers that are busy, away or slow.
 
 use std::time::Duration;
 
@@ -80,7 +80,8 @@ async fn a_connection_is_kept_until_the_provider_ends_it() {
 #[tokio::test]
 async fn a_provider_that_does_not_answer_holds_up_no_other() {
     const NEVER: Duration = Duration::from_secs(3_600);
-    /// So many that one attempt after the other, which is given up after 10 s each, takes longer than a test waits.
+    /// The number of pushes to a service that hangs. An attempt is given up after 10 s, so these attempts one after the
+    /// other would take longer than a test waits.
     const STUCK: usize = 12;
     let scene = Scene::start().await;
     let [alice, carol] = scene.world.users(["alice", "carol"]).await;

@@ -1,4 +1,5 @@
-//! What was acknowledged or read is not announced, or is withdrawn. A device that somebody uses is not woken.
+//! Tests that entries which were acknowledged or read are not announced, or are withdrawn, and that a device that
+//! somebody uses is not woken.
 
 use tern_proto::v1::client_item::Item;
 use tern_proto::v1::server_event::Event;
@@ -42,7 +43,7 @@ impl Desk {
     async fn begin(scene: &Scene, service: Service) -> Self {
         let [alice, bob] = scene.world.users(["alice", "bob"]).await;
         let hers = scene.world.phone(&alice).await;
-        // It is linked first, so that the phone is not told of it.
+        // The laptop is linked first, so that the phone is not told of it.
         let laptop = scene.world.phone(&bob).await;
         let his = scene.away(&bob, service).await;
         Self { hers, laptop, his }
@@ -53,7 +54,7 @@ impl Desk {
 async fn what_was_read_on_the_laptop_is_not_announced_on_the_phone() {
     let mut scene = Scene::start().await;
     let Desk { hers, laptop, his } = Desk::begin(&scene, Service::Apns).await;
-    // No push node is there while he reads, as if he were very quick.
+    // No push node is there while he reads, so he has always read before a worker looks.
     scene.world.platform.kill(PUSH).await.unwrap();
     let sent = hers.say(his.device.user, "look at your laptop").await;
     let chat: ChatId = sent.chat_id.parse().unwrap();
@@ -64,7 +65,7 @@ async fn what_was_read_on_the_laptop_is_not_announced_on_the_phone() {
     scene.world.platform.restart(PUSH).await.unwrap();
     scene.decided(&his, chat).await;
     assert_eq!(scene.taken(&his).len(), 0);
-    // What comes after it is announced.
+    // The next message is announced.
     scene.a_minute_later(&his, chat).await;
     let next = hers.say(chat, "and now?").await;
     let (_, says) = scene.alert(&his, 1).await;
@@ -105,7 +106,7 @@ async fn a_device_that_somebody_uses_is_not_woken() {
     let sent = hers.say(bob.id, "he looks at it already").await;
     let chat: ChatId = sent.chat_id.parse().unwrap();
     phone.has(chat, sent.seq).await;
-    // The first look waits for 5 s, and a claim lasts for 30 s. What is between them is the second look's.
+    // The first look waits for 5 s, and a claim lasts for 30 s. A wait between the two is that of a second look.
     let again = "a second look has put the push off";
     scene
         .until_due(&his, chat, again, |due| {

@@ -1,4 +1,4 @@
-//! What is announced to whom.
+//! Tests of what is announced to whom.
 
 use tern_proto::v1::{self, Envelope, NotificationReason, PushClass, PushHint};
 use tern_tests::acts::{self, Act, By, done};
@@ -61,7 +61,7 @@ async fn muted_chats_and_blocked_people_are_not_announced() {
     let taken = scene.taken(&his);
     assert!(taken.is_empty(), "{taken:?}");
 
-    // Others who write there, and who name him, are heard.
+    // Other people who write there are announced, and so is a message that names him.
     scene.a_minute_later(&his, with_carol).await;
     hers.say(with_carol, "but me").await;
     let (_, says) = scene.alert(&his, 1).await;
@@ -161,7 +161,7 @@ async fn a_push_hint_decides_what_a_message_does_on_the_device() {
     let silent = pushes.last().unwrap();
     assert_eq!((silent.class, &silent.sealed), (PushClass::Silent, &None));
     assert_eq!(silent.header("apns-push-type"), "background");
-    // It has shown nothing, so the next one is an alert.
+    // The silent push has shown nothing, so the next one is an alert.
     scene.a_minute_later(&his, by_alice).await;
     done(&hers, By::Call, by_alice, &hinted("look", PushHint::Alert)).await;
     scene.alert(&his, taken + 2).await;

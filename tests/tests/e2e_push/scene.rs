@@ -35,14 +35,14 @@ pub struct Away {
     pub key: NotificationKey,
 }
 
-/// What the store says of the push of a device for a chat.
+/// The push of a device for a chat, as the store has it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Due {
     /// The time after which the push is looked at again, in seconds from now. `None`: nothing is due.
     pub in_s: Option<f64>,
     /// The time between the push becoming due and being looked at again, in seconds.
     pub waits_s: Option<f64>,
-    /// How often a provider did not take it.
+    /// The number of times that a provider did not take it.
     pub tries: i16,
 }
 
@@ -95,7 +95,7 @@ impl Scene {
         away
     }
 
-    /// Registers a device's token, also again.
+    /// Registers a device's token. It may be called again.
     pub async fn register(&self, away: &Away) -> Result<(), Status> {
         let sealing_key = match away.address.service {
             Service::Apns | Service::Fcm => away.key.public().to_vec().into(),
@@ -177,7 +177,7 @@ impl Scene {
         Ok(row.map(|(in_s, waits_s, tries)| Due { in_s, waits_s, tries }))
     }
 
-    /// Waits until the store says this of the push of a device for a chat.
+    /// Waits until `holds` is true of the push of a device for a chat.
     pub async fn until_due(&self, away: &Away, chat: ChatId, what: &str, holds: impl Fn(Due) -> bool) {
         until::some(what, BOUND, || async {
             let due = self.due(away, chat).await?;

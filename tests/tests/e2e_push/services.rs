@@ -23,7 +23,7 @@ pub enum Service {
 
 pub const SERVICES: [Service; 3] = [Service::Apns, Service::Fcm, Service::WebPush];
 
-/// Where a device of a test gets its pushes.
+/// The address at which a device of a test gets its pushes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Address {
     pub service: Service,
@@ -35,14 +35,14 @@ pub struct Address {
 /// A push as it arrived at its push service.
 #[derive(Debug, Clone)]
 pub struct Arrived {
-    /// When it came.
+    /// The time at which it came.
     pub at: Instant,
     pub class: PushClass,
     pub tag: String,
     pub badge: u64,
-    /// What is sealed to the device's key, as base64 (APNs, FCM).
+    /// The notification that is sealed to the device's key, as base64 (APNs, FCM).
     pub sealed: Option<String>,
-    /// What the subscription's keys have decrypted (Web Push).
+    /// The notification that the subscription's keys have decrypted (Web Push).
     pub notification: Option<Notification>,
     pub received: Received,
 }
@@ -134,7 +134,7 @@ impl Services {
                     Service::Apns | Service::Fcm => {
                         let _ = writeln!(readable, "{}", push.payload);
                     }
-                    // What stands here is what the subscription's keys have decrypted.
+                    // The payload is what the subscription's keys have decrypted, so it is left out.
                     Service::WebPush => readable.push('\n'),
                 }
             }

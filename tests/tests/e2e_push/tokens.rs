@@ -1,4 +1,4 @@
-//! Tokens end when their providers say so, and move from one device to another.
+//! Tests that tokens end when their providers say so, and move from one device to another.
 
 use tern_local::push::Answer;
 use tern_local::until;
@@ -63,7 +63,7 @@ async fn a_token_outlives_what_its_provider_says_of_the_time_before_it() {
         })
         .await;
     assert_eq!(scene.tokens(&his).await.unwrap(), 1);
-    // So the next push reaches the device.
+    // The next push reaches the device.
     scene.services.answer(&his.address, Answer::Ok);
     let carols = scene.world.phone(&scene.world.user("carol").await).await;
     carols.say(bob.id, "hello").await;

@@ -1,4 +1,4 @@
-//! Push nodes and stores that die. A push is repeated at most once, and none is lost.
+//! Tests of push nodes and stores that die: a push is repeated at most once, and none is lost.
 
 use std::time::Duration;
 

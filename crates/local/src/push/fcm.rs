@@ -17,10 +17,10 @@ use super::record::{Provider, Received, Record};
 use super::server::{Reply, Server, Service, carry_out, listener, text};
 use super::{APP, Tls};
 
-/// A service account's key. Making an RSA key takes seconds in a program that is not optimised, and this one guards
+/// A service account's key. To make an RSA key takes seconds in a program that is not optimised, and this one guards
 /// nothing: it is for tests and development only.
 const TEST_KEY: &str = include_str!("fcm/key.pem");
-/// Its public key.
+/// The public key of that key.
 const TEST_PUBLIC_KEY: &str = include_str!("fcm/key.pub.pem");
 /// The project.
 const PROJECT: &str = "tern-development";
@@ -30,7 +30,7 @@ const ACCOUNT: &str = "push@tern-development.iam.gserviceaccount.com";
 const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
 /// The kind of request for an access token.
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
-/// How long an access token is valid, in seconds, and how long an assertion may be.
+/// The time for which an access token is valid, and the longest for which an assertion may be, in seconds.
 const TOKEN_LIVES_S: i64 = 3600;
 /// The access tokens that are remembered: a push node has one. When there are more, all are forgotten.
 const TOKENS: usize = 64;
@@ -77,7 +77,7 @@ struct Google {
     assertions: Verifier,
     /// The URL at which access tokens are given out.
     token_uri: String,
-    /// When each access token ends, in seconds since 1970.
+    /// The time at which each access token ends, in seconds since 1970.
     tokens: Mutex<BTreeMap<String, i64>>,
 }
 
@@ -163,7 +163,7 @@ impl Service for Google {
     }
 }
 
-/// Why a message is refused.
+/// The reason why a message is refused.
 struct Refused {
     status: u16,
     /// An error code of FCM; empty if FCM itself has not seen the message.
@@ -365,7 +365,7 @@ fn refusal(status: u16, code: &str, _since: Option<i64>) -> Reply {
     answer(status, &error(status, code, "as the test says"))
 }
 
-/// Returns Google's error. `code` is FCM's own; empty: none.
+/// Returns Google's error. `code` is FCM's own, and empty if there is none.
 fn error(status: u16, code: &str, why: &str) -> Value {
     let canonical = match status {
         400 => "INVALID_ARGUMENT",

@@ -1,4 +1,4 @@
-//! Records what a push service has been sent, and holds how it is to answer.
+//! Records what a push service has been sent, and keeps how it is to answer.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,9 +46,9 @@ pub struct Received {
     pub provider: Provider,
     /// True if it came to Apple's sandbox.
     pub sandbox: bool,
-    /// When it came.
+    /// The time at which it came.
     pub at: Instant,
-    /// When it came, by the wall clock.
+    /// The time at which it came, by the wall clock.
     pub wall: Timestamp,
     /// Apple's device token in hex, Google's registration token, or the id of the subscription.
     pub token: String,
@@ -126,7 +126,7 @@ impl Received {
     }
 }
 
-/// How a service answers a push that is in order. One that is not in order is refused whatever this says.
+/// The answer of a service to a push that is in order. A push that is not in order is refused whatever this says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Answer {
     /// It takes the push.
@@ -138,9 +138,9 @@ pub enum Answer {
         status: u16,
         /// The reason, in the service's own words: `Unregistered`, `UNREGISTERED`.
         reason: String,
-        /// Since when the token is not valid any more. Only Apple says it, with status 410.
+        /// The time since which the token is not valid any more. Only Apple says it, with status 410.
         since: Option<Timestamp>,
-        /// After which time the push may be sent again.
+        /// The time after which the push may be sent again.
         retry_after: Option<Duration>,
     },
     /// It takes the push, and answers after this time.

@@ -101,8 +101,8 @@ impl Reply {
 }
 
 /// Carries out what a test has set for a push that is in order: records it, and returns the answer. `took` makes the
-/// answer to a push that the service takes, and `refuse` that with a status and a reason of the test; its last argument
-/// is since when the token is not valid, in milliseconds since 1970.
+/// answer to a push that the service takes, and `refuse` that with a status and a reason of the test. The last argument
+/// of `refuse` is the time since which the token is not valid, in milliseconds since 1970.
 pub(super) fn carry_out(
     record: &Record,
     mut push: Received,
@@ -143,7 +143,7 @@ pub(super) fn carry_out(
     reply.with(fault)
 }
 
-/// Returns a header's value; empty if there is none, or one that is no text.
+/// Returns a header's value. It is empty if there is none, or one that is no text.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers
         .get(name)

@@ -1,10 +1,10 @@
-//! Which addresses a device may name as the place of its Web Push service. A device chooses the URL, so without this
-//! rule anybody could have this server call machines that only it can reach.
+//! Decides which addresses a device may name as those of its Web Push service. A device chooses the URL, so without
+//! this rule anybody could have this server call machines that only it can reach.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Returns whether the address belongs to the public internet: it is none of a private network, of this machine, of
-/// a link, of many receivers at once, for documentation, or of another special purpose (IANA's registries).
+/// Returns whether the address belongs to the public internet. Addresses of private networks, of this machine, of a
+/// link, of many receivers at once, for documentation, and for the other special purposes of IANA's registries do not.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -33,14 +33,14 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, c, d, e, f, g, h] = address.segments();
-    // In a network with IPv6 alone, addresses of IPv4 appear as these (RFC 6052).
+    // Addresses of IPv4 appear as these in a network that has IPv6 alone (RFC 6052).
     if [a, b, c, d, e, f] == [0x64, 0xff9b, 0, 0, 0, 0] {
         let [g, h] = [g.to_be_bytes(), h.to_be_bytes()];
         return is_public_v4(Ipv4Addr::new(g[0], g[1], h[0], h[1]));
     }
     // Only 2000::/3 is the public internet. IPv4-mapped addresses are not in it.
     let global = (0x2000..=0x3fff).contains(&a);
-    // Of it, these have a special purpose: 2001::/23, documentation, 6to4, documentation again.
+    // These parts of it have a special purpose: 2001::/23, documentation, 6to4, and documentation again.
     let special = match a {
         0x2001 => b < 0x200 || b == 0xdb8,
         0x2002 => true,

@@ -24,7 +24,7 @@ use crate::provider::{Delivery, TOO_MANY};
 /// The time for which a provider token is used. Apple accepts one for an hour.
 const TOKEN_KEPT: Duration = Duration::from_secs(50 * 60);
 /// The youngest age at which a token that Apple refuses is replaced. Apple refuses a server that makes new ones more
-/// often; a younger one that is refused says that the key is wrong.
+/// often. If it refuses a younger one, the key is wrong.
 const TOKEN_MIN_AGE: Duration = Duration::from_secs(20 * 60);
 /// The most bytes of a payload.
 const MAX_PAYLOAD: usize = 4096;
@@ -55,7 +55,7 @@ struct ProviderToken {
 struct Signed {
     /// The value of the header `authorization`.
     bearer: Arc<str>,
-    /// When it was signed, by the monotonic clock.
+    /// The time at which it was signed, by the monotonic clock.
     at: Timestamp,
 }
 
@@ -66,7 +66,7 @@ struct Prepared {
     push_type: &'static str,
     topic: String,
     priority: &'static str,
-    /// Until when Apple keeps trying, in seconds since the epoch. 0: it tries once.
+    /// The time until which Apple keeps trying, in seconds since 1970. With 0 it tries once.
     expiration: i64,
     /// The identifier under which Apple and the device keep the newest alert only.
     collapse_id: Option<String>,
@@ -86,7 +86,7 @@ struct Verdict {
 struct Reason {
     #[serde(default)]
     reason: String,
-    /// Since when the token is not valid, in milliseconds since 1970.
+    /// The time since which the token is not valid, in milliseconds since 1970.
     timestamp: Option<i64>,
 }
 
@@ -176,8 +176,7 @@ impl ProviderToken {
         Ok(signed.insert(self.sign(now, wall)?).clone())
     }
 
-    /// Returns another token than the one that Apple refused. `None` if there is none: the refused one is too young to
-    /// be replaced.
+    /// Returns another token than the one that Apple refused, and `None` if that one is too young to be replaced.
     fn renewed(&self, refused: &Signed, now: Timestamp, wall: Timestamp) -> Option<Signed> {
         let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(signed) = &*signed
@@ -289,7 +288,7 @@ fn judge(answer: &Answer, class: PushClass) -> Verdict {
     };
     let delivery = match (answer.status, reason.as_str()) {
         (200, _) => Delivery::Sent,
-        // Only the token for calls has ended, and the other one is the device's.
+        // Only the token for calls is refused, which says nothing about the device's other token.
         (400, "BadDeviceToken" | "DeviceTokenNotForTopic") | (410, _) if class == PushClass::Call => {
             refused("voip_token")
         }

@@ -18,10 +18,10 @@ use super::{Parcel, no_key, refused};
 use crate::apps::FcmApp;
 use crate::provider::{Delivery, TOO_MANY};
 
-/// The key under which Google keeps only the newest push that says nothing but that something waits: the app fetches
-/// everything then. A sealed one has none, because it tells of its chat alone.
+/// The key of alerts that say only that something waits. Google keeps the newest push of a key, which is enough,
+/// because the app then fetches everything. A sealed alert has no key, because it is about its chat alone.
 const COLLAPSE: &str = "tern";
-/// The same for pushes that show nothing. With the key above, one of them would take the place of an alert.
+/// The key of pushes that show nothing. With [`COLLAPSE`], one of them would take the place of an alert.
 const COLLAPSE_QUIET: &str = "tern-quiet";
 /// The wait that Google wants after an answer that too much is sent, if the answer says none.
 const QUOTA_WAIT: Duration = Duration::from_secs(60);
@@ -64,7 +64,7 @@ struct Status {
     details: Vec<Detail>,
 }
 
-/// A detail. Each has some of the fields.
+/// A detail of an error. Each kind of detail has some of the fields.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Detail {
@@ -104,7 +104,7 @@ impl Fcm {
         sent.unwrap_or_else(|delivery| delivery)
     }
 
-    /// Sends a push. `Err` says what became of it if FCM gave no answer.
+    /// Sends a push. Returns `Err` with what became of it if FCM gave no answer.
     async fn send_for(&self, app: &App, parcel: &Parcel) -> Result<Delivery, Delivery> {
         let body = body(parcel)?;
         let token = app.access.get(None).await?;
@@ -163,7 +163,7 @@ fn message(parcel: &Parcel) -> Result<Value, Delivery> {
             android["priority"] = "NORMAL".into();
             android["collapse_key"] = COLLAPSE_QUIET.into();
         }
-        // Each is about its chat alone, so none takes the place of another.
+        // Each of these is about its chat alone, so none takes the place of another.
         PushClass::Withdraw => {
             android["priority"] = "NORMAL".into();
             data["withdraw"] = "true".into();
@@ -306,6 +306,7 @@ mod tests {
         ));
     }
 
+    /// Returns the body of an answer with an error code of FCM.
     fn code(status: &str, code: &str) -> String {
         format!(
             r#"{{"error":{{"status":"{status}","message":"m","details":[
@@ -313,6 +314,7 @@ mod tests {
         )
     }
 
+    /// Returns the body of an answer that refuses a field of the request.
     fn violation(field: &str) -> String {
         format!(
             r#"{{"error":{{"status":"INVALID_ARGUMENT","details":[

@@ -1,5 +1,5 @@
-//! Access tokens of a Google service account (OAuth 2.0, RFC 7523): a signed JWT is exchanged for a token that is valid
-//! for about an hour.
+//! Gets access tokens of a Google service account (OAuth 2.0, RFC 7523): a signed JWT is exchanged for a token that is
+//! valid for about an hour.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use crate::apps::ServiceAccount;
 use crate::jwt;
 use crate::provider::Delivery;
 
-/// The use of the token.
+/// The scope that is asked for: sending messages.
 const SCOPE: &str = "https://www.googleapis.com/auth/firebase.messaging";
-/// The way of proving who asks.
+/// The kind of exchange: a signed JWT proves who asks.
 const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
 /// The time for which the signed JWT is valid: the longest that Google accepts.
 const ASSERTION_LIFETIME: Duration = Duration::from_secs(3600);
 /// The time before its end at which a token is not used any more.
 const RENEWED_BEFORE: Duration = Duration::from_secs(5 * 60);
-/// The time for which a token is used that ends sooner.
+/// The shortest time for which a token is used, also if it ends sooner.
 const SHORTEST_USE: Duration = Duration::from_secs(30);
 /// The youngest age at which a token that FCM refuses is replaced. A younger one would be refused again, and each push
 /// would ask Google for another.
 const MIN_AGE: Duration = Duration::from_secs(60);
-/// The time for which a failure answers all that ask, so that not each of them asks Google one after the other.
+/// The time for which a failure is the answer to all pushes, so that they do not ask Google one after the other.
 const FAILURE_KEPT: Duration = Duration::from_secs(1);
 
 /// The access token of a service account. One request for a new one is under way at a time.
@@ -42,14 +42,14 @@ pub(crate) struct AccessToken {
 /// The result of the last exchange. The times are of the monotonic clock.
 struct Known {
     token: Result<Arc<str>, Delivery>,
-    /// When it was made.
+    /// The time of the exchange.
     at: Timestamp,
-    /// Until when it is used.
+    /// The time until which the result is used.
     until: Timestamp,
 }
 
 impl Known {
-    /// Returns what it has for a push, or `None` if a new token is to be asked for. `not` is a token that FCM refused.
+    /// Returns the result for a push, or `None` if a new token is to be asked for. `not` is a token that FCM refused.
     fn answer(&self, not: Option<&str>, now: Timestamp) -> Option<Result<Arc<str>, Delivery>> {
         if now >= self.until {
             return None;
@@ -84,8 +84,8 @@ impl AccessToken {
         }
     }
 
-    /// Returns a token, another one than `not` if that is given: FCM refused it. Returns `Err` with what becomes of the
-    /// push if Google gives none.
+    /// Returns a token. It is not the token `not`, which FCM refused. Returns `Err` with what becomes of the push if
+    /// Google gives none.
     pub(crate) async fn get(&self, not: Option<&str>) -> Result<Arc<str>, Delivery> {
         let mut known = self.known.lock().await;
         let answer = known
@@ -133,7 +133,7 @@ fn claims(account: &ServiceAccount, wall: Timestamp) -> Value {
 
 fn understand(answer: &Answer) -> Result<(Arc<str>, Duration), Delivery> {
     if answer.is_success() {
-        // The body is not told: it may have a token in it.
+        // The error does not have the body, because a token may be in it.
         let granted: Granted = serde_json::from_slice(&answer.body)
             .map_err(|_| answer.later("unexpected", "Google gave no access token".to_owned()))?;
         return Ok((

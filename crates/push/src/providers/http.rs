@@ -1,4 +1,4 @@
-//! The HTTP clients by which providers are called. There are three, because they differ in what they trust.
+//! Makes the HTTP clients by which providers are called. There are three, because they differ in what they trust.
 //!
 //! | client | calls | HTTP | redirects | addresses |
 //! |---|---|---|---|---|
@@ -42,13 +42,14 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// The time within which a ping has to be answered.
 const PING_LIMIT: Duration = Duration::from_secs(5);
-/// The time without a request after which a connection to a Web Push service is closed: there are many services.
+/// The time without a request after which a connection to a Web Push service is closed. It is short, because there are
+/// many services.
 const GUARDED_IDLE: Duration = Duration::from_secs(60);
-/// The connections to one Web Push service without a request that are kept.
+/// The number of connections to one Web Push service that are kept without a request.
 const GUARDED_IDLE_CONNECTIONS: usize = 8;
 /// The most bytes of an answer's body that are read. Providers give reasons in some hundred bytes.
 const MAX_ANSWER: usize = 16 << 10;
-/// The most bytes of an answer that are told as a detail.
+/// The most bytes of an answer that become the detail of an outcome.
 const MAX_DETAIL: usize = 300;
 /// The most names of Web Push services that are resolved at a time. Devices choose them, and one whose server does not
 /// answer holds a thread for half a minute; the other names that are resolved need threads of the same 512.
@@ -97,7 +98,7 @@ impl Answer {
 /// Returns the authorities that are trusted: the system's, and `more`.
 pub(crate) fn roots(more: &[CertificateDer<'static>]) -> anyhow::Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    // If this machine trusts no authority at all, the first connection fails and says so.
+    // The first connection fails and says so if this machine trusts no authority at all.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     for certificate in more {
         roots.add(certificate.clone()).context("ca_file")?;
@@ -172,7 +173,7 @@ pub(crate) async fn ask(request: RequestBuilder) -> Result<Answer, Delivery> {
         retry_after: retry_after(response.headers(), Clock::wall()),
         body: Vec::new(),
     };
-    // If the body breaks off, what came of it is enough: the status says what became of the push.
+    // A body that breaks off is good enough: the status says what became of the push.
     while answer.body.len() < MAX_ANSWER
         && let Ok(Some(bytes)) = response.chunk().await
     {

@@ -1,5 +1,5 @@
 //! Sends pushes by a relay (`push_relay.proto`), for apps whose keys somebody else has. Pushes that wait go together: a
-//! call takes whatever is there when there is room for one more call, so a lone push waits for nothing.
+//! call takes all that wait when it begins, and a push waits only while no more calls may be under way.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::provider::{Delivery, Provider, RELAYED, TOO_MANY};
 pub(crate) const MAX_PUSHES: usize = 256;
 /// The pushes to one provider that may wait for a call. A worker claims fewer at a time.
 const QUEUE: usize = 4 * MAX_PUSHES;
-/// The calls under way at a time for one provider. Each may take as long as the provider does.
+/// The most calls under way at a time for one provider. Each may take as long as the provider does.
 const CALLS: usize = 16;
 /// The time within which the relay has to accept a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -44,13 +44,13 @@ pub(crate) struct Relay {
     fcm: mpsc::Sender<Waiting>,
 }
 
-/// A push that waits for its call, and whoever waits for what becomes of it.
+/// A push that waits for its call, with the channel on which its sender waits for the outcome.
 struct Waiting {
     push: RelayedPush,
     done: oneshot::Sender<Delivery>,
 }
 
-/// The client and the key of every call.
+/// The parts that every call needs.
 #[derive(Clone)]
 struct Caller {
     client: PushRelayClient<Channel>,
@@ -122,7 +122,7 @@ async fn call(caller: Caller, mut waiting: mpsc::Receiver<Waiting>) {
         if waiting.recv_many(&mut batch, MAX_PUSHES).await == 0 {
             return;
         }
-        // Whoever does not wait any more, because the time was over, has no push to be sent.
+        // A push is left out if its sender waits no more, because the time for it is over.
         batch.retain(|one| !one.done.is_closed());
         let caller = caller.clone();
         tokio::spawn(async move {
@@ -147,7 +147,7 @@ async fn forward(mut caller: Caller, batch: Vec<Waiting>) {
         Err(status) => {
             let delivery = failed(&status);
             for waiter in waiters {
-                // Whoever waited may be gone; then nobody needs it.
+                // The sender may wait no more. Then nobody needs the outcome.
                 let _ = waiter.send(delivery.clone());
             }
             return;
@@ -159,7 +159,7 @@ async fn forward(mut caller: Caller, batch: Vec<Waiting>) {
     }
 }
 
-/// Makes what goes to the relay. `None`: pushes of this provider are not relayed.
+/// Makes the message to the relay. Returns `None` if pushes of this provider are not relayed.
 fn relayed(parcel: &Parcel) -> Option<RelayedPush> {
     let token = &parcel.token;
     let provider = match token.provider {

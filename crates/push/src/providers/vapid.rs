@@ -1,4 +1,4 @@
-//! How this server identifies itself to Web Push services (VAPID, RFC 8292): a signed JWT for each service.
+//! Identifies this server to Web Push services (VAPID, RFC 8292) by a signed JWT for each service.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use crate::jwt::EcKey;
 
 /// The time for which a JWT is valid. The RFC allows 24 hours; half of it leaves room for clocks that are wrong.
 const LIFETIME: Duration = Duration::from_secs(12 * 3600);
-/// The time for which a JWT is used: to sign one takes as long as ten requests.
+/// The time for which a JWT is used. To sign one takes as long as ten requests.
 const KEPT: Duration = Duration::from_secs(6 * 3600);
 /// The most services whose JWTs are kept. Devices choose the services, so there may be any number; browsers have five.
 const MAX_KEPT: usize = 1024;
@@ -22,7 +22,7 @@ const MAX_KEPT: usize = 1024;
 /// The key of this server, and what it has signed.
 pub(crate) struct Vapid {
     key: EcKey,
-    /// The public key as the header has it.
+    /// The public key in the form that the header has.
     public: String,
     subject: String,
     signed: Mutex<HashMap<String, Signed>>,
@@ -31,7 +31,7 @@ pub(crate) struct Vapid {
 struct Signed {
     /// The value of the header `authorization`.
     header: Arc<str>,
-    /// Until when it is used, by the monotonic clock.
+    /// The time until which it is used, by the monotonic clock.
     until: Timestamp,
 }
 
@@ -67,7 +67,7 @@ impl Vapid {
         let token = self.key.sign(None, &claims)?;
         let header: Arc<str> = format!("vapid t={token}, k={}", self.public).into();
         if signed.len() >= MAX_KEPT {
-            // They are signed again when they are needed.
+            // The others are signed again when they are needed.
             signed.clear();
         }
         let kept = Signed {

@@ -1,5 +1,5 @@
-//! Web Push (RFC 8030), which UnifiedPush is too: each push is encrypted to the subscription's keys (RFC 8291), and
-//! this server identifies itself by VAPID (RFC 8292).
+//! Sends Web Pushes (RFC 8030), which UnifiedPush takes too. Each push is encrypted to the subscription's keys (RFC
+//! 8291), and this server identifies itself by VAPID (RFC 8292).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,15 +24,15 @@ const PAD_TO: usize = 256;
 const RECORD: u32 = 4096;
 /// The most bytes of a plaintext that fit into 4,096 bytes with what encryption adds (RFC 8291, section 4).
 const MAX_PLAINTEXT: usize = 3993;
-/// Where the size of a record is in an encrypted push (RFC 8188, section 2.1).
+/// The place of the size of a record in an encrypted push (RFC 8188, section 2.1).
 const RECORD_SIZE_AT: std::ops::Range<usize> = 16..20;
 /// The topic of pushes that change the badge alone. With the tag as their topic, one of them would take the place of an
 /// alert that the browser has not got yet.
 const TOPIC_BADGE: &str = "tern-badge";
-/// The same for pushes that only wake.
+/// The topic of pushes that only wake the app.
 const TOPIC_SILENT: &str = "tern-silent";
 
-/// The Web Push services, whichever devices name.
+/// The Web Push services that devices name.
 pub(crate) struct WebPush {
     client: Client,
     vapid: Vapid,
@@ -46,7 +46,7 @@ pub(crate) struct Prepared {
     /// The service's scheme, host and port.
     origin: String,
     body: Vec<u8>,
-    /// For how many seconds the service keeps trying.
+    /// The time for which the service keeps trying, in seconds.
     ttl: u64,
     urgency: &'static str,
     topic: String,
@@ -79,7 +79,7 @@ impl WebPush {
         let (urgency, topic) = match push.class {
             PushClass::Alert | PushClass::Call => ("high", push.tag.0.as_str()),
             PushClass::Badge => ("normal", TOPIC_BADGE),
-            // It takes the place of the alert that it withdraws, if the browser has not got that yet.
+            // A withdrawal takes the place of the alert that it withdraws, if the browser has not got that yet.
             PushClass::Withdraw => ("normal", push.tag.0.as_str()),
             PushClass::Silent => ("low", TOPIC_SILENT),
             PushClass::Unspecified => return Err(refused("class", "the push has no class")),
@@ -120,7 +120,7 @@ impl WebPush {
     }
 }
 
-/// Returns what the app gets.
+/// Returns the content that the app gets.
 fn content(push: &Outgoing) -> Value {
     let mut content = json!({"tag": push.tag.0, "badge": push.badge});
     if push.class == PushClass::Withdraw {
@@ -152,8 +152,8 @@ fn encrypted(text: Vec<u8>, token: &Token) -> Result<Vec<u8>, Delivery> {
     };
     let encrypted = web_push_native::encrypt(text, &key, &Auth::from(auth));
     let mut encrypted = encrypted.map_err(|error| refused("subscription", &error.to_string()))?;
-    // The library says a size that the record just has, and RFC 8291 wants a larger one. Nothing depends on it: neither
-    // a key nor the tag of the cipher.
+    // The library writes the exact size of the record, and RFC 8291 wants a larger one. Neither a key nor the tag of
+    // the cipher depends on this number, so it can be changed here.
     if let Some(size) = encrypted.get_mut(RECORD_SIZE_AT) {
         size.copy_from_slice(&RECORD.to_be_bytes());
     }

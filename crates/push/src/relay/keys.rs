@@ -1,4 +1,4 @@
-//! Those who may have pushes forwarded, and how many.
+//! Reads the keys of those who may have pushes forwarded, and bounds how many pushes each may.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -16,36 +16,36 @@ use crate::providers::relay::MAX_PUSHES;
 const MAX_NAME: usize = 64;
 /// The bytes of a SHA-256.
 const HASH: usize = 32;
-/// The parts of a push in which a bucket counts, so that a part of a push can be refilled in a millisecond.
+/// The number of parts of a push. A bucket counts parts, so that less than a push can be refilled in a millisecond.
 const PARTS: u64 = 1000;
 
 /// The keys. Only their hashes are known.
 #[derive(Debug)]
 pub(super) struct Keys(Vec<Key>);
 
-/// One who may have pushes forwarded.
+/// A key, whose holder may have pushes forwarded.
 #[derive(Debug)]
 pub(super) struct Key {
     /// The name in metrics.
     pub name: Arc<str>,
     hash: [u8; HASH],
-    /// Pushes a second.
+    /// The pushes a second that may be forwarded over a longer time.
     rate: u32,
     bucket: Mutex<Bucket>,
 }
 
-/// The rest of a rate. A bucket that was not used for long is full.
+/// The number of pushes that may be forwarded now. A bucket that was not used for long is full.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     /// The parts of pushes that are left.
     parts: u64,
-    /// When that was so, by the monotonic clock.
+    /// The time at which that was so, by the monotonic clock.
     at: Timestamp,
 }
 
 impl Keys {
-    /// Reads the file of the flag `--keys`. Fails with the line's number if a line is none of a key, with the name if
-    /// it is there twice, and if there is no key.
+    /// Reads the file of the flag `--keys`. Fails with the line's number if a line has no key, with the name if that or
+    /// its key is there twice, and if the file has no key.
     pub(super) fn read(path: &Path, rate: u32) -> anyhow::Result<Self> {
         let name = || path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(name)?;
@@ -74,7 +74,7 @@ impl Keys {
         self.0.iter().map(|key| &key.name)
     }
 
-    /// Finds a key by itself. It takes as long for each.
+    /// Finds the entry of a key. The search takes the same time for each key.
     pub(super) fn find(&self, key: &str) -> Option<&Key> {
         let hash: [u8; HASH] = Sha256::digest(key.as_bytes()).into();
         let mut found = None;
@@ -107,8 +107,8 @@ impl Key {
         })
     }
 
-    /// Takes `wanted` pushes. Returns how many of them may be forwarded, and the time after which there is room for
-    /// the rest. As many as one second's may come at once, but at least those of one call.
+    /// Takes `wanted` pushes out of the bucket. Returns how many of them may be forwarded, and the time after which
+    /// there is room for the rest. A full bucket has the pushes of one second, and at least those of one call.
     pub(super) fn take(&self, wanted: usize, now: Timestamp) -> (usize, Duration) {
         let rate = u64::from(self.rate.max(1));
         let full = rate.max(MAX_PUSHES as u64) * PARTS;

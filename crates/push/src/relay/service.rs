@@ -35,7 +35,7 @@ const MAX_FCM_TOKEN: usize = 4096;
 const MAX_TAG: usize = 32;
 /// The most bytes of a sealed notification. Those of this server have less than 600.
 const MAX_SEALED: usize = 2048;
-/// The longest lifetime: Google's.
+/// The longest lifetime, which is Google's.
 const MAX_LIFETIME: Duration = Duration::from_secs(28 * 24 * 3600);
 
 /// The service `PushRelay`.
@@ -126,7 +126,7 @@ impl PushRelay for Service {
     }
 }
 
-/// Makes a parcel of what the other platform sent. Returns `Err` with what becomes of it if it is of no use.
+/// Makes a parcel of a push that another platform sent. Returns `Err` with what becomes of the push if it is of no use.
 fn parcel(push: RelayedPush) -> Result<Parcel, Delivery> {
     let bad = |field: &str| refused("request", &format!("{field} is of no use"));
     let class = PushClass::try_from(push.push_class).unwrap_or(PushClass::Unspecified);

@@ -11,15 +11,15 @@ use uuid::Uuid;
 use super::StoreClock;
 
 /// The time for which a worker has what it claimed. If it writes nothing until then, because it was killed or the store
-/// was away, another one repeats it. A push takes a few seconds at most: see [`crate::worker::SEND_BY`].
+/// was away, another one repeats the push. A push takes less time: see [`crate::worker::SEND_BY`].
 pub const LEASE: Duration = Duration::from_secs(30);
 /// The most due pushes of a cell that are counted: no more is asked of a cell that has fallen behind.
 const MAX_COUNTED: i64 = 10_000;
 
 /// Claims the pushes that are due in a cell, at most $1, for $2 milliseconds. The new `push_at` is a whole number of
 /// milliseconds, which names the claim from then on. While a row is claimed, its `push_tries` are -1 less the number of
-/// tries. So a row that already has such a number was claimed by a worker that did not come to an end. It waits for no
-/// lock.
+/// tries. So a row that already has a negative number was claimed by a worker that did not finish. The statement waits
+/// for no lock.
 pub const CLAIM: &str = concat!(
     "
 WITH due AS MATERIALIZED (
@@ -58,9 +58,9 @@ pub struct Claimed {
     pub device: DeviceId,
     /// The device's user.
     pub user: UserId,
-    /// What names the claim: the time at which it runs out.
+    /// The time at which the claim runs out, which is also its name.
     pub claim: Timestamp,
-    /// When the push first became due.
+    /// The time since which the push is due.
     pub since: Timestamp,
     /// When the last push of the row was sent, or found to have nobody to go to.
     pub pushed: Option<Timestamp>,
@@ -91,7 +91,7 @@ impl Claimed {
     }
 }
 
-/// What one worker claimed at once, the longest due first, and the clock of the store.
+/// The pushes that one worker claimed at once, the longest due first, and the clock of the store.
 #[derive(Debug)]
 pub struct Batch {
     /// The pushes.

@@ -16,8 +16,8 @@ use super::claim::Claimed;
 const GROUP: i16 = 2;
 
 /// Looks at claimed rows, each given by its chat ($1), its device ($2) and its claim ($3, in milliseconds). A row that
-/// ended or changed is left out. Of the others, each entry that announces something is one row of the result, with the
-/// place of the claimed row, and a claimed row with none has one row too.
+/// ended or changed is left out. Each other one has a row in the result for each entry that announces something, or one
+/// row if no entry does. All of them have the place of the claimed row.
 ///
 /// The user may read what is after their read mark, and up to the head or to the entry with which they left. Of that,
 /// the newest 256 entries count, and the newest 32 that mention the user: who hears only of mentions must not miss one
@@ -92,10 +92,10 @@ LEFT JOIN LATERAL (
 ORDER BY w.place"
 );
 
-/// Selects the badges of devices ($1), each with its user's own log ($2), as far as a cell has them: the number of
-/// chats in which something waits for the device that the user has not read, and the number of pushes in the last
-/// minute to what is shown. The own log has no read mark, so it does not count. A thousand chats of a device are looked
-/// at.
+/// Selects the part of the badges of devices ($1), each with its user's own log ($2), that a cell has: the number of
+/// chats in which something waits for the device that the user has not read, and the number of pushes of the last
+/// minute that belong to a notification that is shown. The own log has no read mark, so it does not count. At most a
+/// thousand chats of a device are looked at.
 pub const BADGES: &str = "
 SELECT w.device_id, b.badge, b.pushed FROM unnest($1::uuid[], $2::uuid[]) AS w(device_id, own)
 CROSS JOIN LATERAL (
@@ -125,11 +125,11 @@ pub struct Looked {
     pub head: Seq,
     /// True if a notification of the chat is shown on the device.
     pub notified: bool,
-    /// The entries that wait. Whether the user has blocked somebody is not known here.
+    /// The part of the chat that waits. The store of a cell does not know whom the user has blocked.
     pub waiting: Waiting,
 }
 
-/// The badge of a device, and what it got lately.
+/// The badge of a device, and the number of pushes that it got lately.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Badge {
     /// The number of chats in which something unread waits.
@@ -194,7 +194,8 @@ fn announced(row: &PgRow) -> sqlx::Result<Option<Announced>> {
     }))
 }
 
-/// Reads the badges of these devices of these users from all cells. What a cell has that does not answer is left out.
+/// Reads the badges of these devices of these users from all cells. The part of a cell that does not answer is left
+/// out.
 pub async fn badges(pools: &Pools, devices: &[(DeviceId, UserId)]) -> sqlx::Result<HashMap<DeviceId, Badge>> {
     let ids: Arc<[Uuid]> = devices.iter().map(|(device, _)| device.0).collect();
     let owns: Arc<[Uuid]> = devices.iter().map(|(_, user)| ChatId::own(*user).0).collect();

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::StoreClock;
 use super::claim::Claimed;
 
-/// The number of tries to write about a row that another transaction has locked. After that its claim runs out. An
-/// acknowledgement locks a row for a few milliseconds.
+/// The number of tries to write about a row that another transaction has locked. After that its claim is left to run
+/// out. An acknowledgement locks a row for a few milliseconds.
 const TRIES: usize = 5;
 /// The largest number of tries that is stored.
 const MAX_TRIES: i16 = 1_000;
@@ -17,14 +17,15 @@ const MAX_TRIES: i16 = 1_000;
 /// Notes what became of claimed pushes, each given by its chat ($1), device ($2) and claim ($3, in milliseconds). A row
 /// that has ended or changed since it was claimed is left alone. Times are in milliseconds, and $10 is the present one.
 ///
-/// The push is due again at $4 (NULL: never), after $5 tries in vain. $6 is when it was sent or found to have nobody to
-/// go to (NULL: as it was). With $7, 1 says that a notification is shown now, and 2 that none is any more.
+/// The push is due again at $4 (NULL: never), after $5 failed tries. $6 is the time at which it was sent, or was found
+/// to have nobody to go to (NULL: as it was). $7 is 1 if a notification is shown now, 2 if none is shown any more, and
+/// otherwise 0.
 ///
 /// Something may have come into the chat between the look and this: a settle does nothing for a row that is claimed. If
 /// the head is not at $8 any more, or the read mark has come to $9, the push becomes due once more (NULL: this does not
 /// matter). That is a second later: in a busy chat something has always come, and a worker would do nothing else.
 ///
-/// It waits for no lock, and selects the places of those rows that are there, but that another transaction has locked.
+/// The statement waits for no lock. It selects the places of the rows that another transaction has locked.
 pub const NOTE: &str = "
 WITH w AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::int8[], $5::int2[], $6::int8[], $7::int2[], $8::int8[],
@@ -59,14 +60,14 @@ WITH w AS (
 )
 SELECT t.place FROM there t WHERE (t.place IN (SELECT f.place FROM free f)) IS NOT TRUE";
 
-/// The change that a push has made to what the device shows.
+/// The change that a push made to what the device shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
-    /// Nothing.
+    /// The device shows the same as before.
     Same,
     /// A notification is shown now.
     Now,
-    /// Nothing is shown any more.
+    /// The notification that was shown is withdrawn.
     Withdrawn,
 }
 
@@ -85,7 +86,7 @@ impl Shown {
 pub enum Became {
     /// It was sent.
     Sent {
-        /// When.
+        /// The time at which the provider took it.
         at: Timestamp,
         /// The change on the device.
         shown: Shown,
@@ -96,9 +97,9 @@ pub enum Became {
     },
     /// It is due again later.
     Waits {
-        /// When.
+        /// The time until which it waits.
         until: Timestamp,
-        /// How often it was tried in vain by now.
+        /// The number of tries that have failed.
         tries: u32,
     },
     /// It has ended.

@@ -1,4 +1,4 @@
-//! Reads what accounts know: devices with their tokens, users, blocks and names.
+//! Reads the tables of people: devices with their tokens, users, blocks and names.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -50,9 +50,9 @@ CROSS JOIN LATERAL (SELECT u.display_name FROM users u WHERE u.user_id = w.user_
 pub struct Device {
     /// The device's user.
     pub user: UserId,
-    /// Whether something can be pushed to it.
+    /// The facts that say whether something can be pushed to it.
     pub recipient: Recipient,
-    /// Where it gets its pushes.
+    /// The device's push token.
     pub token: Option<Arc<Token>>,
     /// The user's quiet hours.
     pub quiet: Option<QuietHours>,
@@ -94,7 +94,7 @@ fn device(row: &PgRow) -> sqlx::Result<(DeviceId, Device)> {
     Ok((DeviceId(row.try_get::<Uuid, _>("device_id")?), device))
 }
 
-/// Reads the token of a device; `None` if it has none, or one of a provider that this version does not know.
+/// Reads the token of a device. Returns `None` if it has none, or one of a provider that this version does not know.
 fn token(row: &PgRow) -> sqlx::Result<Option<Token>> {
     let number: Option<i16> = row.try_get("provider")?;
     let Some(provider) = number.and_then(Provider::from_number) else {

@@ -1,4 +1,4 @@
-//! Reads how users keep chats. That is in the cells of their own logs.
+//! Reads users' settings of chats, which are in the cells of their own logs.
 
 use std::collections::HashMap;
 

@@ -20,17 +20,18 @@ use crate::store::note::{Became, Note, Shown};
 use crate::store::people::{self, Device};
 use crate::store::settings;
 
-/// For how long a provider keeps a push for a device that is out of reach.
+/// The time for which a provider keeps a push for a device that is out of reach.
 const LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
-/// A push that had nobody to go to counts as sent so long ago. Another push of the row is due a minute after that, so
-/// in 10 s at the earliest: a row of a busy chat is not looked at for each message.
+/// The age of a push that was found to have nobody to go to: it counts as if it was sent that long ago. The next push
+/// of the row is due a minute after that, so in 10 s at the earliest, and a row of a busy chat is not looked at for
+/// each message.
 pub(super) const RESTED: Duration = Duration::from_secs(50);
 /// The most bytes of a name or a title in a notification: see `Notification` in push.proto.
 const MAX_NAME_BYTES: usize = 128;
 /// The time between two pushes of a row, which the statement keeps that makes it due.
 const APART: Duration = Duration::from_secs(60);
 
-/// The outcome of a look at a batch.
+/// The plan for a batch.
 #[derive(Default)]
 pub(super) struct Plan {
     /// The notes that are written at once.
@@ -52,7 +53,7 @@ pub(super) struct Prepared {
     pub seq: Option<Seq>,
 }
 
-/// A claimed push to a device that can be pushed to, and what the look found of it.
+/// A claimed push to a device that can be pushed to, with what the look found out about it.
 struct Open<'a> {
     row: Claimed,
     device: &'a Device,
@@ -175,7 +176,7 @@ impl<D: Deliver> Worker<D> {
         badges
     }
 
-    /// Finds out of which senders a user has blocked whom.
+    /// Finds out which senders are blocked by the users to whom they are announced.
     async fn find_blocked(&self, open: &mut [Open<'_>]) -> sqlx::Result<()> {
         let mut pairs = HashSet::new();
         for open in open.iter() {
@@ -271,7 +272,7 @@ fn hold_name(hold: Hold) -> &'static str {
     }
 }
 
-/// Makes a push of what was decided. It is never `None`: what is sent was looked at.
+/// Makes a push of what was decided. It never returns `None`, because a push is only sent after a look.
 fn prepare(
     open: Open<'_>,
     send: tern_push_core::Send,

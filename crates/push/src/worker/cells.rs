@@ -18,7 +18,7 @@ use crate::metrics;
 const POLL: Duration = Duration::from_secs(1);
 /// The time between two counts of what is due in a cell, for metrics.
 const MEASURE: Duration = Duration::from_secs(10);
-/// The wait of pushes that could not be looked at because the store failed.
+/// The wait of pushes that could not be looked at, because the store failed.
 const FAILED_WAIT: Duration = Duration::from_secs(2);
 
 impl<D: Deliver> Worker<D> {
@@ -61,7 +61,7 @@ impl<D: Deliver> Worker<D> {
                 break;
             };
             let is_full = batch.rows.len() >= self.limits.batch as usize;
-            // What is claimed waits for room here, so a cell has one batch without room at most.
+            // A claimed batch waits for room here, so each cell has at most one batch that waits.
             let room = self.looks.clone().acquire_owned().await.ok();
             let worker = self.clone();
             self.tasks
@@ -73,8 +73,8 @@ impl<D: Deliver> Worker<D> {
         Ok(())
     }
 
-    /// Works on what was claimed until each push has come to its end. `room` is given up when all is decided: how long
-    /// providers take does not hold up the next batch.
+    /// Works on what was claimed until each push has come to its end. `room` is given up when all is decided, so the
+    /// time that providers take does not hold up the next batch.
     pub(super) async fn handle(&self, cell: Cell, batch: Batch, room: Option<OwnedSemaphorePermit>) {
         let clock = batch.clock;
         let repeated = batch.rows.iter().filter(|row| row.repeated).count();

@@ -1,4 +1,5 @@
-//! Is woken by chat nodes. A notification may be lost; the polls make up for that.
+//! Listens to the chat nodes, which wake a worker when a push is due. A notification may be lost; then the poll of the
+//! cell finds the push.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,12 +14,12 @@ use tokio::time::{Instant, sleep};
 const CHANNEL: &str = "tern_push";
 /// The wait before the first attempt to listen again.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// The longest wait: where the store, or what is before it, lets nobody listen, it costs next to nothing.
+/// The longest wait. If nobody can listen at all, as behind some poolers, the attempts then cost next to nothing.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The time after which a connection that broke is replaced at once.
 const HEALTHY: Duration = Duration::from_secs(10);
 
-/// What wakes the loops of the cells.
+/// The bells that wake the loops of the cells, one for each.
 pub(super) struct Bells(Vec<Notify>);
 
 impl Bells {
@@ -68,7 +69,7 @@ pub(super) async fn run(pool: &PgPool, bells: &Bells) {
     }
 }
 
-/// Listens until the connection fails in a way that it is not replaced.
+/// Listens until the connection fails and cannot be replaced.
 async fn listen(pool: &PgPool, bells: &Bells) -> sqlx::Result<Infallible> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(CHANNEL).await?;

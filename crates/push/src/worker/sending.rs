@@ -124,8 +124,8 @@ impl<D: Deliver> Worker<D> {
         Note::of(row, became)
     }
 
-    /// Ends the token, unless the device has named another one meanwhile, or the same again: then the push is tried
-    /// once more.
+    /// Ends the token, unless the device has named another one meanwhile, or first named it after the time from which
+    /// the provider calls it invalid. Then the push is tried once more.
     async fn token_ended(&self, prepared: &Prepared, since: Option<Timestamp>, now: Timestamp) -> Became {
         let (row, token) = (&prepared.row, &prepared.push.token);
         match tokens::end(self.store.pools().people(), row.device, token, since).await {
@@ -159,8 +159,9 @@ fn class_name(class: Class) -> &'static str {
     }
 }
 
-/// Returns what is noted of a push that was sent. What comes after a notification changes nothing that the person sees,
-/// but it may have been read meanwhile. After another push, what has come may have to be announced.
+/// Returns what is noted of a push that was sent. After an alert or a badge, an entry that has come meanwhile changes
+/// nothing that the person sees, but the chat may have been read. After another push, an entry that has come may have
+/// to be announced.
 fn sent(prepared: &Prepared, at: Timestamp) -> Became {
     let (head, seq) = match prepared.class {
         Class::Alert | Class::Badge => (None, prepared.seq),

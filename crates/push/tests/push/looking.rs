@@ -102,7 +102,7 @@ async fn what_is_read_own_deleted_or_not_a_message_announces_nothing() {
             &[],
         )
         .await;
-    // Of each person and reason, the newest counts.
+    // The newest entry of each person and reason counts.
     assert_eq!(announced(&world, chat, phone, 2).await, [(3, Reason::Message)]);
     world.reads(chat, phone.0, 3).await;
     assert!(announced(&world, chat, phone, 2).await.is_empty());

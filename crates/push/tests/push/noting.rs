@@ -34,7 +34,7 @@ fn sent(at: Timestamp, shown: Shown) -> Became {
     }
 }
 
-/// Returns the outcomes of a claimed push one after the other, each with the state of its row after it.
+/// Returns what may become of a push, each with the state of its row after that.
 fn steps(now: Timestamp) -> [(Became, State); 7] {
     let hour = now + Duration::from_secs(3600);
     [

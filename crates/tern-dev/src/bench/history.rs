@@ -15,11 +15,11 @@ use super::people::{Person, make};
 use super::report::Report;
 use super::target::Target;
 
-/// The sends of the writer in flight: as many as a stream may have.
+/// The number of sends of the writer in flight, which is the most that a stream may have.
 const WINDOW: u64 = 128;
-/// The calls of a back end at a time, while chats and reactions are made.
+/// The number of calls of a back end at a time, while chats and reactions are made.
 const AT_ONCE: usize = 16;
-/// The messages of a page of history.
+/// The number of messages of a page of history.
 const PAGE: u32 = 50;
 
 /// Reading: ListChats of a person in many chats, ListMessages of a long chat
@@ -139,7 +139,7 @@ async fn write(
         for heard in heard.drain(..) {
             match heard {
                 Heard::Sent { .. } => answered += 1,
-                // The limit of sends a second is the reason. The message is not needed, so another takes its place.
+                // The reason is the limit of sends a second. Another message takes the place of the refused one.
                 Heard::Refused { .. } => sent -= 1,
                 _ => {}
             }

@@ -24,12 +24,12 @@ use super::target::{Spent, Target};
 use super::{Common, join};
 
 /// The time from a message to its settle, which finds out who is to get a push. The time of a push is counted from
-/// there, and so contains whatever the settle is late.
+/// there, so it contains the delay of a settle that is late.
 const SETTLES_AFTER: Duration = Duration::from_millis(500);
 /// The time limit for the pushes after the last message. Those that have not come by then count as lost.
 const ARRIVE_WITHIN: Duration = Duration::from_secs(60);
-/// How long pushes are watched for after the last acknowledgement. A push that was put off for a device with a live
-/// stream would come after 5 s.
+/// The time for which pushes are watched after the last acknowledgement. A push that was put off for a device with a
+/// live stream would come after 5 s.
 const WATCHED_FOR: Duration = Duration::from_secs(8);
 /// The time after an acknowledgement from which no push may come.
 const ENDED_AFTER: Duration = Duration::from_secs(1);
@@ -118,7 +118,7 @@ async fn at_a_rate(
     let (mark, before, since) = (target.mark().await?, record.taken(), std::time::Instant::now());
     join(writing).await?;
     let wanted = load::tags(writers, &away)?;
-    // Those that are missing are counted as lost below.
+    // The pushes that are missing are counted as lost below.
     let _ = timeout(ARRIVE_WITHIN, collected.until_all(&wanted)).await;
     let spent = target.since(&mark).await?;
     let pushes = record.taken() - before;

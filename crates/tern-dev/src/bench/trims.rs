@@ -1,4 +1,5 @@
-//! Old messages that the chat nodes trim while the load runs: their contents are erased, and their entries deleted.
+//! Fills a store with old messages that the chat nodes trim while the load runs: their contents are erased, and their
+//! entries deleted.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::prefill::{self, Kind};
 use super::report::Report;
 use super::target::Target;
 
-/// The age of the messages: over the 30 days for which entries stay after their contents.
+/// The age of the messages. It is more than the 30 days for which entries stay after their contents.
 const AGE_S: f64 = 40.0 * 86_400.0;
 /// The seconds for which their chats keep messages.
 const KEEP_S: i32 = 86_400;
@@ -21,7 +22,7 @@ const LOOK: Duration = Duration::from_millis(500);
 /// The longest time for all of them to be trimmed after the load.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Has the chats trimmed from now on.
+/// Lets the chats be trimmed from now on.
 const BEGIN: &str = "UPDATE chats SET trim_at = now() WHERE retention_mode = 2";
 
 /// Counts the messages that are to be trimmed: the last entry of a chat stays.
@@ -38,12 +39,12 @@ pub struct Trims {
     db: PgConnection,
     messages: i64,
     began: Timestamp,
-    /// The size of the tables of messages before, in bytes.
+    /// The size of the tables of messages before the load, in bytes.
     size: i64,
 }
 
 impl Trims {
-    /// Fills the store with messages, and has them trimmed from now on. Fails if the target has no database URL.
+    /// Fills the store with messages, and lets them be trimmed from now on. Fails if the target has no database URL.
     pub async fn begin(target: &Target, common: &Common) -> anyhow::Result<Self> {
         let kind = Kind {
             age_s: AGE_S,
@@ -63,8 +64,8 @@ impl Trims {
         })
     }
 
-    /// Waits until all of them are trimmed, and adds to the report how many were beside the load, how fast, and what
-    /// became of the tables. Fails if that takes over ten minutes.
+    /// Waits until all of them are trimmed, and adds to the report how many were trimmed beside the load, how fast, and
+    /// how large the tables are after that. Fails if that takes over ten minutes.
     pub async fn end(mut self, report: &mut Report) -> anyhow::Result<()> {
         let trimmed = self.messages - self.left().await?;
         let beside = Clock::monotonic().since(self.began).as_secs_f64();

@@ -1,4 +1,4 @@
-//! What an operator's dump of a cell has of contents that had to go.
+//! Tests that an operator's dump of a cell has nothing of contents that had to go.
 
 use sqlx::query_scalar;
 use tern_local::dump_schema;

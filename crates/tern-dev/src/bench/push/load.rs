@@ -1,4 +1,4 @@
-//! Who writes to whom in a load of pushes, and which pushes have arrived.
+//! Makes a load of messages to people who are away, and records which pushes have arrived.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -23,13 +23,14 @@ use crate::bench::meter::Meter;
 use crate::bench::people::Person;
 use crate::bench::target::Target;
 
-/// The pushes of one device in a load, each of another chat. It is below the most that a device gets in a minute.
+/// The number of pushes of one device in a load, each of another chat. It is below the most that a device gets in a
+/// minute.
 pub const PUSHES_EACH: usize = 15;
-/// The people who write. Each writes to a person once at most, so there are at least [`PUSHES_EACH`].
+/// The number of people who write. Each writes to a person once at most, so there are at least [`PUSHES_EACH`].
 pub const WRITERS: usize = 32;
 /// The largest number of messages of one writer without a result.
 const WINDOW: usize = 16;
-/// The calls of SetPushToken at a time.
+/// The number of calls of SetPushToken at a time.
 const AT_ONCE: usize = 16;
 /// The interval at which a late device acknowledges what it has. It is shorter than the time for which a push waits for
 /// a device with a live stream.
@@ -247,7 +248,7 @@ impl<'a> Collected<'a> {
         let mut missing = wanted.iter().peekable();
         loop {
             self.take();
-            // Those that were found need not be looked for again.
+            // The tags that were found need not be looked for again.
             while missing.next_if(|tag| self.came.contains_key(*tag)).is_some() {}
             if missing.peek().is_none() {
                 return;

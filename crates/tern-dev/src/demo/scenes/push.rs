@@ -1,5 +1,5 @@
-//! Bob's phone is on the ferry, and a push wakes it. What he reads on his laptop takes the notification away, and wakes
-//! nothing.
+//! Plays how a push wakes Bob's phone, which is on the ferry. When he reads on his laptop, the notification on the
+//! phone goes away, and nothing is woken.
 
 use std::time::{Duration, Instant};
 
