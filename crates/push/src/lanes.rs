@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tern_push_core::Breaker;
+use tern_push_core::{Breaker, away};
 use tern_types::Clock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -60,6 +60,14 @@ impl Shut {
     pub(crate) fn wait(self) -> Duration {
         match self {
             Self::Busy(wait) | Self::Open(wait) => wait,
+        }
+    }
+
+    /// Returns for how long a push is put off that has been due for this time.
+    pub(crate) fn put_off(self, due_for: Duration) -> Duration {
+        match self {
+            Self::Busy(wait) => wait,
+            Self::Open(wait) => away(wait, due_for, rand::random()),
         }
     }
 }

@@ -79,7 +79,7 @@ fn the_newest_entry_that_is_worth_it_is_announced() {
         (&[message, silent], false, alert(message)),
         (&[silent], false, send(Class::Silent, None)),
         (&[message], true, send(Class::Badge, Some(message))),
-        // The entry that was shown is gone.
+        // What was shown is gone.
         (&[], true, send(Class::Withdraw, None)),
         (&[silent], true, send(Class::Withdraw, None)),
         // Nothing of a blocked person is announced, also if they wrote last.
@@ -172,12 +172,8 @@ fn a_push_ends_where_nobody_is_to_hear_it() {
             },
             Why::Muted,
         ),
-    ]
-}
-
-#[test]
-fn a_push_ends_where_nobody_is_to_hear_it() {
-    for (facts, why) in ends() {
+    ];
+    for (facts, why) in ends {
         assert_eq!(decide(NOW, row(false), &facts), Decision::End(why), "{facts:?}");
     }
     let was_muted = Facts {

@@ -9,7 +9,6 @@ use tern_push_core::facts::{Announced, Facts, Presence, Reason, Row, Settings};
 use tern_push_core::{Class, Decision, Hold, POINTLESS_AFTER, Tag, Why, decide, is_old, unreachable};
 use tern_types::{Cell, ChatId, DeviceId, Seq, Timestamp, UserId};
 
-use super::sending::put_off_for;
 use super::{Deliver, Worker};
 use crate::metrics;
 use crate::provider::{Outgoing, Token};
@@ -115,7 +114,7 @@ impl<D: Deliver> Worker<D> {
                 (None, Some(token)) => match self.lanes.closed(&token) {
                     Some(shut) => {
                         let now = batch.clock.now();
-                        plan.put_off(row, now + put_off_for(shut, row, now));
+                        plan.put_off(row, now + shut.put_off(now.since(row.since)));
                     }
                     None => open.push(Open::new(*row, device, token)),
                 },

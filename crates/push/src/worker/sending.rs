@@ -3,27 +3,18 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tern_push_core::{Class, Why, asked, away, backoff};
+use tern_push_core::{Class, Why, asked, backoff};
 use tern_types::{Cell, ChatId, DeviceId, Timestamp};
 use tokio::task::{JoinError, JoinSet};
 
 use super::batch::{Prepared, RESTED, shown};
 use super::{Deliver, SEND_BY, Worker};
-use crate::lanes::Shut;
 use crate::metrics;
 use crate::provider::Delivery;
 use crate::store::StoreClock;
 use crate::store::claim::Claimed;
 use crate::store::note::{Became, Note};
 use crate::store::tokens;
-
-/// Returns for how long a push is put off whose service takes none now.
-pub(super) fn put_off_for(shut: Shut, row: &Claimed, now: Timestamp) -> Duration {
-    match shut {
-        Shut::Busy(wait) => wait,
-        Shut::Open(wait) => away(wait, now.since(row.since), rand::random()),
-    }
-}
 
 impl<D: Deliver> Worker<D> {
     /// Sends the pushes, all of which are of this cell. A push whose service has no room, or does not answer, is put
@@ -55,7 +46,7 @@ impl<D: Deliver> Worker<D> {
                 }
                 Err(shut) => {
                     metrics::held("service");
-                    notes.push(put_off(put_off_for(shut, &row, clock.now())));
+                    notes.push(put_off(shut.put_off(clock.now().since(row.since))));
                 }
             }
         }
