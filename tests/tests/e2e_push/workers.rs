@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use tern_local::push::Answer;
 use tern_local::{Role, until};
 use tern_tests::world::BOUND;
@@ -103,7 +104,8 @@ async fn a_push_node_that_dies_after_a_provider_has_answered_repeats_a_push_once
     let crowd = Crowd::begin(&scene, &Answer::Slow(ANSWERS_AFTER)).await;
     crowd.write().await;
     crowd.first_arrives(&scene).await;
-    let mut lock = scene.store.begin().await.unwrap();
+    let mut db = scene.store.acquire().await.unwrap().detach();
+    let mut lock = db.begin().await.unwrap();
     sqlx::query("SELECT FROM inbox WHERE notified_at IS NULL FOR UPDATE")
         .execute(&mut *lock)
         .await

@@ -156,7 +156,7 @@ fn the_longest_names_fit_into_a_payload() {
 }
 
 fn client() -> Client {
-    http::http2(&rustls::RootCertStore::empty()).unwrap()
+    http::http2(&rustls::RootCertStore::empty(), None).unwrap()
 }
 
 fn provider_token() -> ProviderToken {

@@ -23,12 +23,6 @@ fn relayed() -> RelayedPush {
     }
 }
 
-fn changed(change: impl FnOnce(&mut RelayedPush)) -> RelayedPush {
-    let mut push = relayed();
-    change(&mut push);
-    push
-}
-
 fn fcm(token: String) -> Option<Named> {
     let app = "com.example.chat".into();
     Some(Named::Fcm(FcmToken { token, app }))
