@@ -23,7 +23,7 @@ use crate::store::settings;
 const LIFETIME: Duration = Duration::from_secs(3 * 24 * 3600);
 /// The age of a push that was found to have nobody to go to: it counts as if it was sent that long ago. The next push
 /// of the row is due a minute after that, so in 10 s at the earliest, and a row of a busy chat is not looked at for
-/// each message.
+/// each message. The push of a device without a token counts as sent now: there may be many such devices.
 pub(super) const RESTED: Duration = Duration::from_secs(50);
 /// The most bytes of a name or a title in a notification: see `Notification` in push.proto.
 const MAX_NAME_BYTES: usize = 128;
@@ -85,8 +85,13 @@ impl Plan {
 
     fn end(&mut self, row: &Claimed, why: Why, head: Option<Seq>, now: Timestamp) {
         metrics::ended(why);
+        let rested = if why == Why::NoToken {
+            Duration::ZERO
+        } else {
+            RESTED
+        };
         let became = Became::Ended {
-            pushed_at: why.lasts().then_some(now - RESTED),
+            pushed_at: why.lasts().then_some(now - rested),
             head: head.filter(|_| !why.lasts()),
         };
         self.notes.push(Note::of(row, became));
