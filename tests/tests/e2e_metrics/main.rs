@@ -102,7 +102,27 @@ fn canary(world: &World, dir: &Path) -> (Process, std::net::SocketAddr) {
     (process, admin)
 }
 
-async fn scrape(world: &World, canary: std::net::SocketAddr) -> anyhow::Result<Metrics> {
+/// Starts a push relay beside the platform. Returns it and the address of its metrics.
+fn relay(push: &PushServers, dir: &Path) -> (Process, std::net::SocketAddr) {
+    let [listen, admin] =
+        [(); 2].map(|()| std::net::SocketAddr::from(([127, 0, 0, 1], ports::free().expect("a port"))));
+    let keys = dir.join("relay-keys");
+    std::fs::write(&keys, format!("acme {}\n", "0".repeat(64))).expect("a file");
+    let mut command = Command::new(world::tern());
+    command
+        .args(["push", "relay"])
+        .arg(format!("--listen={listen}"))
+        .arg(format!("--admin-listen={admin}"))
+        .arg("--push-apps")
+        .arg(push.apps_file())
+        .arg("--keys")
+        .arg(&keys);
+    let process = Process::spawn("relay", command, &dir.join("relay.log")).expect("the relay starts");
+    (process, admin)
+}
+
+/// Reads the metrics of all nodes, and those of other programs, each with its name.
+async fn scrape(world: &World, others: &[(&str, std::net::SocketAddr)]) -> anyhow::Result<Metrics> {
     let mut metrics = Metrics::new();
     for node in world.platform.nodes() {
         page::add(
@@ -111,11 +131,13 @@ async fn scrape(world: &World, canary: std::net::SocketAddr) -> anyhow::Result<M
             &world.platform.metrics(&node.name).await?,
         );
     }
-    page::add(
-        &mut metrics,
-        "canary",
-        &http::get_patiently(canary, "/metrics").await?.1,
-    );
+    for (name, admin) in others {
+        page::add(
+            &mut metrics,
+            name,
+            &http::get_patiently(*admin, "/metrics").await?.1,
+        );
+    }
     Ok(metrics)
 }
 
@@ -174,16 +196,18 @@ async fn what_is_watched_is_exported_and_what_is_exported_is_written_down() {
             .node_env("gateway-0", "TERN_SHEDDING", "off")
     })
     .await;
-    let (canary, admin) = canary(&world, dir.path());
+    let (canary, its_admin) = canary(&world, dir.path());
+    let (relay, relays_admin) = relay(&push, dir.path());
+    let others = [("canary", its_admin), ("relay", relays_admin)];
     day(&world, &push).await;
     let documented = read(DOCS).split_once(BEGIN).map(|(_, table)| table.to_owned());
     let same = until::holds("the metrics are those of docs/metrics.md", PATIENCE, || async {
-        let seen = table(&scrape(&world, admin).await?);
+        let seen = table(&scrape(&world, &others).await?);
         anyhow::ensure!(Some(&seen) == documented.as_ref(), "they are");
         Ok(true)
     })
     .await;
-    let metrics = scrape(&world, admin).await.expect("metrics");
+    let metrics = scrape(&world, &others).await.expect("metrics");
     if same.is_err() {
         differs(&table(&metrics), documented.as_deref().unwrap_or_default());
     }
@@ -197,7 +221,7 @@ async fn what_is_watched_is_exported_and_what_is_exported_is_written_down() {
         .flat_map(|file| faults(&metrics, file))
         .collect();
     assert!(faults.is_empty(), "{faults:#?}");
-    drop(canary);
+    drop((canary, relay));
     world.end().await;
 }
 
