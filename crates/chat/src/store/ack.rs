@@ -13,9 +13,10 @@ use super::heads::{Heads, lock_heads};
 /// Writes acknowledgements (rule 4, fine print 2). A device's row is deleted when the device has acknowledged
 /// everything that it may have: up to the head or, for a member who left, up to the entry that removed them.
 /// Otherwise the row moves up to the entry after the acknowledged one. The device was connected, and shows what it has.
-/// It may be gone before it has the rest, of which no settle says anything any more, so a push is due in 5 s: if it goes
-/// on, it moves the row again, or ends it. An earlier statement has locked the heads, so that head and left_seq are read
-/// together and cannot change. An acknowledgement above the head is dropped.
+/// It may be gone before it has the rest, of which no settle says anything any more, so a push is due in 5 to 10 s: if
+/// it goes on, it moves the row again, or ends it. A time that is so far ahead already stays, because a new one costs an
+/// entry in each index. An earlier statement has locked the heads, so that head and left_seq are read together and cannot
+/// change. An acknowledgement above the head is dropped.
 pub const ACK: &str = "
 WITH a AS (
     SELECT chat_id, device_id, user_id, max(seq) AS seq
@@ -33,8 +34,10 @@ WITH a AS (
     WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq >= x.last
 ), advanced AS (
     UPDATE inbox i SET from_seq = x.seq + 1, push_tries = 0, notified_at = NULL, pushed_at = NULL,
-        push_at = CASE WHEN i.device_id <> i.user_id THEN now() + interval '5 seconds' END,
-        push_since = CASE WHEN i.device_id <> i.user_id THEN now() + interval '5 seconds' END
+        push_at = CASE WHEN i.push_tries >= 0 AND i.push_at > now() + interval '5 seconds' THEN i.push_at
+                       WHEN i.device_id <> i.user_id THEN now() + interval '10 seconds' END,
+        push_since = CASE WHEN i.push_tries >= 0 AND i.push_at > now() + interval '5 seconds' THEN i.push_since
+                          WHEN i.device_id <> i.user_id THEN now() + interval '10 seconds' END
     FROM x
     WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq < x.last
 )

@@ -1,7 +1,9 @@
 //! Sends messages to people who are away, and measures when and at what cost the push services get the pushes.
 //!
+//! - [`chats`]: makes the chats before the load
 //! - [`load`]: who writes to whom, and what has arrived
 
+mod chats;
 mod load;
 
 use std::sync::Arc;
@@ -53,8 +55,9 @@ pub enum Service {
 
 /// People who are away: time and cost of their pushes
 ///
-/// Each message is the first of its chat, because a chat has at most one push a minute. The time to the push service is
-/// counted from the moment of the send, and again without the 500 ms after which the settle says who gets a push.
+/// Each message is the only one of its chat, because a chat has at most one push a minute. The chats are made before. The
+/// time to the push service is counted from the moment of the send, and again without the 500 ms after which the settle
+/// says who gets a push.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Messages a second to people who are away
@@ -97,8 +100,9 @@ async fn at_a_rate(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let total = f64::from(args.rate) * (common.warm_up + common.measure).as_secs_f64();
-    let away = devices(target, args, (total as usize).div_ceil(PUSHES_EACH)).await?;
-    let late = devices(target, args, args.late as usize).await?;
+    let count = (total as usize).div_ceil(PUSHES_EACH);
+    let away = people(target, common, args, writers, count).await?;
+    let late = people(target, common, args, writers, args.late as usize).await?;
     let load = Arc::new(Load::new(common.body));
     let end = CancellationToken::new();
     let mut readers = JoinSet::new();
@@ -185,7 +189,8 @@ async fn at_once(
     writers: &[Person],
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let away = devices(target, args, (args.drain as usize).div_ceil(PUSHES_EACH)).await?;
+    let count = (args.drain as usize).div_ceil(PUSHES_EACH);
+    let away = people(target, common, args, writers, count).await?;
     let load = Arc::new(Load::new(common.body));
     let (servers, platform) = target.push()?;
     let record = load::record(servers, args.service);
@@ -239,9 +244,16 @@ fn cost(report: &mut Report, spent: &Spent, pushes: u64) {
     report.row("pushes a second and core", 1.0 / each.max(1e-9), "");
 }
 
-/// Creates people with one device each, which has a token of the push service.
-async fn devices(target: &Target, args: &Args, count: usize) -> anyhow::Result<Vec<Person>> {
+/// Creates people with one device each, which has a token of the push service, and their chats with the writers.
+async fn people(
+    target: &Target,
+    common: &Common,
+    args: &Args,
+    writers: &[Person],
+    count: usize,
+) -> anyhow::Result<Vec<Person>> {
     let people = make(&target.back_end, count, 1).await?;
+    chats::make(target, common, writers, &people).await?;
     load::set_tokens(target, &people, args.service).await?;
     Ok(people)
 }
