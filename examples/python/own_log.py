@@ -30,7 +30,7 @@ def own_log_id(user_id: str) -> str:
 
 
 async def keep(device: Device, chat_id: str, **settings) -> own_pb2.ChatSettings:
-    """Changes how this person keeps a chat: muted_until_ms, archived, pinned, marked_unread, draft."""
+    """Changes how this person keeps a chat: muted_until_ms, archived, pinned, marked_unread, draft, mentions_only."""
     request = own_pb2.SetChatSettingsRequest(chat_id=chat_id, request_id=str(uuid.uuid4()), **settings)
     return (await device.chats.SetChatSettings(request, metadata=device.metadata)).settings
 
