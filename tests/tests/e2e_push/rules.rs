@@ -27,6 +27,8 @@ async fn muted_chats_and_blocked_people_are_not_announced() {
     let muted = scene.world.group(&[&alice, &bob]).await;
     let mentions = scene.world.group(&[&alice, &bob]).await;
     let with_carol = scene.world.group(&[&alice, &bob, &carol]).await;
+    // A device that is linked after that is not told that he was added.
+    scene.world.settled().await;
     let his = scene.away(&bob, Service::Apns).await;
     let api = scene.api(&his);
     let mute = v1::SetChatSettingsRequest {
@@ -45,7 +47,6 @@ async fn muted_chats_and_blocked_people_are_not_announced() {
     };
     api.users().block(block).await.unwrap();
     // He knows already that Alice has made these groups with him.
-    scene.world.settled().await;
     for chat in [muted, mentions, with_carol] {
         let chat_id = chat.to_string();
         api.inbox().ack(v1::AckRequest { chat_id, seq: 1 }).await.unwrap();
