@@ -12,6 +12,8 @@ use crate::bench::people::Person;
 use crate::bench::target::Target;
 use crate::bench::{Common, join};
 
+/// The chats that are made a second: few enough that no gateway sheds.
+const A_SECOND: f64 = 400.0;
 /// The time limit for the first messages to be settled, and for their pushes to end.
 const QUIET_WITHIN: Duration = Duration::from_secs(120);
 /// Counts the commits that are not settled, and the pushes that have not ended.
@@ -29,7 +31,8 @@ pub async fn make(
     people: &[Person],
 ) -> anyhow::Result<()> {
     let load = Arc::new(Load::new(common.body));
-    join(spawn_writers(target, writers, people, None, &load).await?).await?;
+    let rate = A_SECOND / writers.len().max(1) as f64;
+    join(spawn_writers(target, writers, people, Some(rate), &load).await?).await?;
     let url = target
         .database_url
         .as_ref()
