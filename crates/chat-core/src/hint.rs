@@ -8,14 +8,14 @@ use tern_proto::v1::entry_content::Content;
 /// How an entry is announced. The numbers are those of `tern.v1.PushHint`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PushHint {
-    /// As entries of its kind are by themselves: a message is, and an entry of an own log is not. It is not stored.
+    /// The kind of the entry decides: a message is announced, and an entry of an own log is not. This hint is not stored.
     #[default]
     Usual,
-    /// By a notification.
+    /// The device shows a notification.
     Alert,
-    /// Not at all, but the app is woken.
+    /// The device shows nothing, but the app is woken.
     Silent,
-    /// Not at all.
+    /// No push is sent.
     Nothing,
 }
 

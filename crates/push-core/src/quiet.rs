@@ -17,8 +17,8 @@ pub struct QuietHours {
 
 impl QuietHours {
     /// Returns when the hours end in which `now` lies; `None` if it lies in none, or if the time zone is not known.
-    /// Where a change of the clocks takes out the minute at which they end, they end as much later. Where it repeats
-    /// that minute, they end at the first of the two that is to come.
+    /// If a change of the clocks leaves out the minute at which the hours end, they end as much later. If it repeats that
+    /// minute, they end at the first of the two that is to come.
     pub fn end(&self, now: Timestamp) -> Option<Timestamp> {
         let zone = TimeZone::get(&self.time_zone).ok()?;
         let instant = Instant::from_millisecond(now.0).ok()?;

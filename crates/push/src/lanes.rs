@@ -136,7 +136,8 @@ impl Lanes {
             let in_use = |lane: &Arc<Lane>| Arc::strong_count(lane) > 1;
             lanes.retain(|_, lane| in_use(lane) || lane.breaker().is_open());
             if lanes.len() >= MAX_LANES {
-                // Those that are away are found out again. Otherwise one that is not would have to share.
+                // Lanes with an open breaker go too: their services are soon found to be away again. If they stayed, a
+                // service that answers would have to share a lane.
                 lanes.retain(|_, lane| in_use(lane));
             }
         }

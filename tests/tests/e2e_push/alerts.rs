@@ -169,7 +169,7 @@ async fn an_iphone_shows_who_wrote_only_where_the_operator_wants_it() {
             ["New message", "New message"]
         };
         assert_eq!([body(&direct), body(&in_group)], expected);
-        // What the extension opens is the same, and no text of a message is in clear.
+        // The sealed notification is the same with both settings, and no text of a message is in clear.
         assert_eq!(
             (&*says.sender_name, &*says.chat_title),
             ("Alice Adams", "a group")

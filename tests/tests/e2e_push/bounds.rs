@@ -28,7 +28,7 @@ async fn a_push_that_has_been_due_for_more_than_a_day_is_pointless() {
         .await
         .unwrap();
     assert_eq!(made.rows_affected(), 1, "a push is due");
-    // What it announces is as old.
+    // The message that the push announces is made as old as the push.
     sqlx::query("UPDATE messages SET sent_at = sent_at - interval '25 hours' WHERE chat_id = $1")
         .bind(chat.0)
         .execute(&scene.store)

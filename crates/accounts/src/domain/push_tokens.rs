@@ -41,7 +41,7 @@ pub enum Provider {
     WebPush = 3,
 }
 
-/// Where a device gets its pushes, as it is stored.
+/// The token by which a device gets its pushes, as it is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PushToken {
     /// The provider.

@@ -162,7 +162,7 @@ async fn who_acknowledges_a_part_was_connected_and_is_told_anew() {
     store.settle(&mut db, chat.id, Seq(4), &[(a1, 4)]).await;
     store.pushed(chat.id, b1, 5.0).await;
     store.ack(&mut db, chat.id, b, b1, 1).await;
-    // Of the rest a push is due in a moment: the device may be gone.
+    // A push of the entries that are left is due in a moment, because the device may be gone.
     let push = store.push(chat.id, b1).await.unwrap();
     assert!(
         push.is_due() && push.pushed.or(push.notified).is_none(),
@@ -244,7 +244,7 @@ async fn no_push_is_due_for_a_device_that_is_being_linked() {
     // It has the row until the settle, which finds it missing.
     store.settle(&mut db, chat.id, Seq(1), &[(a1, 1), (b1, 1)]).await;
     assert!(store.push(chat.id, b2).await.unwrap().is_due());
-    // Of the last device, the reserved one takes over the row, and nothing of its push.
+    // The reserved device takes over the row of the last one that is unlinked, and nothing of its push.
     for device in [b1, b2] {
         devices::unlink(&store.pools, b, device).await.unwrap();
     }

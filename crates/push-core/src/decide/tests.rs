@@ -79,7 +79,7 @@ fn the_newest_entry_that_is_worth_it_is_announced() {
         (&[message, silent], false, alert(message)),
         (&[silent], false, send(Class::Silent, None)),
         (&[message], true, send(Class::Badge, Some(message))),
-        // What was shown is gone.
+        // The device shows a notification of something that waits no more: it is withdrawn.
         (&[], true, send(Class::Withdraw, None)),
         (&[silent], true, send(Class::Withdraw, None)),
         // Nothing of a blocked person is announced, also if they wrote last.

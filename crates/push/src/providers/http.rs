@@ -278,7 +278,7 @@ impl Resolve for PublicAddresses {
 
 async fn public_addresses(room: Arc<Semaphore>, host: String) -> Result<Addrs, Box<dyn Error + Send + Sync>> {
     let place = room.acquire_owned().await?;
-    // Whoever asked may give up, and the lookup holds its thread all the same. So a task keeps the place.
+    // The caller may give up, and the lookup holds its thread all the same. So a task keeps the place.
     let lookup = tokio::spawn(async move {
         let found = tokio::net::lookup_host((host, 0)).await;
         drop(place);

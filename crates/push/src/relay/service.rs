@@ -92,7 +92,7 @@ impl Service {
 
     /// Forwards a push, unless its provider has no room or is away.
     async fn forward_one(&self, parcel: Parcel) -> Delivery {
-        // What goes nowhere has no lane: others choose the names of apps.
+        // A push that no provider takes here gets no lane. Callers choose the names of apps, and each would make one.
         if self.providers.serves(&parcel.token) != Route::Direct {
             return self.providers.forward(parcel).await;
         }

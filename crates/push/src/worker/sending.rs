@@ -64,7 +64,8 @@ impl<D: Deliver> Worker<D> {
             while let Some(joined) = sending.try_join_next() {
                 all.push(joined);
             }
-            // To end a token takes a statement. What was sent does not wait for it, so that it is noted in time.
+            // Ending a token takes a statement. The pushes that were sent do not wait for it, so that they are noted in
+            // time.
             let (ends, others): (Vec<_>, Vec<_>) = all.into_iter().partition(is_end);
             for some in [others, ends] {
                 let mut notes = Vec::new();

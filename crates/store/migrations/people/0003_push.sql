@@ -1,4 +1,4 @@
--- Where a device gets its pushes.
+-- A row says where a device gets its pushes.
 CREATE TABLE push_tokens (
     device_id     uuid PRIMARY KEY REFERENCES devices,
     user_id       uuid NOT NULL,
@@ -22,7 +22,7 @@ CREATE TABLE push_tokens (
 CREATE UNIQUE INDEX push_tokens_token ON push_tokens (provider, app, sha256(token));
 CREATE INDEX push_tokens_named ON push_tokens (named_at);
 
--- What users have set; a user without a row has the defaults. The hours are minutes of the day.
+-- The notification settings of users. A user without a row has the defaults. The hours are minutes of the day.
 CREATE TABLE notification_settings (
     user_id    uuid PRIMARY KEY REFERENCES users,
     quiet_from int2,
